@@ -1,0 +1,155 @@
+"""INT8 into the graph: QuantizeLinear/DequantizeLinear pairs where TensorRT fuses them.
+
+The rules are those of the TensorRT developer guide, "Explicit Quantization": symmetric INT8 with zero point 0, one
+scale per activation tensor, one per output channel of a weight, bias in float; every input of a convolution or Gemm;
+of a residual Add the shortcut only, so that Conv + Add + ReLU fuse; nothing between a convolution and its ReLU;
+one pair per tensor, shared by all its consumers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from calibration.ranges import LEVELS
+from exporters import onnx_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+WEIGHTED = {"Conv", "Gemm"}
+
+
+def tensors(src: Path) -> list[str]:
+    """The activations of ``src`` whose range :func:`int8` needs, in graph order."""
+    return [str(value.name) for value in _placed(onnx_file.read(src).graph)]
+
+
+def int8(src: Path, dst: Path, amax: Mapping[str, float]) -> str:
+    """Write ``src`` with Q/DQ pairs to ``dst``; ``amax`` is the magnitude of each tensor that becomes 127."""
+    model = onnx_file.read(src)
+    # A pooled maximum needs no range of its own: under the scale of its input, quantising again is exact.
+    placed = [(value, amax[str((_pooled(value) or value).name)]) for value in _placed(model.graph)]
+    for value, magnitude in placed:
+        _pair(model.graph, value, magnitude)
+    weighted = [node for node in model.graph if node.op_type in WEIGHTED]
+    for node in weighted:
+        _quantise_weight(model.graph, node)
+    onnx_file.drop_unused_constants(model.graph)
+    onnx_file.write(model, dst)
+    done, convs = quantised(dst)
+    return f"{done} of {convs} convolutions with INT8 operands, {len(placed)} activation pairs"
+
+
+def quantised(path: Path) -> tuple[int, int]:
+    """How many convolutions of ``path`` read both operands from DequantizeLinear, and how many there are."""
+    convs = list(onnx_file.convolutions(onnx_file.read(path)))
+    done = [conv for conv in convs if all(_operator(value) == "DequantizeLinear" for value in conv.inputs[:2])]
+    return len(done), len(convs)
+
+
+def _placed(graph: ir.Graph) -> list[ir.Value]:
+    """The activations that get a pair, in graph order."""
+    graph.sort()
+    depths = _depths(graph)
+    wanted: dict[str, ir.Value] = {}
+
+    def want(value: ir.Value) -> None:
+        pooled = _pooled(value)
+        if pooled is not None:
+            wanted.setdefault(str(pooled.name), pooled)
+        wanted.setdefault(str(value.name), value)
+
+    for node in graph:
+        inputs = [value for value in node.inputs if value is not None]
+        if node.op_type in WEIGHTED and onnx_file.weight(node.inputs[1]) is not None:
+            want(inputs[0])
+        if node.op_type == "Add" and all(value.const_value is None for value in inputs):
+            # The shortcut is the branch with less work behind it.
+            want(min(inputs, key=lambda value: depths.get(str(value.name), 0)))
+    return list(wanted.values())
+
+
+def _depths(graph: ir.Graph) -> dict[str, int]:
+    depths: dict[str, int] = {}
+    for node in graph:
+        depth = 1 + max((depths.get(str(value.name), 0) for value in node.inputs if value is not None), default=0)
+        depths.update({str(value.name): depth for value in node.outputs})
+    return depths
+
+
+def _operator(value: ir.Value | None) -> str:
+    node = value.producer() if value is not None else None
+    return "" if node is None else node.op_type
+
+
+def _pooled(value: ir.Value) -> ir.Value | None:
+    node = value.producer()
+    return node.inputs[0] if node is not None and node.op_type == "MaxPool" else None
+
+
+def _pair(graph: ir.Graph, value: ir.Value, amax: float) -> None:
+    """Q and DQ after ``value``, for all that read it."""
+    readers = [(use.node, use.idx) for use in value.uses()]
+    scale = onnx_file.constant(graph, f"{value.name}_scale", np.array(_scale(amax), np.float32))
+    zero = onnx_file.constant(graph, f"{value.name}_zero_point", np.array(0, np.int8))
+    quantise = _node(graph, "QuantizeLinear", value, scale, zero, ir.DataType.INT8)
+    dequantise = _node(graph, "DequantizeLinear", value, scale, zero, ir.DataType.FLOAT)
+    dequantise.replace_input_with(0, quantise.outputs[0])
+    for node, index in readers:
+        node.replace_input_with(index, dequantise.outputs[0])
+
+
+def _node(
+    graph: ir.Graph,
+    operator: str,
+    value: ir.Value,
+    scale: ir.Value,
+    zero: ir.Value,
+    dtype: ir.DataType,
+    axis: int | None = None,
+) -> ir.Node:
+    attributes = {} if axis is None else {"axis": axis}
+    node = ir.node(operator, [value, scale, zero], attributes, name=f"{value.name}_{operator}")
+    node.outputs[0].name = f"{value.name}_{operator}_output"
+    node.outputs[0].type = ir.TensorType(dtype)
+    node.outputs[0].shape = value.shape
+    graph.append(node)
+    return node
+
+
+def _scale(amax: float) -> float:
+    # A tensor that is always 0 still needs a positive scale; any will do.
+    return amax / LEVELS if amax > 0 else 1.0
+
+
+def _quantise_weight(graph: ir.Graph, node: ir.Node) -> None:
+    """An INT8 initializer and its DQ, one scale per output channel, in place of the float weight of ``node``."""
+    value = node.inputs[1]
+    weight = onnx_file.weight(value)
+    if value is None or weight is None:
+        return
+    transposed = node.op_type == "Gemm" and not (
+        "transB" in node.attributes and node.attributes["transB"].as_int() == 1
+    )
+    axis = 1 if transposed else 0
+    scales = channel_scales(weight, axis)
+    shape = [-1 if dim == axis else 1 for dim in range(weight.ndim)]
+    levels = np.clip(np.rint(weight / scales.reshape(shape)), -LEVELS, LEVELS).astype(np.int8)
+    stored = onnx_file.constant(graph, f"{value.name}_int8", levels)
+    scale = onnx_file.constant(graph, f"{value.name}_scale", scales)
+    zero = onnx_file.constant(graph, f"{value.name}_zero_point", np.zeros(len(scales), np.int8))
+    dequantise = _node(graph, "DequantizeLinear", stored, scale, zero, ir.DataType.FLOAT, axis)
+    node.replace_input_with(1, dequantise.outputs[0])
+
+
+def channel_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """One positive scale per channel along ``axis``: the channel's largest magnitude over 127."""
+    others = tuple(dim for dim in range(weight.ndim) if dim != axis)
+    amax = np.abs(weight).max(axis=others)
+    return np.where(amax > 0, amax / np.float32(LEVELS), np.float32(1)).astype(np.float32)

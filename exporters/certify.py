@@ -1,0 +1,230 @@
+"""Is one ONNX file the honest successor of another? Every weight, attribute and edge, with a bound that proves it.
+
+The two graphs are walked together from their outputs. What a stage may add is stepped over (Identity, Cast between
+float types, activation Q/DQ pairs, a BatchNormalization folded away) and what it must keep is compared:
+
+* float32 next to float32: the same bits;
+* float16: the nearest float16 of the float32;
+* INT8 behind DequantizeLinear: at most half a scale away, channel by channel;
+* a folded pair: recomputed in float64 from the unfolded one, at most a float32 rounding away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from exporters import onnx_file
+from exporters.constant import Constant, attributes, constant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Bound = NDArray[np.float64] | float
+
+# Unit roundoffs (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 2.1), and half of the smallest
+# number of the format: the rounding error next to zero.
+U16, U32, U64 = 2.0**-11, 2.0**-24, 2.0**-53
+SMALLEST16, SMALLEST32 = 2.0**-25, 2.0**-150
+# gamma / sqrt(var + eps), times W: four float64 operations; the bias has three more. Sixteen covers both generously.
+FOLD = 16 * U64
+# Half a level, and the float32 rounding of w / s for up to 127 levels.
+HALF_SCALE = 0.5 + 2.0**-16
+FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
+
+
+@dataclass(frozen=True)
+class Refutation:
+    """What is not proven: the PyTorch ``module`` and what was ``found`` there."""
+
+    module: str
+    found: str
+
+
+@dataclass
+class Certificate:
+    """What was compared, and everything that was refuted.
+
+    ``largest`` is the greatest share of its bound that any constant used up (1 is the bound itself); ``left`` names
+    the BatchNormalizations that were not folded.
+    """
+
+    constants: int = 0
+    nodes: int = 0
+    folded: int = 0
+    largest: float = 0.0
+    left: list[str] = field(default_factory=list)
+    refuted: list[Refutation] = field(default_factory=list)
+
+    @property
+    def proven(self) -> bool:
+        """Whether every comparison held."""
+        return not self.refuted
+
+
+def certify(before: Path, after: Path) -> Certificate:
+    """Walk both files; raises ValueError where one cannot be read, or where they are the same file."""
+    if before.resolve() == after.resolve():
+        raise ValueError(f"{before.name} would be compared with itself; give the file before and the file after")
+    walk = _Walk(onnx_file.read(before).graph, onnx_file.read(after).graph)
+    walk.run()
+    return walk.certificate
+
+
+class _Walk:
+    """One walk: the pairs of values still to compare, and which node stands for which."""
+
+    def __init__(self, before: ir.Graph, after: ir.Graph) -> None:
+        self.certificate = Certificate()
+        self.inputs = [[value.name for value in graph.inputs] for graph in (before, after)]
+        # With each pair the node that reads it: where the edge goes wrong, that is the place to name.
+        self.todo: list[tuple[ir.Value, ir.Value, ir.Node | None]] = [
+            (old, new, None) for old, new in zip(before.outputs, after.outputs, strict=False)
+        ]
+        self.partner: dict[int, ir.Node] = {}
+        if len(before.outputs) != len(after.outputs) or len(before.inputs) != len(after.inputs):
+            self.refute(None, "the number of inputs or outputs changed")
+        for value in (*before.initializers.values(), *after.initializers.values()):
+            array = onnx_file.weight(value)
+            if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+                self.refute(next(iter(value.consumers()), None), f"{value.name} holds NaN or infinity")
+        self.certificate.left = [onnx_file.module_of(n) for n in after if n.op_type == "BatchNormalization"]
+
+    def refute(self, node: ir.Node | None, found: str) -> None:
+        module = "" if node is None else onnx_file.module_of(node)
+        self.certificate.refuted.append(Refutation(module, found))
+
+    def run(self) -> None:
+        while self.todo:
+            *values, reader = self.todo.pop()
+            old, new = (self._source(value) for value in values)
+            one, other = old.producer(), new.producer()
+            if one is None or other is None:
+                self._compare_inputs(old, new, reader)
+            elif self.partner.setdefault(id(other), one) is not one or self.partner.get(id(one), other) is not other:
+                self.refute(reader, f"{other.name} stands where {one.name} stood")
+            elif id(one) not in self.partner:
+                self.partner[id(one)] = other
+                self._compare(one, other)
+
+    def _source(self, value: ir.Value) -> ir.Value:
+        """The value behind everything that a stage may put in between."""
+        while (node := value.producer()) is not None and (behind := self._behind(node)) is not None:
+            value = behind
+        return value
+
+    def _behind(self, node: ir.Node) -> ir.Value | None:
+        value = node.inputs[0] if node.inputs else None
+        if value is None or onnx_file.weight(value) is not None:
+            return None
+        if node.op_type == "DequantizeLinear":
+            return self._quantised(node, value)
+        plain = node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()) in FLOATS
+        return value if plain or node.op_type == "Identity" else None
+
+    def _quantised(self, dequantise: ir.Node, value: ir.Value) -> ir.Value | None:
+        quantise = value.producer()
+        if quantise is None or quantise.op_type != "QuantizeLinear" or constant(value) is not None:
+            return None
+        for mine, yours in zip(quantise.inputs[1:], dequantise.inputs[1:], strict=False):
+            one, other = onnx_file.weight(mine), onnx_file.weight(yours)
+            if one is None or other is None or not np.array_equal(one, other):
+                self.refute(_reader(dequantise), f"{quantise.name} and {dequantise.name} differ in scale or zero point")
+        return quantise.inputs[0]
+
+    def _compare_inputs(self, old: ir.Value, new: ir.Value, reader: ir.Node | None) -> None:
+        places = [
+            names.index(value.name) if value.name in names else None
+            for names, value in zip(self.inputs, (old, new), strict=True)
+        ]
+        if places[0] is None or places[0] != places[1]:
+            self.refute(reader, f"{new.name} stands where {old.name} stood")
+
+    def _compare(self, old: ir.Node, new: ir.Node) -> None:
+        self.certificate.nodes += 1
+        conv = self._source(old.inputs[0]).producer() if old.inputs[0] is not None else None
+        if (old.op_type, new.op_type) == ("BatchNormalization", "Conv") and conv is not None and conv.op_type == "Conv":
+            self._compare_fold(conv, old, new)
+        elif old.op_type != new.op_type:
+            self.refute(old, f"{new.op_type} {new.name} stands where {old.op_type} {old.name} stood")
+        else:
+            self._compare_attributes(old, new)
+            was, now = ([value for value in node.inputs if value is not None] for node in (old, new))
+            if len(was) != len(now):
+                self.refute(new, f"{new.name} has {len(now)} inputs, it had {len(was)}")
+            for one, other in zip(was, now, strict=False):
+                self._compare_operands(new, one, other)
+
+    def _compare_operands(self, node: ir.Node, old: ir.Value, new: ir.Value) -> None:
+        was, now = constant(old), constant(new)
+        if was is None and now is None:
+            self.todo.append((old, new, node))
+        elif was is None or now is None:
+            self.refute(node, f"{new.name} of {node.name} is a constant in one file only")
+        elif now.array.dtype == np.float16:
+            # Rounding to the nearest is a function: what it gives is compared exactly.
+            self._within(node, str(new.name), now, was.array.astype(np.float16).astype(np.float64), 0.0)
+        else:
+            self._within(node, str(new.name), now, was.values, _storage(now, was.values))
+
+    def _compare_fold(self, conv: ir.Node, norm: ir.Node, folded: ir.Node) -> None:
+        self._compare_attributes(conv, folded)
+        operands = [constant(value) for value in (*conv.inputs[1:3], *norm.inputs[1:5])]
+        results = [constant(value) for value in folded.inputs[1:3]]
+        if any(found is None for found in (*operands, *results)) or len(results) != 2:
+            self.refute(folded, f"{folded.name} lacks a constant weight or bias")
+            return
+        self.certificate.folded += 1
+        numbers = [found.values for found in operands if found is not None]
+        gamma, beta, mean, var = numbers[-4:]
+        bias = numbers[1] if len(numbers) == 6 else np.zeros_like(mean)
+        gain = gamma / np.sqrt(var + attributes(norm)["epsilon"])
+        weight = numbers[0] * gain.reshape(-1, *[1] * (numbers[0].ndim - 1))
+        # The sum of the bias may cancel, so its float64 error is relative to its terms.
+        terms = np.abs(gain) * (np.abs(bias) + np.abs(mean)) + np.abs(beta)
+        exacts, sizes = (weight, gain * (bias - mean) + beta), (np.abs(weight), terms)
+        for name, stored, exact, size in zip(("weight", "bias"), results, exacts, sizes, strict=True):
+            assert stored is not None
+            rounding = U32 * np.abs(exact) + FOLD * size + SMALLEST32
+            self._within(folded, name, stored, exact, rounding + _storage(stored, exact))
+        if conv.inputs[0] is not None and folded.inputs[0] is not None:
+            self.todo.append((conv.inputs[0], folded.inputs[0], folded))
+
+    def _within(self, node: ir.Node, name: str, stored: Constant, exact: NDArray[np.float64], bound: Bound) -> None:
+        self.certificate.constants += 1
+        if stored.values.shape != exact.shape:
+            self.refute(node, f"{name} has shape {stored.values.shape}, it had {exact.shape}")
+            return
+        error = np.abs(stored.values - exact)
+        allowed = np.broadcast_to(bound, error.shape)
+        share = np.divide(error, allowed, out=np.where(error == 0, 0.0, np.inf), where=allowed > 0)
+        worst = float(share.max(initial=0.0))
+        if worst <= 1:
+            self.certificate.largest = max(self.certificate.largest, worst)
+            return
+        place = tuple(int(index) for index in np.unravel_index(int(np.argmax(share)), share.shape))
+        found = f"{name}{list(place)} is {stored.values[place]:.9g}, expected {exact[place]:.9g}"
+        self.refute(node, f"{found} within {allowed[place]:.3g}")
+
+    def _compare_attributes(self, old: ir.Node, new: ir.Node) -> None:
+        was, now = attributes(old), attributes(new)
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) != now.get(name):
+                self.refute(new, f"{name} of {new.name} is {now.get(name)}, it was {was.get(name)}")
+
+
+def _storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
+    """How far the way it is stored may move a constant: each value to the nearest that can be written."""
+    if stored.scale is not None:
+        return HALF_SCALE * stored.scale
+    return U16 * np.abs(exact) + SMALLEST16 if stored.array.dtype == np.float16 else 0.0
+
+
+def _reader(node: ir.Node) -> ir.Node:
+    """The node that reads this one, which has the name that a person knows."""
+    return next(iter(node.outputs[0].consumers()), node)

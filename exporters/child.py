@@ -1,0 +1,48 @@
+"""Foreign native code in a process of its own: when it crashes or hangs, that is an error and not the end of us."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+
+
+def call(function: str, *arguments: str, seconds: float = 1800) -> Any:
+    """The JSON value that ``module:function(*arguments)`` returns in a new interpreter.
+
+    Raises RuntimeError when the child fails, crashes or outlives ``seconds``.
+    """
+    command = [sys.executable, "-m", "exporters.child", function, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{function} did not end within {seconds:.0f} s and was stopped") from error
+    if done.returncode < 0:
+        raise RuntimeError(f"{function} crashed ({signal.Signals(-done.returncode).name}){_last_line(done.stderr)}")
+    if done.returncode > 0:
+        raise RuntimeError(f"{function} failed{_last_line(done.stderr)}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return f": {lines[-1]}" if lines else ""
+
+
+def main() -> None:
+    """The child's side: import, call, print the answer as the last line."""
+    import ctypes
+    import importlib
+
+    # When the parent is killed the child goes with it, and nothing writes into its directory any more.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    module, _, name = sys.argv[1].partition(":")
+    print(json.dumps(getattr(importlib.import_module(module), name)(*sys.argv[2:])))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

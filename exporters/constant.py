@@ -1,0 +1,83 @@
+"""What a graph holds fixed: constants however they are stored, and attributes with their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from exporters import onnx_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant: the ``array`` as stored, its ``values`` in float64, and its ``scale`` where it is INT8 behind DQ."""
+
+    array: NDArray[Any]
+    values: NDArray[np.float64]
+    scale: NDArray[np.float64] | None = None
+
+
+def constant(value: ir.Value | None) -> Constant | None:
+    """The constant behind ``value``, through Identity, Cast, Quantize- and DequantizeLinear; None where computed."""
+    array = onnx_file.weight(value)
+    if array is not None:
+        return Constant(array, array.astype(np.float64))
+    node = value.producer() if value is not None else None
+    if node is None:
+        return None
+    if node.op_type == "Constant":
+        held = node.attributes["value"].as_tensor().numpy()
+        return Constant(held, held.astype(np.float64))
+    if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+        return _rescaled(node)
+    inner = constant(node.inputs[0]) if node.op_type in {"Identity", "Cast"} else None
+    if inner is not None and node.op_type == "Cast":
+        held = inner.array.astype(ir.DataType(node.attributes["to"].as_int()).numpy())
+        return Constant(held, held.astype(np.float64))
+    return inner
+
+
+def _rescaled(node: ir.Node) -> Constant | None:
+    inner, scale = constant(node.inputs[0]), onnx_file.weight(node.inputs[1])
+    if inner is None or scale is None:
+        return None
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    shape = [-1 if dim == axis else 1 for dim in range(inner.values.ndim)]
+    wide = scale.astype(np.float64)
+    wide = wide.reshape(shape) if wide.ndim else wide
+    if node.op_type == "QuantizeLinear":
+        levels = np.clip(np.rint(inner.array.astype(np.float32) / wide.astype(np.float32)), -128, 127)
+        return Constant(levels.astype(np.int8), levels.astype(np.float64))
+    return Constant(inner.array, inner.values * wide, wide)
+
+
+def attributes(node: ir.Node) -> dict[str, Any]:
+    """What the node is told, defaults filled in, so that leaving one out and writing it are the same."""
+    told = {name: _plain(attribute) for name, attribute in node.attributes.items()}
+    schema = onnx.defs.get_schema(node.op_type, 17, node.domain)
+    for name, attribute in schema.attributes.items():
+        if name not in told and attribute.default_value.type:
+            told[name] = onnx.helper.get_attribute_value(attribute.default_value)
+    if node.op_type in {"Conv", "MaxPool"}:
+        weight = constant(node.inputs[1]) if node.op_type == "Conv" else None
+        rank = len(told.get("kernel_shape") or (weight.array.shape[2:] if weight else (0, 0)))
+        told = {"strides": [1] * rank, "dilations": [1] * rank, "pads": [0] * 2 * rank, **told}
+        if weight is not None:
+            told["kernel_shape"] = list(weight.array.shape[2:])
+    return {name: _text(value) for name, value in told.items()}
+
+
+def _plain(attribute: ir.Attr) -> Any:
+    value = attribute.value
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,1 @@
+"""Engine backends: one module each with the same verbs ``available``, ``build`` and, where RUNS_HERE, ``load``."""

@@ -1,0 +1,85 @@
+"""ONNX Runtime on the CPU: a file compiled once, and run as compiled."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from exporters import onnx_file, reference
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUFFIX = ".ort.onnx"
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+RUNS_HERE = True
+# Not ALL: that would also fix memory layouts for the processor of this very machine.
+LEVEL = "ORT_ENABLE_EXTENDED"
+
+
+def available() -> str | None:
+    """Why this backend cannot be used here, or None."""
+    return None if importlib.util.find_spec("onnxruntime") else "onnxruntime is not installed (extra: cpu)"
+
+
+def build(src: Path, dst: Path) -> dict[str, Any]:
+    """Compile the ONNX file ``src`` to ``dst``.
+
+    Returns ``convolutions``, how many of them run in ``int8`` (None where ``src`` has no Q/DQ), and ``warnings``.
+    """
+    model = onnx_file.read(src)
+    quantised = onnx_file.count(model, "QuantizeLinear") > 0
+    if quantised:
+        to_uint8(model.graph)
+    half = any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values())
+    # The optimiser that is wrong for float16 scales is needed where they are float32: it quantises the biases,
+    # without which no convolution runs in INT8.
+    disabled = reference.DISABLED if half else ()
+    reference.session(ir.to_proto(model).SerializeToString(), LEVEL, disabled, compiled=dst)
+    compiled = onnx_file.read(dst, check=False)
+    done = onnx_file.count(compiled, "QLinearConv")
+    convolutions = onnx_file.count(compiled, "Conv", "FusedConv") + done
+    return {"convolutions": convolutions, "int8": done if quantised else None, "warnings": []}
+
+
+def load(path: Path) -> Any:
+    """The compiled file as a session; nothing is optimised a second time."""
+    return reference.session(path)
+
+
+def to_uint8(graph: ir.Graph) -> None:
+    """Rewrite TensorRT's INT8 layout into the one that ONNX Runtime computes in integers, value for value.
+
+    Activations move from INT8 with zero point 0 to UINT8 with zero point 128 (its fast kernels on x86 want that), and
+    a ReLU in front of a Q moves behind it, because only Conv → Q becomes an INT8 convolution. Exact: with zero point
+    z, max(round(x / s) + z, z) = round(max(x, 0) / s) + z, clipping included.
+    """
+    zero = onnx_file.constant(graph, "uint8_zero_point", np.array(128, np.uint8))
+    for node in list(graph):
+        if node.op_type == "DequantizeLinear" and onnx_file.weight(node.inputs[0]) is None:
+            node.replace_input_with(2, zero)
+        if node.op_type == "QuantizeLinear":
+            node.replace_input_with(2, zero)
+            node.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
+            _relu_behind(graph, node, zero)
+    onnx_file.drop_unused_constants(graph)
+    graph.sort()
+
+
+def _relu_behind(graph: ir.Graph, quantise: ir.Node, zero: ir.Value) -> None:
+    value = quantise.inputs[0]
+    relu = value.producer() if value is not None else None
+    if value is None or relu is None or relu.op_type != "Relu" or len(value.uses()) != 1:
+        return
+    quantised = quantise.outputs[0]
+    floor = ir.node("Max", [quantised, zero], name=f"{relu.name}_uint8")
+    floor.outputs[0].name = f"{value.name}_uint8"
+    floor.outputs[0].type = quantised.type
+    quantised.replace_all_uses_with(floor.outputs[0])
+    floor.replace_input_with(0, quantised)
+    quantise.replace_input_with(0, relu.inputs[0])
+    graph.append(floor)
+    graph.remove(relu, safe=True)

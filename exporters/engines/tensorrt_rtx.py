@@ -1,0 +1,25 @@
+"""TensorRT-RTX: builds ahead of time with no GPU, for desktop GPUs; it has no Jetson target."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from exporters.engines import trt_builder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUFFIX = ".engine"
+PACKAGES = ("tensorrt-rtx",)
+RUNS_HERE = False
+
+
+def available() -> str | None:
+    """Why this backend cannot be used here, or None."""
+    return None if importlib.util.find_spec("tensorrt_rtx") else "tensorrt-rtx is not installed (extra: rtx)"
+
+
+def build(src: Path, dst: Path) -> dict[str, Any]:
+    """Build ``src`` into ``dst`` for the portable default targets; see trt_builder.build."""
+    return trt_builder.build("tensorrt_rtx", src, dst)

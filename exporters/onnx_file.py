@@ -1,0 +1,94 @@
+"""Reading and writing one ONNX file, safely: no external data, and nothing that is not a whole model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def read(path: Path, *, check: bool = True) -> ir.Model:
+    """The model in ``path``; raises ValueError where it is broken or points to data outside itself.
+
+    ``check=False`` is for files with operators that ONNX does not know, as ONNX Runtime compiles them.
+    """
+    try:
+        proto = onnx.load(path, load_external_data=False)
+        _refuse_external_data(proto)
+        if check:
+            onnx.checker.check_model(proto)
+    except DecodeError as error:
+        raise ValueError(f"{path.name} is truncated or no ONNX file at all") from error
+    except (onnx.checker.ValidationError, ValueError, OSError) as error:
+        raise ValueError(f"{path.name} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
+    return ir.from_proto(proto)
+
+
+def _refuse_external_data(proto: onnx.ModelProto) -> None:
+    tensors = [*proto.graph.initializer, *(a.t for node in proto.graph.node for a in node.attribute)]
+    for tensor in tensors:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ValueError(f"it keeps {tensor.name} in another file, and only files that hold all are read")
+
+
+def write(model: ir.Model, path: Path) -> None:
+    """Sort, check and write ``model`` into one file."""
+    model.graph.sort()
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def weight(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """The constant behind an input of a node, or None where it is computed."""
+    return None if value is None or value.const_value is None else value.const_value.numpy()
+
+
+def constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """A new initializer ``name`` in ``graph``."""
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        const_value=ir.tensor(array, name=name),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def count(model: ir.Model, *operators: str) -> int:
+    """How many nodes of these operators the graph has."""
+    return sum(node.op_type in operators for node in model.graph)
+
+
+def drop_unused_constants(graph: ir.Graph) -> None:
+    """Forget initializers that no node reads any more."""
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        del graph.initializers[name]
+
+
+def module_of(node: ir.Node) -> str:
+    """The PyTorch module that a node came from: ``/layer1/layer1.0/conv1/Conv`` is ``layer1.0.conv1``."""
+    parts = (node.name or "").strip("/").split("/")[:-1]
+    names: list[str] = []
+    for part in parts:
+        # The exporter writes a path of scopes; a scope that repeats its parent's name extends it.
+        if names and part.startswith(names[-1] + "."):
+            names[-1] = part
+        else:
+            names.append(part)
+    return ".".join(names)
+
+
+def convolutions(model: ir.Model) -> Iterable[ir.Node]:
+    """The Conv nodes, in the order of the graph."""
+    return (node for node in model.graph if node.op_type == "Conv")

@@ -1,0 +1,47 @@
+"""PyTorch network to ONNX, exactly as it is: every BatchNormalization still there, names of the PyTorch modules."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from exporters import onnx_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+# Read by TensorRT 8.5 to 11 and by TensorRT-RTX, so one file serves every device; Q/DQ with float32 scales needs 13.
+OPSET = 17
+
+
+def export(network: nn.Module, dst: Path, shape: tuple[int, int, int], metadata: Mapping[str, str]) -> str:
+    """Write ``network`` to ``dst`` with inputs ``images (N, *shape) float32`` and output ``logits (N, classes)``.
+
+    ``metadata`` goes into ``metadata_props``. The TorchScript exporter is used on purpose: torch.export's graph folds
+    BatchNorm, or, unoptimised, carries shape arithmetic that TensorRT's parser refuses.
+    """
+    import torch
+
+    network = network.cpu().eval()
+    with warnings.catch_warnings():
+        # torch announces that this exporter will be removed one day; the newer one cannot leave BatchNorm in.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        torch.onnx.export(
+            network,
+            (torch.zeros(2, *shape),),
+            dst,
+            dynamo=False,
+            opset_version=OPSET,
+            do_constant_folding=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
+        )
+    model = onnx_file.read(dst)
+    model.metadata_props.update(metadata)
+    onnx_file.write(model, dst)
+    normalisations = onnx_file.count(model, "BatchNormalization")
+    return f"{len(model.graph)} nodes, BatchNormalization {normalisations}"

@@ -1,0 +1,41 @@
+"""An ONNX file run as it is written: ONNX Runtime with every optimiser off, so that nothing is fused unseen."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import onnxruntime
+
+# At its default level ONNX Runtime folds BatchNorm by itself, fuses Q/DQ by whole quantisation steps, and computes
+# wrong logits where Q/DQ scales are float16 (its WeightBiasQuantization underflows): useless as a reference.
+LEVEL = "ORT_DISABLE_ALL"
+DISABLED = ("WeightBiasQuantization",)
+PROVIDER = "CPUExecutionProvider"
+
+
+def session(
+    model: Path | bytes, level: str = LEVEL, disabled: Sequence[str] = DISABLED, compiled: Path | None = None
+) -> onnxruntime.InferenceSession:
+    """A session on the CPU at ``level``, the optimised graph written to ``compiled`` if that is given.
+
+    Raises RuntimeError where another provider than the one asked for would answer.
+    """
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    # The processors this process may use, which ONNX Runtime's own default (all cores) ignores in a container.
+    settings.intra_op_num_threads = len(os.sched_getaffinity(0))
+    settings.log_severity_level = 3
+    if compiled is not None:
+        settings.optimized_model_filepath = str(compiled)
+    source = model if isinstance(model, bytes) else str(model)
+    made = onnxruntime.InferenceSession(source, settings, providers=[PROVIDER], disabled_optimizers=list(disabled))
+    if made.get_providers()[0] != PROVIDER:
+        raise RuntimeError(f"asked ONNX Runtime for {PROVIDER}, it runs {made.get_providers()[0]}")
+    return made

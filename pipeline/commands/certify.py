@@ -1,0 +1,53 @@
+"""``python -m pipeline certify BEFORE AFTER``: proof that one ONNX file is the honest successor of another."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import BadRequest, Exit
+
+if TYPE_CHECKING:
+    import argparse
+
+    from exporters.certify import Certificate
+
+HELP = "prove every weight, attribute and edge of one ONNX file from the one before"
+SHOWN = 10
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.add_argument("before", type=Path, help="the ONNX file that is trusted")
+    parser.add_argument("after", type=Path, help="the ONNX file that a stage made of it")
+    parser.add_argument("--json", action="store_true", help="print the certificate as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit 0 where everything is proven, 1 where anything is refuted."""
+    from exporters.certify import certify
+
+    try:
+        certificate = certify(arguments.before, arguments.after)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+    if arguments.json:
+        json.dump({"proven": certificate.proven, **asdict(certificate)}, sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write("\n".join(_lines(certificate)) + "\n")
+    return Exit.PASS if certificate.proven else Exit.FAIL
+
+
+def _lines(certificate: Certificate) -> list[str]:
+    compared = f"{certificate.constants} constants and {certificate.nodes} nodes compared"
+    folds = f"BatchNormalization: {certificate.folded} folded, {len(certificate.left)} left"
+    lines = [f"{compared}; {folds}"]
+    if certificate.proven:
+        return [*lines, f"proven: the largest error is {certificate.largest:.4f} of its bound"]
+    lines += [f"{item.module or 'the graph'}: {item.found}" for item in certificate.refuted[:SHOWN]]
+    more = len(certificate.refuted) - SHOWN
+    return [*lines, *[f"and {more} more"] * (more > 0), f"refuted: {len(certificate.refuted)} differences"]

@@ -1,0 +1,1 @@
+"""Images, labels, and the one contract of how pixels reach the network."""

@@ -1,0 +1,152 @@
+"""Labelled images that are decoded when needed, and the batches that everything downstream eats."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import BadRequest
+from pipeline.report.progress import bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.data.preprocessing import Preprocessing
+
+# Decoded images are kept when they fit in here; larger sets are decoded again for every pass.
+CACHE_BYTES = 2**30
+BATCH_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of a data set: ``labels`` (N,) int64, and how to decode image number i."""
+
+    labels: NDArray[np.int64]
+    decode: Callable[[int], Any]
+    name: Callable[[int], str]
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.labels)
+
+    def take(self, chosen: NDArray[np.int64]) -> Part:
+        """Only these, in this order."""
+        return Part(
+            self.labels[chosen], lambda index: self.decode(chosen[index]), lambda index: self.name(chosen[index])
+        )
+
+
+def part_of(array: NDArray[np.uint8], labels: NDArray[np.int64], name: str) -> Part:
+    """Images that lie in memory as (N, H, W) uint8."""
+    from PIL import Image
+
+    return Part(labels, lambda index: Image.fromarray(array[index]), lambda index: f"{name} image {index}")
+
+
+def spread(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """``count`` indices with every class in its share, chosen by ``seed``, in ascending order."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    # The k-th of the n images of a class stands at (k + 1/2) / n of the queue: any head of it is spread evenly.
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    tie = np.empty(len(labels), np.int64)
+    tie[order] = np.arange(len(labels))
+    return np.sort(np.lexsort((tie, place))[:count])
+
+
+class Images:
+    """A part as the network sees it: ``batches()`` yields (n, C, H, W) float32 0..255."""
+
+    def __init__(self, part: Part, preprocessing: Preprocessing) -> None:
+        self.part = part
+        self.labels = part.labels
+        self.preprocessing = preprocessing
+        size = preprocessing.input_size
+        self.shape = (preprocessing.channels, size, size)
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.part)
+
+    @property
+    def batch_size(self) -> int:
+        """As many images as keep the activations of a network within a few hundred megabytes."""
+        return max(1, min(64, BATCH_BYTES // (4 * int(np.prod(self.shape)) * 4)))
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        """Image ``index`` as (C, H, W) float32 0..255; raises BadRequest naming an image that cannot be read."""
+        image = self.part.decode(index)
+        if isinstance(image, np.ndarray):
+            return self.preprocessing.float_pixels(image, self.part.name(index))
+        return self.preprocessing.pixels(image, self.part.name(index))
+
+    @cached_property
+    def _kept(self) -> NDArray[np.float32] | None:
+        if 4 * len(self) * int(np.prod(self.shape)) > CACHE_BYTES:
+            return None
+        return np.stack([self[index] for index in range(len(self))])
+
+    def batches(self, size: int | None = None) -> Iterator[NDArray[np.float32]]:
+        """All images in order, ``size`` at a time; the last batch may be smaller."""
+        step = size or self.batch_size
+        for start in range(0, len(self), step):
+            yield self.select(np.arange(start, min(start + step, len(self))))
+
+    def select(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The images of these indices as one batch."""
+        if self._kept is not None:
+            return self._kept[chosen]
+        return np.stack([self[index] for index in chosen])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over every pixel and label; reading them all also finds the images that cannot be read."""
+        seen = hashlib.sha256(repr(self.shape).encode() + self.labels.tobytes())
+        with bar("reading images", len(self)) as advance:
+            for index in range(len(self)):
+                seen.update(self[index].tobytes())
+                advance()
+        return seen.hexdigest()
+
+
+def from_array(path: Path) -> Part:
+    """The images in an .npy file, or in an .npz file under ``images`` or alone: (N, C, H, W) pixels 0..255."""
+    try:
+        loaded = _array(path)
+    except BadRequest:
+        raise
+    except Exception as error:  # a damaged archive ends in any error there is
+        raise BadRequest(f"{path} is no readable array of numbers ({error}); write it with numpy.save") from error
+    if loaded.ndim != 4 or loaded.dtype.kind not in "uif" or loaded.shape[1] not in {1, 3} or not loaded.size:
+        raise BadRequest(
+            f"{path} holds {loaded.dtype} {loaded.shape}; "
+            "calibration images are pixels 0..255 of shape (N, C, H, W) with C 1 or 3"
+        )
+    if loaded.dtype.kind == "f" and not all(np.isfinite(image).all() for image in loaded):
+        raise BadRequest(f"{path} holds NaN or infinite pixels; remove those images")
+    if float(max(image.max() for image in loaded)) <= 1.0:
+        raise BadRequest(f"{path} holds no pixel above 1; images are pixels 0..255, so multiply yours by 255")
+    return Part(
+        np.zeros(len(loaded), np.int64), lambda index: np.asarray(loaded[index]), lambda index: f"{path}[{index}]"
+    )
+
+
+def _array(path: Path) -> NDArray[np.generic]:
+    loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        return np.asanyarray(loaded)
+    names = list(loaded)
+    if "images" not in names and len(names) != 1:
+        raise BadRequest(f"{path} holds {', '.join(names) or 'nothing'}; name the array of pixels 'images'")
+    return np.asarray(loaded["images" if "images" in names else names[0]])

@@ -1,0 +1,115 @@
+"""One image to the pixels that the network sees: resize, centre crop, channels. Normalisation is in the graph."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import BadRequest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.recipe import Recipe
+
+SIXTEEN_BITS = {"I;16", "I;16L", "I;16B"}
+GREY = {"1", "L", "LA", *SIXTEEN_BITS}
+NO_RANGE = {"I", "F"}  # 32-bit modes whose black and white nobody knows
+MOST_PIXELS = 2**28
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The written record; sizes in pixels, ``mean`` and ``std`` per channel in 0..1 units, channel order RGB."""
+
+    input_size: int
+    resize: int
+    interpolation: str
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    convert: bool = False  # grey to RGB or back, only where the user asked for it
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    def adjusted(self, recipe: Recipe) -> Preprocessing:
+        """The data set's own record with the user's flags over it."""
+        channels = recipe.channels or self.channels
+        size = recipe.input_size or self.input_size
+        default = self.resize if recipe.input_size is None else round(size * self.resize / self.input_size)
+        resize = recipe.resize or default
+        if resize < size:
+            raise BadRequest(
+                f"--resize {resize} is smaller than the input of {size} pixels; the crop needs at least that"
+            )
+        return replace(
+            self,
+            input_size=size,
+            resize=resize,
+            interpolation=recipe.interpolation or self.interpolation,
+            channels=channels,
+            mean=_per_channel("mean", recipe.mean, self.mean, channels),
+            std=_per_channel("std", recipe.std, self.std, channels),
+            convert=recipe.channels is not None,
+        )
+
+    def pixels(self, image: Image.Image, name: str) -> NDArray[np.float32]:
+        """``image`` as (channels, input_size, input_size) float32 0..255; ``name`` is for the error."""
+        return self._crop(self._resized(self._converted(image, name)))
+
+    def float_pixels(self, array: NDArray[np.generic], name: str) -> NDArray[np.float32]:
+        """The same for ``array`` (C, H, W) of pixels, computed in float32 so that no value is rounded or clipped."""
+        planes = [self._resized(Image.fromarray(plane.astype(np.float32))) for plane in array]
+        pixels = np.concatenate([self._crop(plane) for plane in planes])
+        if len(pixels) == self.channels:
+            return pixels
+        if len(pixels) == 1 and self.convert:
+            return np.repeat(pixels, self.channels, axis=0)
+        raise BadRequest(
+            f"{name} has {len(pixels)} channels and the network {self.channels}; "
+            f"give images with {self.channels}, or ask for --channels {len(pixels)}"
+        )
+
+    def _converted(self, image: Image.Image, name: str) -> Image.Image:
+        if image.mode in NO_RANGE:
+            raise BadRequest(f"{name} has 32 bits per pixel, whose range is unknown; save it with 8 or 16 bits")
+        if image.mode in SIXTEEN_BITS:
+            image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+        own = 1 if image.mode in GREY else 3
+        if own != self.channels and not self.convert:
+            kind = "grey" if own == 1 else "in colour"
+            raise BadRequest(
+                f"{name} is {kind} and the network takes {self.channels} channels; "
+                f"ask for --channels {self.channels} to convert such images"
+            )
+        return image.convert("L" if self.channels == 1 else "RGB")
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        width, height = image.size
+        # torchvision's Resize(int): the shorter side becomes `resize`, the longer one is cut to whole pixels.
+        short, long = min(width, height), max(width, height)
+        scaled = max(self.resize, int(self.resize * long / short))
+        size = (self.resize, scaled) if width <= height else (scaled, self.resize)
+        if size[0] * size[1] > MOST_PIXELS:
+            raise BadRequest(f"an image of {width}x{height} would become {size[0]}x{size[1]}; crop or remove it")
+        return image if size == image.size else image.resize(size, Image.Resampling[self.interpolation.upper()])
+
+    def _crop(self, image: Image.Image) -> NDArray[np.float32]:
+        width, height = image.size
+        left, top = round((width - self.input_size) / 2), round((height - self.input_size) / 2)
+        array = np.asarray(image.crop((left, top, left + self.input_size, top + self.input_size)), np.float32)
+        return np.ascontiguousarray(array.reshape(self.input_size, self.input_size, -1).transpose(2, 0, 1))
+
+
+def _per_channel(name: str, asked: list[float] | None, own: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    if asked is None:
+        # The data set's own values, averaged where colour is seen in grey.
+        return own if len(own) == channels else (sum(own) / len(own),) * channels
+    if len(asked) in {1, channels}:
+        return tuple(asked) * (channels // len(asked))
+    raise BadRequest(f"--{name} has {len(asked)} values for a network of {channels} channel(s); give one per channel")

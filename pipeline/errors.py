@@ -1,0 +1,54 @@
+"""Every failure a user can meet, each with its exit code. The message says what was asked, found and what to do."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What the process answers to the shell."""
+
+    PASS = 0
+    FAIL = 1
+    BAD_REQUEST = 2
+    STAGE_FAILED = 3
+    UNDECIDED = 4
+    INTERRUPTED = 130
+
+
+EXITS = {"pass": Exit.PASS, "fail": Exit.FAIL, "undecided": Exit.UNDECIDED}
+
+
+class PipelineError(Exception):
+    """A failure that the user can understand and mend; shown without a traceback."""
+
+    exit_code = Exit.STAGE_FAILED
+
+
+class BadRequest(PipelineError):
+    """What was asked for cannot be done as asked."""
+
+    exit_code = Exit.BAD_REQUEST
+
+
+class StageFailed(PipelineError):
+    """A stage could not make its file."""
+
+
+# The extra that brings each package a user may lack.
+EXTRAS = {
+    "torch": "build",
+    "onnxsim": "build",
+    "sklearn": "build",
+    "onnxruntime": "cpu",
+    "tensorrt": "gpu",
+    "tensorrt_rtx": "rtx",
+    "pytest": "test",
+}
+
+
+def missing(error: ModuleNotFoundError) -> BadRequest:
+    """The sentence for a package that is not installed."""
+    module = (error.name or "").split(".")[0]
+    extra = f"[{EXTRAS[module]}]" if module in EXTRAS else ""
+    return BadRequest(f"the Python package {module} is needed and not installed; run: pip install '.{extra}'")

@@ -1,0 +1,1 @@
+"""Networks as data, checkpoints, and the frozen reference."""

@@ -1,0 +1,102 @@
+"""Where weights come from: the user's file, an earlier training kept in the user's cache, or training now."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from pipeline import provenance
+from pipeline.errors import BadRequest, StageFailed
+from pipeline.models import checkpoint, frozen
+from pipeline.report.terminal import say
+from pipeline.workspace import explain
+
+if TYPE_CHECKING:
+    from pipeline.data.images import Images
+    from pipeline.models.frozen import Description
+    from pipeline.models.resnet import ResNet
+    from pipeline.recipe import Recipe
+
+
+def given(recipe: Recipe, description: Description) -> tuple[ResNet, str] | None:
+    """The network with the user's own weights, in inference mode, and where they come from; None without any."""
+    if recipe.weights is None:
+        return None
+    network = description.network()
+    checkpoint.fill(network, checkpoint.read(recipe.weights), f"--weights {recipe.weights}")
+    return network.eval(), f"weights from {recipe.weights}"
+
+
+def trained(recipe: Recipe, description: Description, images: Images, epochs: int) -> tuple[ResNet, str]:
+    """The network trained here, now or in an earlier run, in inference mode, and where its weights are kept."""
+    path = _cached(recipe, description, images, epochs)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise BadRequest(
+            f"trained weights cannot be kept in {path.parent} ({error.strerror}); point XDG_CACHE_HOME elsewhere"
+        ) from error
+    with lock:
+        _wait_for(lock, path)
+        origin = f"weights of an earlier training in {path}"
+        if not path.exists():
+            _train(recipe, description, images, epochs, path)
+            origin = f"weights trained here for {epochs} epochs and kept in {path}"
+    try:
+        return frozen.read(path)[0], origin
+    except Exception as error:
+        raise BadRequest(f"the weights kept in {path} are damaged ({error}); delete that file to train anew") from error
+
+
+def _wait_for(lock: IO[str], path: Path) -> None:
+    """Two builds that want the same training: the second waits and reads what the first wrote."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"another build is training {path.stem}; waiting for it")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _train(recipe: Recipe, description: Description, images: Images, epochs: int, path: Path) -> None:
+    import torch
+
+    from pipeline.train.fit import choose_device, fit
+
+    torch.manual_seed(recipe.seed)
+    network = description.network()
+    fit(network, images, epochs, recipe.seed, choose_device(recipe.device))
+    checkpoint.fill(network, checkpoint.parameters(network), "the training")
+    part = path.with_suffix(".part")
+    try:
+        frozen.write(network, description, part)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StageFailed(f"the trained weights could not be kept in {path}: {explain(error)}") from error
+
+
+def _cached(recipe: Recipe, description: Description, images: Images, epochs: int) -> Path:
+    """The file whose name changes with everything that changes the weights."""
+    import platformdirs
+    import torch
+
+    from pipeline.train.fit import RECIPE, choose_device
+
+    key = {
+        "network": description.to_json(),
+        "images": images.digest,
+        "recipe": {**asdict(RECIPE), "epochs": epochs},
+        "code": provenance.source_hash("pipeline/train/fit.py", "pipeline/models/resnet.py"),
+        "seed": recipe.seed,
+        "device": choose_device(recipe.device),
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in ("torch", "numpy", "pillow")},
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return Path(platformdirs.user_cache_dir("edge-resnet"), "weights", f"{description.arch}-{digest[:16]}.safetensors")

@@ -1,0 +1,89 @@
+"""The logits of any file, found by its suffix. A new kind of file is a new row in RUNNERS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.report.progress import bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.data.images import Images
+    from pipeline.models.resnet import ResNet
+
+    Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Something that answers: ``run`` turns images (n, C, H, W) float32 0..255 into logits (n, classes) float32."""
+
+    run: Run
+    provider: str
+
+    def answers(self, images: Images, label: str) -> NDArray[np.float32]:
+        """The logits of all images, (N, classes)."""
+        size = images.batch_size
+        logits = []
+        with bar(label, -(-len(images) // size)) as advance:
+            for batch in images.batches(size):
+                logits.append(self.run(batch))
+                advance()
+        return np.concatenate(logits)
+
+
+def of_network(network: ResNet) -> Runner:
+    """A PyTorch network in inference mode on the CPU."""
+    return Runner(_torch_runner(network), "PyTorch CPU")
+
+
+def of_file(path: Path) -> Runner:
+    """The file, loaded afresh."""
+    for suffix, open_file in RUNNERS.items():
+        if path.name.endswith(suffix):
+            return Runner(*open_file(path))
+    raise ValueError(f"{path.name}: nothing here can run such a file")
+
+
+def _torch_runner(network: ResNet) -> Run:
+    import torch
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(network(torch.from_numpy(batch)).numpy())
+
+    return run
+
+
+def _safetensors(path: Path) -> tuple[Run, str]:
+    from pipeline.models import frozen
+
+    return _torch_runner(frozen.read(path)[0]), "PyTorch CPU"
+
+
+def _onnx(path: Path) -> tuple[Run, str]:
+    from exporters import reference
+
+    session = reference.session(path)
+    return lambda batch: np.asarray(session.run(["logits"], {"images": batch})[0]), session.get_providers()[0]
+
+
+def _engine(path: Path) -> tuple[Run, str]:
+    from exporters.engines import tensorrt
+
+    return tensorrt.load(path), "TensorRT"
+
+
+# The first suffix that fits decides. Compiled ONNX Runtime files (.ort.onnx) are run like any ONNX file, as they are.
+RUNNERS: dict[str, Callable[[Path], tuple[Run, str]]] = {
+    ".safetensors": _safetensors,
+    ".onnx": _onnx,
+    ".engine": _engine,
+}

@@ -1,0 +1,60 @@
+"""Does a file agree with itself? Needs no reference: the same image has one answer, wherever it stands in a batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.parity.drift import drift
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from pipeline.data.images import Images
+
+    Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+# The largest batch of an engine's profile; 1, a ragged 3 and the full batch are its corners.
+BATCH = 16
+RAGGED = 3
+
+
+def sample(images: Images) -> NDArray[np.float32]:
+    """A few images from all over the set, (n, C, H, W)."""
+    count = min(BATCH, len(images))
+    return images.select(np.linspace(0, len(images) - 1, count).astype(np.int64))
+
+
+def contradictions(run: Run, images: NDArray[np.float32], least_db: float) -> list[str]:
+    """Each way in which ``run`` contradicts itself on ``images`` (n, C, H, W), as a sentence; empty where it agrees.
+
+    Batches of another shape may be summed in another order, so answers count as the same when their median SQNR is at
+    least ``least_db``; the same batch twice must give the same bits.
+    """
+    whole = run(images)
+    found = [] if np.array_equal(whole, run(images)) else ["the same batch twice gives two answers"]
+    for name, expected, answered in _pairs(run, images, whole):
+        try:
+            ratio = drift(expected, answered).sqnr_db
+        except ValueError as error:
+            found.append(f"{name}: {error}")
+            continue
+        if ratio is not None and not ratio >= least_db:
+            found.append(f"{name}: the answers agree to {ratio:.1f} dB only, not {least_db:g}")
+    return found
+
+
+def _pairs(
+    run: Run, images: NDArray[np.float32], whole: NDArray[np.float32]
+) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
+    """What is compared: a name, the answers expected, and those given."""
+    last = len(images) - 1
+    order = np.roll(np.arange(len(images)), 1)
+    yield "permuted rows", whole[order], run(images[order])
+    yield "one image alone", whole[last:], run(images[last:])
+    yield f"a ragged batch of {RAGGED}", whole[:RAGGED], run(images[:RAGGED])
+    same = run(np.repeat(images[last:], len(images), axis=0))
+    yield "one image in every row", np.repeat(whole[last:], len(images), axis=0), same

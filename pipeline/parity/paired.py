@@ -1,0 +1,55 @@
+"""The change in accuracy on the same images, with an interval whose coverage is proven."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.stage import Drop
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FARTHEST = 10**9
+
+
+def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], confidence: float) -> Drop:
+    """The drop between two judgements, right or wrong, of the same N images."""
+    lost, gained = int((before & ~after).sum()), int((~before & after).sum())
+    lower, upper = bounds(lost, gained, len(before), confidence)
+    return Drop((lost - gained) / len(before), lower, upper, lost, gained)
+
+
+def bounds(lost: int, gained: int, n: int, confidence: float) -> tuple[float, float]:
+    """Bounds of the drop P(lost) - P(gained), each of which holds with ``confidence`` by itself.
+
+    Each rate has its exact bound (Clopper and Pearson 1934, Biometrika 26:404); half the error is given to either
+    (Bonferroni), so the difference of the two bounds holds whatever the two rates have to do with each other.
+    """
+    error = (1 - confidence) / 2
+    lower = _rate_at_least(lost, n, error) - _rate_at_most(gained, n, error)
+    upper = _rate_at_most(lost, n, error) - _rate_at_least(gained, n, error)
+    return lower, upper
+
+
+def images_that_decide(drop: Drop, n: int, margin: float, confidence: float) -> int | None:
+    """About how many images would settle the same rates of change against ``margin``; None where none would."""
+    size = n
+    while size < FARTHEST:
+        size = size * 5 // 4 + 1
+        lower, upper = bounds(round(drop.lost * size / n), round(drop.gained * size / n), size, confidence)
+        if upper < margin or lower > margin:
+            return size
+    return None
+
+
+def _rate_at_most(count: int, n: int, error: float) -> float:
+    from scipy.stats import beta
+
+    return 1.0 if count == n else float(beta.ppf(1 - error, count + 1, n - count))
+
+
+def _rate_at_least(count: int, n: int, error: float) -> float:
+    from scipy.stats import beta
+
+    return 0.0 if count == 0 else float(beta.ppf(error, count, n - count + 1))

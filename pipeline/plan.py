@@ -1,0 +1,214 @@
+"""Recipe to stages: the order, and every bound, stand here and nowhere else."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import BadRequest
+from pipeline.stage import Made, Stage, Tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pipeline.data.images import Images
+    from pipeline.models.frozen import Description
+    from pipeline.models.resnet import ResNet
+    from pipeline.recipe import Recipe
+
+    Lossy = Callable[[Recipe, Images], Stage]
+
+# What writes every graph, and so belongs into the key of every stage that does.
+GRAPH = ("onnx", "onnx-ir", "numpy")
+
+# Bounds, from what the registered networks give on the digits and on Fashion-MNIST: docs/bounds.md has the figures.
+# They catch gross faults; what a stage may cost in accuracy is decided by the interval of the drop.
+EXACT = Tolerance(sqnr_db=120, step_sqnr_db=120, agreement=1.0)
+REORDERED = Tolerance(sqnr_db=90, step_sqnr_db=90, agreement=0.995)
+HALF = Tolerance(sqnr_db=40, step_sqnr_db=40, agreement=0.99, drop=0.01)
+QUANTISED = Tolerance(sqnr_db=15, step_sqnr_db=15, agreement=0.97, drop=0.01)
+# An engine may reorder sums and so round some activations to the neighbouring level, and nothing more.
+COMPILED = replace(QUANTISED, step_sqnr_db=30)
+
+
+def freeze(network: ResNet, description: Description, _: Path, dst: Path) -> Made:
+    """The reference: weights and spec of the network that training or the checkpoint gave."""
+    from pipeline.models import frozen
+
+    frozen.write(network, description, dst)
+    numbers = sum(value.numel() for value in network.parameters())
+    return Made(f"{numbers:,} weights as safetensors beside their spec")
+
+
+def export(shape: tuple[int, int, int], metadata: dict[str, str], src: Path, dst: Path) -> Made:
+    """The frozen network, read back, as raw ONNX."""
+    from exporters import onnx_graph
+    from pipeline.models import frozen
+
+    return Made(onnx_graph.export(frozen.read(src)[0], dst, shape, metadata))
+
+
+def simplify(src: Path, dst: Path) -> Made:
+    """The same graph tidied by onnxsim, which leaves BatchNormalization alone."""
+    from exporters import simplify as stage
+
+    return Made(stage.simplify(src, dst))
+
+
+def fold_batchnorm(src: Path, dst: Path) -> Made:
+    """Every BatchNormalization into the convolution before it."""
+    from exporters import fold_batchnorm as stage
+
+    return Made(stage.fold_batchnorm(src, dst))
+
+
+def fp16(calibration: Images, src: Path, dst: Path) -> Made:
+    """The whole graph in float16, after a look at every activation on real images."""
+    from calibration import observe
+    from exporters import float16
+
+    seen = observe.observe(src, observe.activations(src), _batches(calibration, "looking for overflow"))
+    return Made(float16.float16(src, dst, {name: histogram.amax for name, histogram in seen.items()}))
+
+
+def int8(calibration: Images, method: str, src: Path, dst: Path) -> Made:
+    """Q/DQ pairs with ranges from real images."""
+    from calibration import observe, qdq, ranges
+
+    seen = observe.observe(src, qdq.tensors(src), _batches(calibration, "calibrating"))
+    amax = {name: ranges.METHODS[method](histogram) for name, histogram in seen.items()}
+    work = qdq.int8(src, dst, amax)
+    done, convolutions = qdq.quantised(dst)
+    return Made(f"{work}, {method} over {len(calibration)} images", done / convolutions)
+
+
+def engine(backend: str, src: Path, dst: Path) -> Made:
+    """The engine of one backend."""
+    module = _backend(backend)
+    built: dict[str, Any] = module.build(src, dst)
+    count, convolutions = built["int8"], built["convolutions"]
+    work = f"{convolutions} convolutions" if count is None else f"INT8 convolutions {count} of {convolutions}"
+    share = None if count is None else count / convolutions
+    return Made("; ".join([f"{backend}, {work}", *built["warnings"]]), share)
+
+
+def _asked(recipe: Recipe, bounds: Tolerance) -> Tolerance:
+    """These bounds with the user's margin, where they have one at all."""
+    return bounds if bounds.drop is None else replace(bounds, drop=recipe.max_drop, confidence=recipe.confidence)
+
+
+def _fp16_stage(recipe: Recipe, calibration: Images) -> Stage:
+    make, parameters = partial(fp16, calibration), {"images": calibration.digest}
+    return Stage("fp16", ".onnx", make, _asked(recipe, HALF), parameters, (*GRAPH, "onnxruntime"))
+
+
+def _int8_stage(recipe: Recipe, calibration: Images) -> Stage:
+    make = partial(int8, calibration, recipe.calib_method)
+    parameters = {"images": calibration.digest, "method": recipe.calib_method}
+    return Stage("int8", ".onnx", make, _asked(recipe, QUANTISED), parameters, (*GRAPH, "onnxruntime"))
+
+
+# What each precision does between folding and the engine, and the bounds of everything after it.
+PRECISIONS: dict[str, tuple[tuple[Lossy, ...], Tolerance]] = {
+    "fp32": ((), REORDERED),
+    "fp16": ((_fp16_stage,), HALF),
+    "int8": ((_int8_stage,), COMPILED),
+}
+
+# Backends by preference: `auto` judges the first that can run here, and also builds those that run only elsewhere.
+BACKENDS = ("tensorrt", "onnxruntime", "tensorrt-rtx")
+
+
+def stages(recipe: Recipe, network: ResNet, description: Description, calibration: Images) -> list[Stage]:
+    """All rows, in order."""
+    from exporters.engines import gpu
+    from pipeline.models import frozen
+
+    lossy, tolerance = PRECISIONS[recipe.precision]
+    metadata = _metadata(description)
+    rows = [
+        Stage(
+            "freeze",
+            ".safetensors",
+            partial(freeze, network, description),
+            EXACT,
+            {"weights": frozen.digest(network), "network": description.to_json()},
+            ("safetensors",),
+        ),
+        Stage(
+            "export",
+            ".onnx",
+            partial(export, calibration.shape, metadata),
+            REORDERED,
+            {"shape": calibration.shape, "metadata": metadata},
+            ("torch", *GRAPH),
+        ),
+        Stage("simplify", ".onnx", simplify, REORDERED, {}, ("onnxsim", *GRAPH)),
+        Stage("fold_batchnorm", ".onnx", fold_batchnorm, REORDERED, {}, GRAPH),
+        *(make(recipe, calibration) for make in lossy),
+    ]
+    source = rows[-1].name
+    for backend in engines(recipe.engine):
+        module = _backend(backend)
+        name = "engine" if rows[-1].name == source else f"engine_{backend.replace('-', '_')}"
+        rows.append(
+            Stage(
+                name,
+                module.SUFFIX,
+                partial(engine, backend),
+                _asked(recipe, tolerance),
+                {"backend": backend, "gpu": gpu.name()},
+                module.PACKAGES,
+                source=source,
+                runs_here=module.RUNS_HERE,
+            )
+        )
+    return rows
+
+
+def engines(asked: str) -> list[str]:
+    """The backends to build with; raises BadRequest where the one asked for cannot be had here."""
+    reasons = {backend: _backend(backend).available() for backend in BACKENDS}
+    if asked != "auto":
+        if reasons[asked] is not None:
+            others = [backend for backend, reason in reasons.items() if reason is None]
+            raise BadRequest(f"--engine {asked}: {reasons[asked]}; available here: {', '.join(others) or 'none'}")
+        return [asked]
+    usable = [backend for backend in BACKENDS if reasons[backend] is None]
+    runnable = [backend for backend in usable if _backend(backend).RUNS_HERE]
+    if not runnable:
+        raise BadRequest(f"--engine auto: no backend can run here ({'; '.join(filter(None, reasons.values()))})")
+    return runnable[:1] + [backend for backend in usable if backend not in runnable]
+
+
+def _backend(name: str) -> Any:
+    return importlib.import_module(f"exporters.engines.{name.replace('-', '_')}")
+
+
+def _batches(images: Images, label: str) -> Any:
+    from pipeline.report.progress import bar
+
+    # Every activation of a batch is in memory at once while it is observed.
+    size = max(1, images.batch_size // 4)
+    with bar(label, -(-len(images) // size)) as advance:
+        for batch in images.batches(size):
+            yield batch
+            advance()
+
+
+def _metadata(description: Description) -> dict[str, str]:
+    """What the ONNX file says of itself."""
+    from pipeline import provenance
+
+    return {
+        "architecture": description.arch,
+        "classes": json.dumps(description.classes),
+        "preprocessing": json.dumps(description.preprocessing, sort_keys=True),
+        "versions": json.dumps(provenance.versions(("torch", "onnx", "onnxsim", "numpy")), sort_keys=True),
+        "commit": provenance.commit() or "",
+        "source": provenance.source_hash(),
+    }

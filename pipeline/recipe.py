@@ -1,0 +1,126 @@
+"""Every knob once: type, default, unit and help. A new field is a new flag by itself."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import BadRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+
+def _knob(default: Any, text: str, **options: Any) -> Any:
+    """A field of Recipe; ``options`` go to argparse as they are."""
+    return field(default=default, metadata={"help": text, **options})
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """A parser of whole numbers from ``least`` to ``most``."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is no whole number from {least} to {most}")
+        return value
+
+    return parse
+
+
+_count = _whole(1, 10**9)
+_pixels = _whole(1, 4096)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to build, from what, and how it is judged."""
+
+    arch: str = _knob(
+        None, "the network, e.g. resnet18, resnet50, resnext50 (short for resnext50_32x4d)", required=True
+    )
+    precision: str = _knob("fp32", "arithmetic of the engine")
+    engine: str = _knob(
+        "auto", "what runs it; auto: the best that this machine can build",
+    )  # fmt: skip
+    data: str = _knob("digits", "digits, fashion-mnist, or a folder with train/CLASS/ and val/CLASS/ images")
+    data_root: Path | None = _knob(None, "folder that holds the files of --data fashion-mnist", type=Path)
+    weights: Path | None = _knob(
+        None, "a .safetensors or .pth file with torchvision's keys (default: train here)", type=Path
+    )
+    epochs: int | None = _knob(
+        None, "passes over the training images when training (default: the data set's)", type=_count
+    )
+    device: str = _knob("auto", "where training runs", choices=("auto", "cpu", "cuda"))
+    seed: int = _knob(0, "of the training and of every choice of images", type=_whole(0, 2**32 - 1))
+    input_size: int | None = _knob(None, "pixels, height = width, that the network sees", type=_pixels)
+    resize: int | None = _knob(None, "pixels of the shorter side before the centre crop", type=_pixels)
+    interpolation: str | None = _knob(
+        None, "filter of the resize", choices=("nearest", "bilinear", "bicubic", "lanczos")
+    )
+    mean: list[float] | None = _knob(None, "per channel or one for all, in 0..1 units", type=float, nargs="+")
+    std: list[float] | None = _knob(None, "per channel or one for all, in 0..1 units", type=float, nargs="+")
+    channels: int | None = _knob(
+        None, "channels of the network; asking for 3 replicates grey images", type=int, choices=(1, 3)
+    )
+    calib_data: Path | None = _knob(
+        None, "what calibrates: a folder of images, or .npy/.npz pixels (N, C, H, W) 0..255", type=Path
+    )
+    calib_samples: int | None = _knob(None, "images that calibrate, spread over the classes", type=_count)
+    calib_method: str = _knob("mse", "how ranges are chosen")
+    test_samples: int | None = _knob(None, "images that judge, spread over the classes (default: all)", type=_count)
+    max_drop: float = _knob(0.01, "loss of top-1 that is allowed, absolute (0.01 is one point)", type=float)
+    confidence: float = _knob(0.95, "of each bound of the change in top-1", type=float)
+    output: Path | None = _knob(None, "directory of all results (default: build/ARCH-PRECISION)", type=Path, short="-o")
+
+    def __post_init__(self) -> None:
+        """Refuse at the door what no stage could do."""
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) not in (1, 3):
+                raise BadRequest(f"--{name} takes one value or one per channel (1 or 3), not {len(values)}")
+            if not all(math.isfinite(value) and value >= 0 for value in values or ()):
+                raise BadRequest(f"--{name} takes numbers from 0 to 1, as torchvision prints them")
+        if self.std is not None and min(self.std) <= 0:
+            raise BadRequest(f"--std must be above 0, not {min(self.std):g}: pixels are divided by it")
+        if max(self.mean or [0], default=0) > 1 or max(self.std or [0], default=0) > 1:
+            raise BadRequest("--mean and --std are in 0..1 units, as torchvision prints them; divide yours by 255")
+
+        refuse_margins(self.max_drop, self.confidence)
+        if self.data_root is not None and self.data != "fashion-mnist":
+            raise BadRequest(f"--data-root goes with --data fashion-mnist, not with --data {self.data}")
+        if self.weights is not None and self.epochs is not None:
+            raise BadRequest("--weights and --epochs exclude each other: given weights are not trained")
+
+
+def refuse_margins(max_drop: float | None, confidence: float | None) -> None:
+    """Raise BadRequest where the margin or the confidence is no such share."""
+    if max_drop is not None and not 0 < max_drop < 1:
+        raise BadRequest(f"--max-drop {max_drop:g} is no share between 0 and 1; 0.01 is one point")
+    if confidence is not None and not 0.5 <= confidence < 1:
+        raise BadRequest(f"--confidence {confidence:g} must be at least 0.5 and below 1")
+
+
+def add_flags(parser: argparse.ArgumentParser, tables: Mapping[str, Iterable[str]]) -> None:
+    """One flag per field of Recipe; ``tables`` has the choices that are rows of a table elsewhere."""
+    for knob in fields(Recipe):
+        options = dict(knob.metadata)
+        if knob.name in tables:
+            options["choices"] = tuple(tables[knob.name])
+        flags = [f"--{knob.name.replace('_', '-')}"]
+        if "short" in options:
+            flags.insert(0, options.pop("short"))
+        if knob.default is not None:
+            options["help"] += f" (default: {knob.default})"
+        parser.add_argument(*flags, dest=knob.name, default=knob.default, **options)
+
+
+def from_arguments(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that the command line asked for."""
+    return Recipe(**{knob.name: getattr(arguments, knob.name) for knob in fields(Recipe)})

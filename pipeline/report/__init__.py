@@ -1,0 +1,1 @@
+"""From the ledger to what a person or a machine reads."""

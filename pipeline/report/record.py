@@ -1,0 +1,72 @@
+"""The ledger as report.json has it: every key always there, null where nothing ran."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from exporters.engines import gpu
+from pipeline import provenance
+from pipeline.parity.judge import overall
+from pipeline.stage import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pipeline.models.frozen import Description
+    from pipeline.recipe import Recipe
+    from pipeline.stage import Stage
+
+SCHEMA = 1
+NOT_ON_JETSON = "Nothing of this build has run on a Jetson: build and judge the engine on the device itself."
+NO_GPU = "No TensorRT engine was built or run: this machine has no usable NVIDIA GPU."
+FLOAT16_ON_CPU = (
+    "ONNX Runtime on the CPU rounds to float16 between layers but computes inside them in float32; "
+    "float16 sums on a GPU may differ."
+)
+
+
+def header(recipe: Recipe, output: Path, description: Description, sources: dict[str, str]) -> dict[str, Any]:
+    """What was asked, of what, and where it runs."""
+    asked = {name: str(value) if hasattr(value, "joinpath") else value for name, value in asdict(recipe).items()}
+    return {
+        "schema": SCHEMA,
+        "verdict": "fail",
+        "error": None,
+        "recipe": {**asked, "arch": description.arch, "output": str(output)},
+        "sources": sources,
+        "preprocessing": description.preprocessing,
+        "classes": list(description.classes),
+        "environment": provenance.environment(),
+    }
+
+
+def ledger(rows: list[Row], stages: list[Stage], failure: Exception | None) -> dict[str, Any]:
+    """The verdict, a row for every stage, reached or not, and what was not proven."""
+    made = {row.name for row in rows}
+    unreached = [Row(stage.name, tolerance=stage.tolerance) for stage in stages if stage.name not in made]
+    return {
+        "verdict": "fail" if failure else overall(row.verdict for row in rows),
+        "error": None if failure is None else str(failure),
+        "stages": [asdict(row) for row in [*rows, *unreached]],
+        "not_proven": list(_not_proven([stage for stage in stages if stage.name in made])),
+    }
+
+
+def _not_proven(made: list[Stage]) -> Iterator[str]:
+    for stage in made:
+        if not stage.runs_here:
+            yield f"{stage.name} ({stage.parameters['backend']}) was built, not run here: nothing proves its answers."
+    if any(stage.name == "fp16" for stage in made):
+        yield FLOAT16_ON_CPU
+    if gpu.driver() is None:
+        yield NO_GPU
+    yield NOT_ON_JETSON
+
+
+def line(row: Row) -> str:
+    """One line for the terminal as soon as a stage is judged."""
+    state = "reused" if row.reused else f"{row.seconds:.1f} s"
+    verdict = "built, not run here" if row.verdict == "not_run" else row.verdict
+    return "; ".join([f"{row.file} ({state}): {row.work}", verdict, *row.reasons])

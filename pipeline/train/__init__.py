@@ -1,0 +1,1 @@
+"""Training, for whoever brings no weights."""

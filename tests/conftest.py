@@ -1,0 +1,77 @@
+"""The real command line in real processes, on a network trained for seconds; weights are trained once per session."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# What a machine that only plans or asks for help need not have.
+HEAVY = ("torch", "onnxruntime", "onnxsim", "tensorrt", "tensorrt_rtx", "sklearn", "scipy", "safetensors", "rich")
+
+
+class Cli:
+    """``python -m pipeline build`` with a cache of its own."""
+
+    def __init__(self, cache: Path) -> None:
+        self.elsewhere = cache / "never made"
+        # No GPU, so that the same is tested everywhere; the tests marked gpu take this back.
+        own = {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT), "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
+        self.environment = {**os.environ, **own}
+
+    def command(self, *flags: object) -> list[str]:
+        return [sys.executable, "-m", "pipeline", "build", *map(str, flags)]
+
+    def __call__(self, *flags: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*flags), env=self.environment, capture_output=True, text=True, check=False, **options
+        )
+
+    def report(self, *flags: object, expect: int = 0) -> dict[str, Any]:
+        """Build with --json; the exit code is as expected and standard output is the report alone."""
+        done = self(*flags, "--json")
+        assert done.returncode == expect, done.stderr
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
+
+    def refused(self, *flags: object, code: int = 2, **options: Any) -> str:
+        """The one sentence of a build that is refused; no traceback, nothing on standard output."""
+        output = [] if "-o" in flags else ["-o", self.elsewhere]
+        done = self(*flags, *output, **options)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        assert not done.stdout
+        sentence = done.stderr.strip().splitlines()[-1]
+        assert sentence.startswith("error: ")
+        assert not self.elsewhere.exists()
+        return sentence
+
+
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    return Cli(tmp_path_factory.mktemp("cache"))
+
+
+TINY = ("--arch", "resnext_tiny", "--precision", "int8", "--engine", "onnxruntime")
+
+
+@pytest.fixture(scope="session")
+def built(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished INT8 build of the tiny ResNeXt, trained for seconds on the digits; not to be changed."""
+    output = tmp_path_factory.mktemp("built") / "int8"
+    cli.report(*TINY, "-o", output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def weights(built: Path) -> Path:
+    """The trained weights of the tiny ResNeXt as a user's own file."""
+    return built / "01-freeze.safetensors"

@@ -1,0 +1,144 @@
+"""Fold, float16 and the uint8 form, on small graphs whose answers are known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from exporters import child, float16, fold_batchnorm, onnx_file, reference
+from exporters.engines import onnxruntime as engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RNG = np.random.default_rng(0)
+
+
+def conv_net(path: Path, *, groups: int = 1, bias: bool = False, twice: bool = False, scale: float = 1.0) -> Path:
+    """Images (N, 4, 8, 8) → Conv → BatchNormalization → ReLU; with ``twice`` the Conv is an output as well."""
+    arrays = {
+        "conv.weight": RNG.normal(size=(8, 4 // groups, 3, 3)) * scale,
+        "conv.bias": RNG.normal(size=8),
+        "bn.weight": RNG.normal(size=8),
+        "bn.bias": RNG.normal(size=8),
+        "bn.mean": RNG.normal(size=8),
+        "bn.var": RNG.uniform(0.1, 2, size=8),
+    }
+    if not bias:
+        del arrays["conv.bias"]
+    nodes = [
+        helper.make_node(
+            "Conv", ["images", *(name for name in arrays if name.startswith("conv"))], ["c"], "/conv/Conv",
+            group=groups, pads=[1] * 4,
+        ),
+        helper.make_node(
+            "BatchNormalization", ["c", "bn.weight", "bn.bias", "bn.mean", "bn.var"], ["n"], "/bn/BatchNormalization",
+            epsilon=1e-3,
+        ),
+        helper.make_node("Relu", ["n"], ["logits"], "/relu/Relu"),
+    ]  # fmt: skip
+    shape: list[Any] = ["batch", 8, 8, 8]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ["logits", *["c"] * twice]]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 4, 8, 8])],
+        outputs,
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def answers(path: Path) -> np.ndarray:
+    images = np.random.default_rng(1).normal(size=(3, 4, 8, 8)).astype(np.float32)
+    return np.asarray(reference.session(path).run(["logits"], {"images": images})[0])
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_folded_pair_gives_the_same_answers(tmp_path: Path, groups: int, bias: bool) -> None:
+    src = conv_net(tmp_path / "a.onnx", groups=groups, bias=bias)
+    assert fold_batchnorm.fold_batchnorm(src, tmp_path / "b.onnx") == "BatchNormalization 1 → 0"
+    np.testing.assert_allclose(answers(tmp_path / "b.onnx"), answers(src), rtol=1e-5, atol=1e-5)
+    names = [initializer.name for initializer in onnx.load(tmp_path / "b.onnx").graph.initializer]
+    assert sorted(names) == ["conv.bias", "conv.weight"]
+
+
+def test_a_convolution_that_feeds_two_consumers_is_left_alone(tmp_path: Path) -> None:
+    src = conv_net(tmp_path / "a.onnx", twice=True)
+    assert fold_batchnorm.fold_batchnorm(src, tmp_path / "b.onnx") == "BatchNormalization 1 → 1"
+    np.testing.assert_array_equal(answers(tmp_path / "b.onnx"), answers(src))
+
+
+def test_float16_names_weights_that_do_not_hold(tmp_path: Path) -> None:
+    src = conv_net(tmp_path / "a.onnx", scale=1e6)
+    with pytest.raises(ValueError, match=r"weights conv\.weight reach 3.*e\+06"):
+        float16.float16(src, tmp_path / "b.onnx", {})
+
+
+def test_float16_names_activations_that_do_not_hold(tmp_path: Path) -> None:
+    src = conv_net(tmp_path / "a.onnx")
+    with pytest.raises(ValueError, match=r"activations of bn \(BatchNormalization\) reach 70000"):
+        float16.float16(src, tmp_path / "b.onnx", {"n": 70000.0})
+    with pytest.raises(ValueError, match="activations of conv"):
+        float16.float16(src, tmp_path / "b.onnx", {"c": float("nan")})
+
+
+def test_float16_counts_what_vanishes(tmp_path: Path) -> None:
+    src = conv_net(tmp_path / "a.onnx", scale=1e-9)
+    assert f"{8 * 4 * 9} weights too small" in float16.float16(src, tmp_path / "b.onnx", {})
+
+
+def test_a_file_that_keeps_weights_elsewhere_is_refused(tmp_path: Path) -> None:
+    model = onnx.load(conv_net(tmp_path / "a.onnx"))
+    onnx.save(model, tmp_path / "b.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with pytest.raises(ValueError, match=r"keeps conv\.weight in another file"):
+        onnx_file.read(tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x07" * 400])
+def test_what_is_no_onnx_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.onnx").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.onnx is (not a valid ONNX file|truncated or no ONNX file)"):
+        onnx_file.read(tmp_path / "a.onnx")
+
+
+def test_modules_are_found_by_the_names_of_nodes() -> None:
+    names = {
+        "/layer1/layer1.0/conv1/Conv": "layer1.0.conv1",
+        "/layer2/layer2.0/downsample/downsample.0/Conv": "layer2.0.downsample.0",
+        "/conv1/Conv": "conv1",
+        "/fc/Gemm": "fc",
+        "": "",
+    }
+    for name, module in names.items():
+        assert onnx_file.module_of(ir.node("Conv", [], name=name)) == module
+
+
+def test_the_uint8_form_is_exact(built: Path, tmp_path: Path) -> None:
+    model = onnx_file.read(built / "05-int8.onnx")
+    engine.to_uint8(model.graph)
+    onnx_file.write(model, tmp_path / "u8.onnx")
+    images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
+    before, after = (
+        reference.session(path).run(["logits"], {"images": images})[0]
+        for path in (built / "05-int8.onnx", tmp_path / "u8.onnx")
+    )
+    np.testing.assert_array_equal(before, after)
+    kinds = {node.op_type for node in model.graph}
+    assert "Max" in kinds
+
+
+def test_a_crash_in_a_child_is_an_error_here() -> None:
+    with pytest.raises(RuntimeError, match="os:abort crashed \\(SIGABRT\\)"):
+        child.call("os:abort")
+    with pytest.raises(RuntimeError, match="time:sleep failed: TypeError"):
+        child.call("time:sleep", "1")
+    with pytest.raises(RuntimeError, match="did not end within 1 s"):
+        child.call("signal:pause", seconds=1)

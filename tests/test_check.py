@@ -1,0 +1,104 @@
+"""A finished build judged again: what it left decides, and whoever touched it is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def check(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", "check", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    shutil.copytree(built, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_the_same_margins_give_the_same_report(built: Path) -> None:
+    done = check(built, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((built / "report.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"), [(["--max-drop", "0.5"], 0), (["--max-drop", "0.001"], 4), (["--confidence", "0.999999999"], 4)]
+)
+def test_other_margins_give_other_verdicts(built: Path, flags: list[str], code: int) -> None:
+    done = check(built, *flags)
+    assert done.returncode == code, done.stdout
+    assert "06-engine" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["01-freeze.safetensors", "05-int8.onnx", "06-engine.ort.onnx"])
+def test_a_file_that_was_touched_is_named(copy: Path, name: str) -> None:
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 3] ^= 4
+    (copy / name).write_bytes(content)
+    done = check(copy)
+    assert done.returncode == 1
+    assert f"{name} is gone or not the file that was judged" in done.stdout
+
+
+def test_a_file_that_is_gone_is_named(copy: Path) -> None:
+    (copy / "04-fold_batchnorm.onnx").unlink()
+    done = check(copy)
+    assert done.returncode == 1
+    assert "04-fold_batchnorm.onnx is gone" in done.stdout
+
+
+def test_answers_that_were_touched_are_told(copy: Path) -> None:
+    path = copy / "answers.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    done = check(copy)
+    assert done.returncode == 1
+    assert "answers.safetensors is not what this build wrote" in done.stdout
+
+
+def change(copy: Path, **keys: Any) -> None:
+    report = json.loads((copy / "report.json").read_text())
+    row = report["stages"][4]
+    row.update(keys)
+    (copy / "report.json").write_text(json.dumps(report))
+
+
+def test_what_was_refuted_stays_refuted_under_any_margin(copy: Path) -> None:
+    change(copy, contradictions=["permuted rows: the answers agree to 3.0 dB only, not 30"])
+    done = check(copy, "--max-drop", "0.9")
+    assert done.returncode == 1
+    assert "it contradicts itself: permuted rows" in done.stdout
+
+
+@pytest.mark.parametrize("keys", [{"tolerance": None}, {"drift": {}}, {"file": 3}, {"sha256": None, "file": "../../x"}])
+def test_a_report_that_makes_no_sense_is_no_pass(copy: Path, keys: dict[str, Any]) -> None:
+    change(copy, **keys)
+    done = check(copy)
+    assert done.returncode in {1, 2}
+    assert "Traceback" not in done.stderr
+
+
+def test_a_report_without_stages_proves_nothing(copy: Path) -> None:
+    report = json.loads((copy / "report.json").read_text())
+    (copy / "report.json").write_text(json.dumps({**report, "stages": []}))
+    assert check(copy).returncode == 4
+
+
+def test_a_directory_without_a_build_is_refused(tmp_path: Path) -> None:
+    done = check(tmp_path)
+    assert done.returncode == 2
+    assert "holds no report.json" in done.stderr
+    done = check(tmp_path, "--confidence", "95")
+    assert "--confidence 95 must be" in done.stderr
