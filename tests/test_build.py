@@ -243,7 +243,7 @@ import sys
 from pipeline.__main__ import main
 from pipeline.commands import build
 build.run = lambda _: exec("import os, signal; os.kill(os.getpid(), signal.SIG{name}); [None for _ in range(9**7)]")
-sys.exit(main(["build"]))
+sys.exit(main(["build", "--arch", "any"]))
 """
 
 
