@@ -134,18 +134,33 @@ def _quantise_weight(graph: ir.Graph, node: ir.Node) -> None:
     weight = onnx_file.weight(value)
     if value is None or weight is None:
         return
-    transposed = node.op_type == "Gemm" and not (
-        "transB" in node.attributes and node.attributes["transB"].as_int() == 1
-    )
-    axis = 1 if transposed else 0
+    axis = channel_axis(node)
     scales = channel_scales(weight, axis)
-    shape = [-1 if dim == axis else 1 for dim in range(weight.ndim)]
-    levels = np.clip(np.rint(weight / scales.reshape(shape)), -LEVELS, LEVELS).astype(np.int8)
+    levels = np.clip(np.rint(weight / _along(scales, axis, weight.ndim)), -LEVELS, LEVELS).astype(np.int8)
     stored = onnx_file.constant(graph, f"{value.name}_int8", levels)
     scale = onnx_file.constant(graph, f"{value.name}_scale", scales)
     zero = onnx_file.constant(graph, f"{value.name}_zero_point", np.zeros(len(scales), np.int8))
     dequantise = _node(graph, "DequantizeLinear", stored, scale, zero, ir.DataType.FLOAT, axis)
     node.replace_input_with(1, dequantise.outputs[0])
+
+
+def _along(scales: NDArray[np.float32], axis: int, rank: int) -> NDArray[np.float32]:
+    return scales.reshape([-1 if dim == axis else 1 for dim in range(rank)])
+
+
+def rounded(values: NDArray[np.float32], axis: int | None = None) -> NDArray[np.float32]:
+    """``values`` after a Q/DQ pair with the scale amax / 127, of all of them or of each channel along ``axis``."""
+    if axis is None:
+        wide = np.array(_scale(float(np.abs(values).max())), np.float32)
+    else:
+        wide = _along(channel_scales(values, axis), axis, values.ndim)
+    return np.asarray(np.clip(np.rint(values / wide), -LEVELS, LEVELS) * wide, np.float32)
+
+
+def channel_axis(node: ir.Node) -> int:
+    """The axis of the weight of ``node`` that runs over its output channels."""
+    turned = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
+    return 1 if node.op_type == "Gemm" and not turned else 0
 
 
 def channel_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -33,16 +33,17 @@ def mse(histogram: Histogram, steps: int = 100) -> float:
 
     Clipping and rounding are weighed against each other (Sung et al. 2015, arXiv 1511.06488, section 3).
     """
-    seen = histogram.counts > 0
-    values, counts = histogram.centres[seen], histogram.counts[seen].astype(np.float64)
-    if histogram.amax == 0.0 or not len(values):
+    if histogram.amax == 0.0:
         return histogram.amax
     candidates = histogram.amax * np.linspace(0.2, 1.0, steps)
-    errors = [_squared_error(values, counts, candidate / LEVELS) for candidate in candidates]
+    errors = [squared_error(histogram, candidate / LEVELS) for candidate in candidates]
     return float(candidates[int(np.argmin(errors))])
 
 
-def _squared_error(values: np.ndarray, counts: np.ndarray, scale: float) -> float:
+def squared_error(histogram: Histogram, scale: float) -> float:
+    """The sum of squared errors of all values seen, when rounded to 127 levels of ``scale`` and clipped above."""
+    seen = histogram.counts > 0
+    values, counts = histogram.centres[seen], histogram.counts[seen].astype(np.float64)
     rounded = np.minimum(np.rint(values / scale), LEVELS) * scale
     return float(np.sum(counts * (values - rounded) ** 2))
 

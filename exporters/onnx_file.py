@@ -76,7 +76,7 @@ def drop_unused_constants(graph: ir.Graph) -> None:
         del graph.initializers[name]
 
 
-def module_of(node: ir.Node) -> str:
+def module_of(node: ir.Node | onnx.NodeProto) -> str:
     """The PyTorch module that a node came from: ``/layer1/layer1.0/conv1/Conv`` is ``layer1.0.conv1``."""
     parts = (node.name or "").strip("/").split("/")[:-1]
     names: list[str] = []

@@ -6,12 +6,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import workspace
+from pipeline import again, workspace
 from pipeline.errors import BadRequest
 from pipeline.parity.judge import judge, overall
 from pipeline.parity.paired import paired_drop
 from pipeline.parity.proof import reasons
-from pipeline.report.record import SCHEMA
 from pipeline.stage import Drift, Tolerance
 
 if TYPE_CHECKING:
@@ -31,9 +30,7 @@ def recheck(directory: Path, max_drop: float | None, confidence: float | None) -
     import safetensors
     import safetensors.numpy
 
-    report = workspace.read_note(directory / "report.json")
-    if report.get("schema") != SCHEMA:
-        raise BadRequest(f"{directory} holds no report.json of schema {SCHEMA}; give the directory of a finished build")
+    report = again.report(directory)
     try:
         saved = safetensors.numpy.load_file(directory / ANSWERS)
         rows = [_judged(row, saved, directory, max_drop, confidence) for row in report["stages"]]
@@ -44,7 +41,7 @@ def recheck(directory: Path, max_drop: float | None, confidence: float | None) -
     except (OSError, safetensors.SafetensorError) as error:
         raise BadRequest(f"{directory / ANSWERS} cannot be read ({error}); build again") from error
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise BadRequest(f"{directory / 'report.json'} is not whole ({error!r}); build again") from error
+        raise again.damaged(directory, error) from error
     return {**report, "recipe": recipe, "verdict": verdict, "stages": rows}
 
 

@@ -19,7 +19,7 @@ def _knob(default: Any, text: str, **options: Any) -> Any:
     return field(default=default, metadata={"help": text, **options})
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
+def whole(least: int, most: int) -> Callable[[str], int]:
     """A parser of whole numbers from ``least`` to ``most``."""
 
     def parse(text: str) -> int:
@@ -34,8 +34,8 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
-_count = _whole(1, 10**9)
-_pixels = _whole(1, 4096)
+_count = whole(1, 10**9)
+_pixels = whole(1, 4096)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Recipe:
         None, "passes over the training images when training (default: the data set's)", type=_count
     )
     device: str = _knob("auto", "where training runs", choices=("auto", "cpu", "cuda"))
-    seed: int = _knob(0, "of the training and of every choice of images", type=_whole(0, 2**32 - 1))
+    seed: int = _knob(0, "of the training and of every choice of images", type=whole(0, 2**32 - 1))
     input_size: int | None = _knob(None, "pixels, height = width, that the network sees", type=_pixels)
     resize: int | None = _knob(None, "pixels of the shorter side before the centre crop", type=_pixels)
     interpolation: str | None = _knob(

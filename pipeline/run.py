@@ -56,6 +56,7 @@ class Build:
         for number, (stage, source) in enumerate(zip(stages, sources, strict=True), start=1):
             path = self.output / file_name(number, stage)
             row = _make_or_reuse(stage, self.files.get(source), path, self.unfinished)
+            row.source = source or None
             self.files[stage.name] = path
             if stage.runs_here:
                 row.certificate = proof(self.files.get(source), path)

@@ -90,6 +90,7 @@ class Row:
     """One stage in the ledger, as report.json has it."""
 
     name: str
+    source: str | None = None
     file: str | None = None
     sha256: str | None = None
     bytes: int | None = None

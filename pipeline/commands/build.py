@@ -60,7 +60,9 @@ def build(recipe: Recipe) -> dict[str, Any]:
         network, origin = given or weights.trained(recipe, description, train, recipe.epochs or data.epochs)
         terminal.say(f"{origin}; --weights takes a file of your own")
         (output / "report.json").unlink(missing_ok=True)
-        report = record.header(recipe, output, description, {"data": data.source, "weights": origin})
+        sources = {"data": data.source, "weights": origin}
+        images = {"calibration": calibration.digest, "test": test.digest}
+        report = record.header(recipe, output, description, sources, images)
         stages = plan.stages(recipe, network, description, calibration)
         reference = answers.of_network(network).answers(test, "answers of the network")
         return _judged(report, stages, Build(test, reference, output, unfinished))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.data.images import Images, Part, from_array, spread
+from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import BadRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.data.dataset import Dataset
-    from pipeline.data.preprocessing import Preprocessing
     from pipeline.recipe import Recipe
 
 # Ranges hardly move after a few hundred images (Wu et al. 2020, arXiv 2004.09602, calibrate on 1024).
@@ -23,7 +24,7 @@ ARRAYS = {".npy", ".npz"}
 
 def calibration(recipe: Recipe, data: Dataset, preprocessing: Preprocessing) -> Images:
     """The images that calibrate: the user's own, or some of the data set's, spread over its classes."""
-    part = data.calibration if recipe.calib_data is None else _own(recipe.calib_data)
+    part = data.calibration if recipe.calib_data is None else _own(recipe.calib_data, "--calib-data")
     return _chosen(part, "--calib-samples", recipe.calib_samples, CALIBRATION, recipe.seed, preprocessing)
 
 
@@ -32,15 +33,38 @@ def test(recipe: Recipe, data: Dataset, preprocessing: Preprocessing) -> Images:
     return _chosen(data.test, "--test-samples", recipe.test_samples, len(data.test), recipe.seed, preprocessing)
 
 
-def _own(path: Path) -> Part:
+def own(path: Path, model: Path) -> Images:
+    """The user's images at ``path`` as the ONNX file ``model`` says that it wants them."""
+    from exporters import onnx_file
+
+    try:
+        said = json.loads(onnx_file.read(model).metadata_props["preprocessing"])
+        record: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in said.items()
+        }
+        preprocessing = Preprocessing(**record)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadRequest(
+            f"{model.name} does not say how it wants its images ({error}); give a file of a build"
+        ) from error
+    return Images(_own(path, "--images"), preprocessing)
+
+
+def some(images: Images, count: int) -> Images:
+    """At most ``count`` of ``images``, spread over their classes."""
+    chosen = spread(images.labels, min(count, len(images)), seed=0)
+    return Images(images.part.take(chosen), images.preprocessing)
+
+
+def _own(path: Path, flag: str) -> Part:
     if not path.exists():
-        raise BadRequest(f"--calib-data {path}: there is no such file or folder")
+        raise BadRequest(f"{flag} {path}: there is no such file or folder")
     if path.is_dir():
         from pipeline.data import folder
 
-        return folder.plain(path)
+        return folder.plain(path, flag)
     if path.suffix not in ARRAYS:
-        raise BadRequest(f"--calib-data {path}: it takes a folder of images or a file in {', '.join(sorted(ARRAYS))}")
+        raise BadRequest(f"{flag} {path}: it takes a folder of images or a file in {', '.join(sorted(ARRAYS))}")
     return from_array(path)
 
 

@@ -41,11 +41,11 @@ def read(root: Path) -> Dataset:
     )
 
 
-def plain(root: Path) -> Part:
-    """All images below ``root``, the first level of folders taken for classes; for calibration."""
+def plain(root: Path, flag: str) -> Part:
+    """All images below ``root``, the first level of folders taken for classes; ``flag`` is for the error."""
     files = _files(root)
     if not files:
-        raise BadRequest(f"--calib-data {root} holds no images; point it to a folder of images or an .npy/.npz file")
+        raise BadRequest(f"{flag} {root} holds no images; point it to a folder of images or an .npy/.npz file")
     folders = sorted({path.relative_to(root).parts[0] for path in files})
     return _part(files, [folders.index(path.relative_to(root).parts[0]) for path in files])
 

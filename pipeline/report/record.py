@@ -27,7 +27,9 @@ FLOAT16_ON_CPU = (
 )
 
 
-def header(recipe: Recipe, output: Path, description: Description, sources: dict[str, str]) -> dict[str, Any]:
+def header(
+    recipe: Recipe, output: Path, description: Description, sources: dict[str, str], images: dict[str, str]
+) -> dict[str, Any]:
     """What was asked, of what, and where it runs."""
     asked = {name: str(value) if hasattr(value, "joinpath") else value for name, value in asdict(recipe).items()}
     return {
@@ -36,6 +38,7 @@ def header(recipe: Recipe, output: Path, description: Description, sources: dict
         "error": None,
         "recipe": {**asked, "arch": description.arch, "output": str(output)},
         "sources": sources,
+        "images": images,
         "preprocessing": description.preprocessing,
         "classes": list(description.classes),
         "environment": provenance.environment(),

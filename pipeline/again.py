@@ -1,0 +1,87 @@
+"""A finished build found again: its report, its recipe, and the very images that judged it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import workspace
+from pipeline.errors import BadRequest
+from pipeline.recipe import Recipe
+from pipeline.report.record import SCHEMA
+
+if TYPE_CHECKING:
+    from pipeline.data.images import Images
+
+
+def report(directory: Path) -> dict[str, Any]:
+    """The report of the build in ``directory``; raises BadRequest where there is none."""
+    found = workspace.read_note(directory / "report.json")
+    if found.get("schema") != SCHEMA:
+        raise BadRequest(f"{directory} holds no report.json of schema {SCHEMA}; give the directory of a finished build")
+    return found
+
+
+def damaged(directory: Path, error: Exception) -> BadRequest:
+    """The sentence for a report that lacks what it should hold."""
+    return BadRequest(f"{directory / 'report.json'} is not whole ({error!r}); build again")
+
+
+def test_images(directory: Path) -> Images:
+    """The images that judged the build in ``directory``; raises BadRequest where they are not the same any more."""
+    from pipeline.data import choice, sets
+
+    found = report(directory)
+    try:
+        asked = {knob.name: found["recipe"][knob.name] for knob in fields(Recipe)}
+        paths = {knob.name for knob in fields(Recipe) if knob.metadata.get("type") is Path}
+        knobs: dict[str, Any] = {
+            name: Path(value) if name in paths and value else value for name, value in asked.items()
+        }
+        recipe = Recipe(**knobs)
+        digest = found["images"]["test"]
+    except (KeyError, TypeError) as error:
+        raise damaged(directory, error) from error
+    data = sets.load(recipe)
+    images = choice.test(recipe, data, data.preprocessing.adjusted(recipe))
+    if images.digest != digest:
+        raise BadRequest(
+            f"--data {recipe.data} no longer gives the {len(images)} images that judged {directory}; "
+            "restore them or build again"
+        )
+    return images
+
+
+def stage_files(directory: Path, stage: str | None) -> tuple[Path, Path]:
+    """The file that ``stage`` was made from, and the one it made; without a name the first failed, else the noisiest.
+
+    Raises BadRequest where there is no such stage, or its files are gone.
+    """
+    found = report(directory)
+    try:
+        rows = {row["name"]: row for row in found["stages"] if row["file"]}
+        comparable = [name for name, row in rows.items() if _onnx(row) and _onnx(rows.get(row["source"], {}))]
+        failed = [name for name in comparable if rows[name]["verdict"] == "fail"]
+        noise = {name: _noise(rows[name]) for name in comparable}
+        name = stage or next(iter(failed), None) or max(noise, key=lambda item: noise[item], default=None)
+        if name not in comparable:
+            raise BadRequest(
+                f"--stage {stage}: {directory} has {', '.join(comparable) or 'no stage'} to be looked into"
+            )
+        paths = [directory / Path(row["file"]).name for row in (rows[rows[name]["source"]], rows[name])]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(directory, error) from error
+    gone = [path.name for path in paths if not path.is_file()]
+    if gone:
+        raise BadRequest(f"{directory} lacks {gone[0]}; build again")
+    return paths[0], paths[1]
+
+
+def _onnx(row: dict[str, Any]) -> bool:
+    return str(row.get("file")).endswith(".onnx")
+
+
+def _noise(row: dict[str, Any]) -> float:
+    ratio = row["step"]["sqnr_db"] if row["step"] else 0.0
+    return -1e3 if ratio is None else -float(ratio)

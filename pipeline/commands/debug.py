@@ -1,0 +1,90 @@
+"""``python -m pipeline debug``: the first module at fault between two files, and the smallest case that shows it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import EXITS, BadRequest
+from pipeline.recipe import whole
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from pipeline.data.images import Images
+
+HELP = "compare two files along their depth and name the first module at fault"
+WIDTH = 30
+LOUDEST = 3
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.add_argument("paths", type=Path, nargs="+", metavar="DIR | GOOD BAD", help="a finished build, or two files")
+    parser.add_argument("--stage", help="the stage of DIR (default: the first that failed, else the noisiest)")
+    parser.add_argument("--images", type=Path, help="a folder of images or .npy/.npz pixels (default: DIR's own)")
+    parser.add_argument("--samples", type=whole(1, 10**6), default=32, help="images to look at (default: 32)")
+    parser.add_argument("-o", "--output", type=Path, help="where the failing case goes (default: beside the file)")
+    parser.add_argument("--json", action="store_true", help="print the diagnosis as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit 0 where no module leaves its bound, 1 where one is named."""
+    from pipeline import again
+    from pipeline.diagnosis import diagnose
+
+    if len(arguments.paths) == 1:
+        good, bad = again.stage_files(arguments.paths[0], arguments.stage)
+    elif len(arguments.paths) == 2 and arguments.images is not None and arguments.stage is None:
+        good, bad = arguments.paths
+    else:
+        raise BadRequest("debug takes the directory of a build, or two files and --images")
+    images = _images(arguments, good)
+    diagnosis = diagnose(good, bad, images, arguments.output)
+    if arguments.json:
+        json.dump(diagnosis, sys.stdout, indent=1, allow_nan=False)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write("\n".join(lines(diagnosis)) + "\n")
+    return EXITS[diagnosis["verdict"]]
+
+
+def _images(arguments: argparse.Namespace, good: Path) -> Images:
+    from pipeline import again
+    from pipeline.data import choice
+
+    if arguments.images is None:
+        return choice.some(again.test_images(arguments.paths[0]), arguments.samples)
+    return choice.some(choice.own(arguments.images, good), arguments.samples)
+
+
+def lines(diagnosis: dict[str, Any]) -> Iterator[str]:
+    """The drift along the depth as a picture, and the verdict in sentences."""
+    faulty = {fault["tensor"] for fault in diagnosis["faults"]}
+    steps = [step for step in diagnosis["steps"] if step["own_db"] is not None or step["tensor"] in faulty]
+    yield f"{diagnosis['bad']} next to {diagnosis['good']} on {diagnosis['images']} images, SQNR in dB"
+    yield f"{'module':<28} {'operator':<18} {'own':>6} {'total':>6}   drift so far"
+    for step in steps:
+        total = step["accumulated_db"]
+        bar = "" if total is None else "█" * round(WIDTH * min(1, max(0, 1 - total / 60)))
+        mark = "  <" if step["tensor"] in faulty else ""
+        yield f"{step['module']:<28} {step['operator']:<18} {_db(step['own_db'])} {_db(total)}   {bar}{mark}".rstrip()
+    if diagnosis["observing_db"] is not None:
+        yield f"run in pieces, {diagnosis['bad']} answers otherwise than whole: {diagnosis['observing_db']:.1f} dB apart"
+    for fault in diagnosis["faults"][1:]:
+        yield f"also {fault['module']}: {fault['found']}"
+    if diagnosis["first"]:
+        yield f"first at fault: {diagnosis['first']['module']}: {diagnosis['first']['found']}"
+        yield f"it fails by itself: python {diagnosis['case']['directory']}/reproduce.py"
+        return
+    noisy = (step for step in steps if step["own_db"] is not None)
+    loudest = sorted(noisy, key=lambda step: float(step["own_db"]))[:LOUDEST]
+    most = ", ".join(f"{step['module']} ({step['own_db']:.1f} dB)" for step in loudest)
+    yield "no module leaves its bound by itself" + (f"; the drift adds up, most of it from {most}" if most else "")
+
+
+def _db(value: float | None) -> str:
+    return f"{'same':>6}" if value is None else f"{value:6.1f}"

@@ -1,0 +1,86 @@
+"""Two files, some images: where they part, whose fault it is, and the smallest case that shows it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import BadRequest
+from pipeline.parity import answers, case
+from pipeline.parity.depth import ratios, walk
+from pipeline.parity.fault import faults, median
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.data.images import Images
+    from pipeline.parity.depth import Pair
+
+
+def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -> dict[str, Any]:
+    """What is at fault in ``bad`` next to ``good``, on ``images``; the case goes to ``place``, by default beside it.
+
+    Raises BadRequest where the two cannot be compared piece by piece.
+    """
+    from exporters.pieces import Pieces
+
+    for path in (good, bad):
+        if path.suffix != ".onnx":
+            raise BadRequest(f"{path.name} is no ONNX file, and only those can be compared piece by piece")
+    try:
+        files = Pieces(good), Pieces(bad)
+        pairs, logits = walk(*files, batches(images))
+        found = faults(pairs, _wasted(good, bad, images))
+    except ValueError as error:
+        raise BadRequest(f"{good.name} and {bad.name} cannot be compared: {error}") from error
+    whole = answers.of_file(bad)
+    apart = [
+        ratio for given, part in zip(batches(images), logits, strict=True) for ratio in ratios(whole.run(given), part)
+    ]
+    diagnosis = {
+        "good": good.name,
+        "bad": bad.name,
+        "images": len(images),
+        "verdict": "fail" if found else "pass",
+        "first": asdict(found[0]) if found else None,
+        "faults": [asdict(fault) for fault in found],
+        "steps": [_step(pair) for pair in pairs],
+        "observing_db": median(apart),
+        "case": None,
+    }
+    if found:
+        pair = next(pair for pair in pairs if pair.step.tensor == found[0].tensor)
+        place = place or bad.with_name(f"case-{found[0].module.replace('/', '_').strip('_')}")
+        worst = int(np.argmin(pair.step.beyond if found[0].kind == "beyond" else pair.step.own))
+        diagnosis["case"] = {"directory": str(place), **case.write(place, found[0], pair, files, images[worst][None])}
+    return diagnosis
+
+
+def batches(images: Images) -> Iterator[NDArray[np.float32]]:
+    """A few at a time: a dozen activations of each are in memory at once."""
+    return images.batches(max(1, images.batch_size // 4))
+
+
+def _wasted(good: Path, bad: Path, images: Images) -> list[Any]:
+    from calibration import observe, waste
+
+    tensors = waste.tensors(good, bad)
+    seen = observe.observe(good, tensors, batches(images)) if tensors else {}
+    return waste.waste(good, bad, seen)
+
+
+def _step(pair: Pair) -> dict[str, Any]:
+    step = pair.step
+    figures = {"own_db": step.own, "beyond_rounding_db": step.beyond, "accumulated_db": step.accumulated}
+    return {
+        "module": step.module,
+        "operator": step.operator,
+        "tensor": step.tensor,
+        "kind": pair.kind,
+        **{name: median(values) for name, values in figures.items()},
+    }

@@ -1,0 +1,133 @@
+"""Where along its depth does one ONNX file leave another? Both in pieces, batch by batch, in bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from exporters.pieces import Piece, Pieces, Run
+
+    Tensors = dict[str, NDArray[np.float32]]
+
+# The largest SQNR that is told apart from identical answers, in dB.
+SAME = 300.0
+
+
+@dataclass
+class Step:
+    """One tensor that both files compute, and how far they are apart there: SQNR in dB for each image.
+
+    ``accumulated``: each file on its own road from the images. ``own``: the later file's piece on the earlier file's
+    inputs, so only what this piece adds. ``beyond``: that, against the earlier file's piece with the later file's
+    rounded operands, so what rounding does not explain; empty where the pieces have no such operands.
+    """
+
+    tensor: str
+    module: str
+    operator: str
+    accumulated: list[float] = field(default_factory=list)
+    own: list[float] = field(default_factory=list)
+    beyond: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Pair:
+    """The two pieces that end at one tensor, ready to run."""
+
+    good: Piece
+    bad: Piece
+    step: Step
+    run_good: Run
+    run_bad: Run
+    run_rounded: Run | None
+
+    @property
+    def kind(self) -> str:
+        """The narrowest kind of number that passes the later piece: int8, float16 or float32."""
+        return self.bad.narrowest
+
+
+def walk(
+    good: Pieces, bad: Pieces, batches: Iterable[NDArray[np.float32]]
+) -> tuple[list[Pair], list[NDArray[np.float32]]]:
+    """A pair for every tensor that both files compute, in order, and the logits of ``bad`` run in pieces.
+
+    ``batches`` are images (n, C, H, W) float32 0..255. At any moment only the tensors that a later piece still reads
+    are in memory. Raises ValueError where the files cannot be compared.
+    """
+    from exporters.pieces import cuts
+
+    names = cuts(good, bad)
+    pairs = [_pair(good, bad, *pieces) for pieces in zip(good.at(names), bad.at(names), strict=True)]
+    last = {name: index for index, pair in enumerate(pairs) for name in (*pair.good.inputs, *pair.bad.inputs)}
+    logits = []
+    for images in batches:
+        trusted, accused = ({good.sources[0]: images} for _ in range(2))
+        for index, pair in enumerate(pairs):
+            _advance(pair, trusted, accused)
+            for name in [name for name in trusted if last.get(name, -1) <= index]:
+                if index + 1 < len(pairs):
+                    del trusted[name], accused[name]
+        logits.append(accused[pairs[-1].step.tensor])
+    return pairs, logits
+
+
+def _advance(pair: Pair, trusted: Tensors, accused: Tensors) -> None:
+    """Both files one piece further, and the later file's piece on the earlier one's inputs."""
+    late = [name for name in pair.bad.inputs if name not in accused]
+    if late:
+        raise ValueError(f"{pair.step.module} reads {late[0]}, which the other file computes only later")
+    expected = pair.run_good(trusted)[0]
+    answered = pair.run_bad(accused)[0]
+    own, *rounded = pair.run_bad(trusted)
+    step, name = pair.step, pair.step.tensor
+    step.accumulated += ratios(expected, answered)
+    step.own += ratios(expected, own)
+    if pair.run_rounded is not None:
+        operands = dict(zip(pair.bad.dequantised, rounded, strict=True))
+        step.beyond += ratios(pair.run_rounded({**trusted, **operands})[0], own)
+    trusted[name], accused[name] = expected, answered
+
+
+def ratios(expected: NDArray[np.float32], answered: NDArray[np.float32]) -> list[float]:
+    """SQNR of each image in dB, from -SAME where an answer is no number to SAME where they are identical."""
+    if expected.shape != answered.shape:
+        return [-SAME] * len(expected)
+    wide = expected.astype(np.float64).reshape(len(expected), -1)
+    signal = (wide**2).sum(1)
+    noise = ((answered.astype(np.float64).reshape(wide.shape) - wide) ** 2).sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.where(noise == 0, SAME, 10 * np.log10(signal / noise))
+    return [float(value) for value in np.clip(np.nan_to_num(found, nan=-SAME), -SAME, SAME)]
+
+
+def _pair(good: Pieces, bad: Pieces, one: Piece, other: Piece) -> Pair:
+    step = Step(one.output, other.module, other.worker.op_type)
+    behind = tuple(other.dequantised.values())
+    return Pair(
+        one,
+        other,
+        step,
+        good.runner(good.model(one), one.inputs),
+        bad.runner(bad.model(other, behind), other.inputs),
+        _rounded(good, bad, one, other),
+    )
+
+
+def _rounded(good: Pieces, bad: Pieces, one: Piece, other: Piece) -> Run | None:
+    """The earlier file's piece with the weights that the later one has after rounding; None where nothing is."""
+    if len(one.nodes) != 1 or one.worker.op_type != other.worker.op_type or len(other.nodes) == 1:
+        return None
+    weights = {}
+    for name, changed in zip(one.worker.input, other.worker.input, strict=False):
+        value = bad.constant(other, changed) if name in good.weights and changed not in bad.weights else None
+        if value is not None:
+            weights[name] = value
+    return good.runner(good.model(one, weights=weights), one.inputs)

@@ -1,0 +1,63 @@
+"""From the steps along the depth to the first module at fault, and why it is that one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.parity.depth import SAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from calibration.waste import Waste
+    from pipeline.parity.depth import Pair
+
+# The least SQNR in dB that one piece of a network keeps by itself, by the narrowest numbers in it. Honest pieces of the
+# registered networks give 20 and more, 60 and more, and 110 and more (docs/bounds.md).
+OWN = {"int8": 10.0, "float16": 40.0, "float32": 80.0}
+# What two float32 computations of the same rounded operands agree to at least; honest pieces give 120 and more.
+BEYOND = 60.0
+# Noise of a Q/DQ pair over what INT8 needs there, in dB. Rounding to the nearest costs weights 4.8 at most; a scale
+# four times too large costs 12.
+WASTE = 8.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A ``module`` that leaves its bound, the tensor it makes, and in a sentence by what figure."""
+
+    module: str
+    tensor: str
+    found: str
+    kind: str
+
+
+def median(ratios: Sequence[float]) -> float | None:
+    """The median in dB; None where the answers are identical, or nothing was measured."""
+    middle = float(np.median(ratios)) if ratios else SAME
+    return None if middle >= SAME else middle
+
+
+def faults(pairs: Sequence[Pair], wasted: Sequence[Waste]) -> list[Fault]:
+    """Every module that leaves a bound by itself, in the order of the network."""
+    found = []
+    for pair in pairs:
+        step, kind = pair.step, pair.kind
+        own, beyond = median(step.own), median(step.beyond)
+        if beyond is not None and beyond < BEYOND:
+            said = f"its answers lie {beyond:.1f} dB from those of the same rounded operands, not {BEYOND:g}"
+            found.append(Fault(step.module, step.tensor, f"{said}: rounding does not explain it", "beyond"))
+            continue
+        worst = max(
+            (item for item in wasted if item.tensor == step.tensor), key=lambda item: item.decibels, default=None
+        )
+        if worst is not None and worst.decibels > WASTE:
+            said = f"the scale of {worst.operand} makes {worst.decibels:.1f} dB more noise than INT8 needs"
+            found.append(Fault(step.module, step.tensor, said, "waste"))
+        elif own is not None and own < OWN[kind]:
+            said = f"it alone leaves {own:.1f} dB, and {kind} keeps {OWN[kind]:g}"
+            found.append(Fault(step.module, step.tensor, said, "own"))
+    return found
