@@ -34,6 +34,11 @@ class Waste:
     operand: str
     decibels: float
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong, for a person."""
+        return f"the scale of {self.operand} makes {self.decibels:.1f} dB more noise than INT8 needs"
+
 
 def tensors(good: Path, bad: Path) -> list[str]:
     """The activations that pass a Q/DQ pair in ``bad`` and that ``good`` computes as well."""

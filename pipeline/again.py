@@ -10,6 +10,7 @@ from pipeline import workspace
 from pipeline.errors import BadRequest
 from pipeline.recipe import Recipe
 from pipeline.report.record import SCHEMA
+from pipeline.stage import Tolerance
 
 if TYPE_CHECKING:
     from pipeline.data.images import Images
@@ -85,3 +86,9 @@ def _onnx(row: dict[str, Any]) -> bool:
 def _noise(row: dict[str, Any]) -> float:
     ratio = row["step"]["sqnr_db"] if row["step"] else 0.0
     return -1e3 if ratio is None else -float(ratio)
+
+
+def bounds(directory: Path, stage: str, **asked: float | None) -> Tolerance:
+    """The bounds of ``stage`` in the build, with those of ``asked`` that are not None in their place."""
+    row = next(row for row in report(directory)["stages"] if row["name"] == stage)
+    return Tolerance(**{**row["tolerance"], **{name: value for name, value in asked.items() if value is not None}})

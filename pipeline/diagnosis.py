@@ -10,13 +10,10 @@ import numpy as np
 from pipeline.errors import BadRequest
 from pipeline.parity import answers, case
 from pipeline.parity.depth import ratios, walk
-from pipeline.parity.fault import faults, median
+from pipeline.parity.fault import faults, few, median, wasted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from pipeline.data.images import Images
     from pipeline.parity.depth import Pair
@@ -34,14 +31,12 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
             raise BadRequest(f"{path.name} is no ONNX file, and only those can be compared piece by piece")
     try:
         files = Pieces(good), Pieces(bad)
-        pairs, logits = walk(*files, batches(images))
-        found = faults(pairs, _wasted(good, bad, images))
+        pairs, logits = walk(*files, few(images))
+        found = faults(pairs, wasted(good, bad, images))
     except ValueError as error:
         raise BadRequest(f"{good.name} and {bad.name} cannot be compared: {error}") from error
     whole = answers.of_file(bad)
-    apart = [
-        ratio for given, part in zip(batches(images), logits, strict=True) for ratio in ratios(whole.run(given), part)
-    ]
+    apart = [ratio for given, part in zip(few(images), logits, strict=True) for ratio in ratios(whole.run(given), part)]
     diagnosis = {
         "good": good.name,
         "bad": bad.name,
@@ -59,19 +54,6 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
         worst = int(np.argmin(pair.step.beyond if found[0].kind == "beyond" else pair.step.own))
         diagnosis["case"] = {"directory": str(place), **case.write(place, found[0], pair, files, images[worst][None])}
     return diagnosis
-
-
-def batches(images: Images) -> Iterator[NDArray[np.float32]]:
-    """A few at a time: a dozen activations of each are in memory at once."""
-    return images.batches(max(1, images.batch_size // 4))
-
-
-def _wasted(good: Path, bad: Path, images: Images) -> list[Any]:
-    from calibration import observe, waste
-
-    tensors = waste.tensors(good, bad)
-    seen = observe.observe(good, tensors, batches(images)) if tensors else {}
-    return waste.waste(good, bad, seen)
 
 
 def _step(pair: Pair) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def lines(diagnosis: dict[str, Any]) -> Iterator[str]:
         mark = "  <" if step["tensor"] in faulty else ""
         yield f"{step['module']:<28} {step['operator']:<18} {_db(step['own_db'])} {_db(total)}   {bar}{mark}".rstrip()
     if diagnosis["observing_db"] is not None:
-        yield f"run in pieces, {diagnosis['bad']} answers otherwise than whole: {diagnosis['observing_db']:.1f} dB apart"
+        yield f"observing changes the result: whole and in pieces are {diagnosis['observing_db']:.1f} dB apart"
     for fault in diagnosis["faults"][1:]:
         yield f"also {fault['module']}: {fault['found']}"
     if diagnosis["first"]:

@@ -68,10 +68,15 @@ def _safetensors(path: Path) -> tuple[Run, str]:
     return _torch_runner(frozen.read(path)[0]), "PyTorch CPU"
 
 
-def _onnx(path: Path) -> tuple[Run, str]:
+def of_model(model: bytes) -> Runner:
+    """A serialised ONNX model that is in no file."""
+    return Runner(*_onnx(model))
+
+
+def _onnx(model: Path | bytes) -> tuple[Run, str]:
     from exporters import reference
 
-    session = reference.session(path)
+    session = reference.session(model)
     return lambda batch: np.asarray(session.run(["logits"], {"images": batch})[0]), session.get_providers()[0]
 
 

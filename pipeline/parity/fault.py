@@ -10,9 +10,13 @@ import numpy as np
 from pipeline.parity.depth import SAME
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from calibration.waste import Waste
+    from pipeline.data.images import Images
     from pipeline.parity.depth import Pair
 
 # The least SQNR in dB that one piece of a network keeps by itself, by the narrowest numbers in it. Honest pieces of the
@@ -55,9 +59,22 @@ def faults(pairs: Sequence[Pair], wasted: Sequence[Waste]) -> list[Fault]:
             (item for item in wasted if item.tensor == step.tensor), key=lambda item: item.decibels, default=None
         )
         if worst is not None and worst.decibels > WASTE:
-            said = f"the scale of {worst.operand} makes {worst.decibels:.1f} dB more noise than INT8 needs"
-            found.append(Fault(step.module, step.tensor, said, "waste"))
+            found.append(Fault(step.module, step.tensor, worst.sentence, "waste"))
         elif own is not None and own < OWN[kind]:
             said = f"it alone leaves {own:.1f} dB, and {kind} keeps {OWN[kind]:g}"
             found.append(Fault(step.module, step.tensor, said, "own"))
     return found
+
+
+def wasted(good: Path, bad: Path, images: Images) -> list[Waste]:
+    """What the Q/DQ pairs of ``bad`` waste on ``images``; raises ValueError where a file cannot be read."""
+    from calibration import observe, waste
+
+    tensors = waste.tensors(good, bad)
+    seen = observe.observe(good, tensors, few(images)) if tensors else {}
+    return waste.waste(good, bad, seen)
+
+
+def few(images: Images) -> Iterator[NDArray[np.float32]]:
+    """``images`` a few at a time: a dozen activations of each are in memory at once."""
+    return images.batches(max(1, images.batch_size // 4))

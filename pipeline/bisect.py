@@ -1,0 +1,119 @@
+"""Which quantised layers cost what: pairs are switched off in the file until it holds its bounds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import BadRequest
+from pipeline.parity import answers
+from pipeline.parity.drift import accuracy, drift
+from pipeline.parity.fault import WASTE, wasted
+from pipeline.parity.paired import paired_drop
+from pipeline.parity.search import smallest
+from pipeline.report.progress import bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.data.images import Images
+    from pipeline.stage import Tolerance
+
+RANKED_ON = 16
+
+
+@dataclass
+class Trial:
+    """``bad`` with some layers in float, on ``images``, next to ``good``; ``tried`` remembers every answer."""
+
+    good: Path
+    bad: Path
+    images: Images
+    bounds: Tolerance
+    blamed: dict[str, str]
+    advance: Callable[[], None]
+    reference: NDArray[np.float32]
+    tried: dict[frozenset[str], dict[str, Any]] = field(default_factory=dict)
+
+    def figures(self, off: frozenset[str]) -> dict[str, Any]:
+        """Drift, accuracy and drop with the layers ``off`` in float."""
+        if off not in self.tried:
+            logits = self._logits(off, self.images)
+            labels, confidence = self.images.labels, self.bounds.confidence
+            right, was = logits.argmax(1) == labels, self.reference.argmax(1) == labels
+            moved = drift(self.reference, logits)
+            self.tried[off] = {
+                "sqnr_db": moved.sqnr_db,
+                "top1_agreement": moved.top1_agreement,
+                "top1": accuracy(logits, labels).top1,
+                "drop": asdict(paired_drop(was, right, confidence)),
+            }
+        return self.tried[off]
+
+    def passes(self, off: frozenset[str]) -> bool:
+        """Whether the file holds its bounds with ``off`` in float, and every pair left is as fine as INT8 allows."""
+        if not self.blamed.keys() <= off:
+            return False
+        found, bounds = self.figures(off), self.bounds
+        clean = found["sqnr_db"] is None or found["sqnr_db"] >= bounds.sqnr_db
+        alike = found["top1_agreement"] >= bounds.agreement
+        return bool(clean and alike and found["drop"]["value"] <= (bounds.drop or 0.0))
+
+    def ranked(self) -> list[str]:
+        """The layers by what switching each of them off gives back, the most costly first."""
+        from calibration import switch
+        from pipeline.data import choice
+
+        few = choice.some(self.images, RANKED_ON)
+        reference = answers.of_file(self.good).answers(few, "ranking")
+        gains = {
+            layer: drift(reference, self._logits(frozenset([layer]), few)).sqnr_db or 1e3
+            for layer in switch.layers(self.bad)
+        }
+        return sorted(gains, key=lambda layer: -gains[layer])
+
+    def _logits(self, off: frozenset[str], images: Images) -> NDArray[np.float32]:
+        from calibration import switch
+
+        runner = answers.of_model(switch.switched_off(self.good, self.bad, off))
+        self.advance()
+        return runner.answers(images, "with some layers in float")
+
+
+def bisect(good: Path, bad: Path, images: Images, bounds: Tolerance) -> dict[str, Any]:
+    """The smallest set of layers of ``bad`` found that has to be in float for it to hold ``bounds``, and why.
+
+    Raises BadRequest where ``bad`` has no Q/DQ pairs, or not those of ``good``.
+    """
+    from calibration import switch
+
+    names = switch.layers(bad)
+    if not names:
+        raise BadRequest(f"{bad.name} has no Q/DQ pairs that could be switched off")
+    blamed = {item.module: item.sentence for item in wasted(good, bad, images) if item.decibels > WASTE}
+    with bar("bisecting", None) as advance:
+        reference = answers.of_file(good).answers(images, f"answers of {good.name}")
+        trial = Trial(good, bad, images, bounds, blamed, advance, reference)
+        try:
+            found = smallest(names, trial.passes, trial.ranked)
+            before, every = trial.figures(frozenset()), trial.figures(frozenset(names))
+        except ValueError as error:
+            raise BadRequest(f"{bad.name} cannot be bisected next to {good.name}: {error}") from error
+    return {
+        "good": good.name,
+        "bad": bad.name,
+        "images": len(images),
+        "bounds": asdict(bounds),
+        "layers": len(names),
+        "evaluations": len(trial.tried),
+        "verdict": "pass" if found == [] else "fail",
+        "in_float": found,
+        "because": {layer: blamed[layer] for layer in found or [] if layer in blamed},
+        "before": before,
+        "after": None if found is None else trial.figures(frozenset(found)),
+        "all_in_float": every,
+    }

@@ -1,0 +1,74 @@
+"""``python -m pipeline bisect DIR``: the quantised layers that cost the accuracy, and what it is without them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import EXITS
+from pipeline.recipe import refuse_margins, whole
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+HELP = "find the quantised layers that cost the accuracy, by switching Q/DQ pairs off"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.add_argument("directory", type=Path, help="what -o named when it was built")
+    parser.add_argument("--stage", help="the quantised stage (default: int8)", default="int8")
+    parser.add_argument("--sqnr", type=float, help="least median SQNR in dB to reach (default: the stage's bound)")
+    parser.add_argument("--max-drop", type=float, help="loss of top-1 that is allowed (default: as it was built)")
+    parser.add_argument("--samples", type=whole(2, 10**6), default=256, help="images to judge with (default: 256)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit 0 where the stage holds its bounds as it is, 1 where layers are named."""
+    from pipeline import again
+    from pipeline.bisect import bisect
+    from pipeline.data import choice
+
+    refuse_margins(arguments.max_drop, None)
+    good, bad = again.stage_files(arguments.directory, arguments.stage)
+    bounds = again.bounds(arguments.directory, arguments.stage, sqnr_db=arguments.sqnr, drop=arguments.max_drop)
+    images = choice.some(again.test_images(arguments.directory), arguments.samples)
+    result = bisect(good, bad, images, bounds)
+    if arguments.json:
+        json.dump(result, sys.stdout, indent=1, allow_nan=False)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write("\n".join(lines(result)) + "\n")
+    return EXITS[result["verdict"]]
+
+
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    """The answer in a few sentences."""
+    bounds = result["bounds"]
+    yield (
+        f"{result['bad']} next to {result['good']} on {result['images']} images; "
+        f"asked: at least {bounds['sqnr_db']:g} dB, {100 * bounds['agreement']:g} % the same answers, at most {100 * (bounds['drop'] or 0):g} points lost"
+    )
+    yield f"as it is:           {_figures(result['before'])}"
+    yield f"all layers in float: {_figures(result['all_in_float'])}"
+    count = f"{result['evaluations']} evaluations of {result['layers']} layers"
+    if result["in_float"] is None:
+        yield f"even with every layer in float it does not hold its bounds: the fault is not in a Q/DQ pair ({count})"
+    elif not result["in_float"]:
+        yield f"it holds its bounds as it is ({count}); --sqnr or --max-drop asks for more"
+    else:
+        yield f"in float: {', '.join(result['in_float'])}"
+        yield f"then:               {_figures(result['after'])} ({count})"
+        for layer, reason in result["because"].items():
+            yield f"{layer}: {reason}"
+
+
+def _figures(found: dict[str, Any]) -> str:
+    ratio = "same" if found["sqnr_db"] is None else f"{found['sqnr_db']:.1f} dB"
+    drop = found["drop"]
+    points = f"{100 * drop['value']:.2f} points lost (between {100 * drop['lower']:.2f} and {100 * drop['upper']:.2f})"
+    return f"SQNR {ratio}, {100 * found['top1_agreement']:.2f} % the same, top-1 {100 * found['top1']:.2f} %, {points}"

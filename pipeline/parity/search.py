@@ -1,0 +1,55 @@
+"""The smallest set of layers that has to leave INT8, in few evaluations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    Passes = Callable[[frozenset[str]], bool]
+
+# From this many layers on the loss is spread over the network, and looking for culprits one by one is no use.
+FEW = 4
+
+
+def smallest(layers: Sequence[str], passes: Passes, rank: Callable[[], Sequence[str]]) -> list[str] | None:
+    """The layers, in their order, without which ``passes`` holds and none of which can be put back; None where none do.
+
+    ``passes(off)`` is asked for sets of layers; switching more of them off is taken to never hurt. Each of k culprits
+    is found by halving, as QuickXplain does (Junker 2004, AAAI, section 4): at most k (log2 n + 3) + 2 questions. Where
+    more than a few are needed, ``rank`` orders the layers once, the most costly first, and the shortest head that
+    passes is taken.
+    """
+    if passes(frozenset()):
+        return []
+    if not passes(frozenset(layers)):
+        return None
+    chosen: list[str] = []
+    rest = list(layers)
+    while not passes(frozenset(chosen)):
+        if len(chosen) == FEW:
+            ranked = list(rank())
+            chosen = ranked[: _head(ranked, [], passes)]
+            break
+        size = _head(rest, chosen, passes)
+        chosen.append(rest[size - 1])
+        rest = rest[: size - 1]
+    return [layer for layer in layers if layer in _needed(chosen, passes)]
+
+
+def _head(rest: Sequence[str], chosen: Iterable[str], passes: Passes) -> int:
+    """How many of ``rest``, from its head, have to go along with ``chosen``; all of them are known to be enough."""
+    low, high = 0, len(rest)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(frozenset([*chosen, *rest[:middle]])) else (middle, high)
+    return high
+
+
+def _needed(chosen: Sequence[str], passes: Passes) -> set[str]:
+    kept = set(chosen)
+    for layer in chosen:
+        if passes(frozenset(kept - {layer})):
+            kept.discard(layer)
+    return kept
