@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from exporters import onnx_file
 from exporters.constant import Constant, attributes, constant
+from exporters.fold_batchnorm import FOLDABLE, along_outputs, obstacle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,15 +51,15 @@ class Refutation:
 class Certificate:
     """What was compared, and everything that was refuted.
 
-    ``largest`` is the greatest share of its bound that any constant used up (1 is the bound itself); ``left`` names
-    the BatchNormalizations that were not folded.
+    ``largest`` is the greatest share of its bound that any constant used up (1 is the bound itself); ``left`` are the
+    BatchNormalizations that were not folded, each with what stands in its way.
     """
 
     constants: int = 0
     nodes: int = 0
     folded: int = 0
     largest: float = 0.0
-    left: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
     refuted: list[Refutation] = field(default_factory=list)
 
     @property
@@ -93,7 +94,8 @@ class _Walk:
             array = onnx_file.weight(value)
             if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
                 self.refute(next(iter(value.consumers()), None), f"{value.name} holds NaN or infinity")
-        self.certificate.left = [onnx_file.module_of(n) for n in after if n.op_type == "BatchNormalization"]
+        norms = [node for node in after if node.op_type == "BatchNormalization"]
+        self.certificate.left = {onnx_file.module_of(node) or str(node.name): obstacle(node) or "" for node in norms}
 
     def refute(self, node: ir.Node | None, found: str) -> None:
         module = "" if node is None else onnx_file.module_of(node)
@@ -148,7 +150,9 @@ class _Walk:
     def _compare(self, old: ir.Node, new: ir.Node) -> None:
         self.certificate.nodes += 1
         conv = self._source(old.inputs[0]).producer() if old.inputs[0] is not None else None
-        if (old.op_type, new.op_type) == ("BatchNormalization", "Conv") and conv is not None and conv.op_type == "Conv":
+        folds = conv is not None and conv.op_type == new.op_type and new.op_type in FOLDABLE
+        if old.op_type == "BatchNormalization" and folds:
+            assert conv is not None
             self._compare_fold(conv, old, new)
         elif old.op_type != new.op_type:
             self.refute(old, f"{new.op_type} {new.name} stands where {old.op_type} {old.name} stood")
@@ -184,7 +188,7 @@ class _Walk:
         gamma, beta, mean, var = numbers[-4:]
         bias = numbers[1] if len(numbers) == 6 else np.zeros_like(mean)
         gain = gamma / np.sqrt(var + attributes(norm)["epsilon"])
-        weight = numbers[0] * gain.reshape(-1, *[1] * (numbers[0].ndim - 1))
+        weight = numbers[0] * along_outputs(conv, gain, numbers[0].ndim)
         # The sum of the bias may cancel, so its float64 error is relative to its terms.
         terms = np.abs(gain) * (np.abs(bias) + np.abs(mean)) + np.abs(beta)
         exacts, sizes = (weight, gain * (bias - mean) + beta), (np.abs(weight), terms)

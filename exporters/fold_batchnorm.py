@@ -1,4 +1,4 @@
-"""BatchNormalization into the convolution before it, computed in float64."""
+"""BatchNormalization into the convolution or linear layer before it, computed in float64."""
 
 from __future__ import annotations
 
@@ -7,39 +7,62 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters import onnx_file
+from exporters.constant import attributes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
+
+FOLDABLE = ("Conv", "Gemm")
 
 
 def fold_batchnorm(src: Path, dst: Path) -> str:
-    """Write ``src`` with every foldable Conv + BatchNormalization pair as one Conv.
+    """Write ``src`` with every foldable pair of Conv or Gemm and BatchNormalization as one node.
 
-    A pair is foldable when the convolution's output goes nowhere else and all its numbers are constants. In inference
+    Raises ValueError where a folded weight or bias is no finite float32. In inference
     y = gamma (conv(x) - mean) / sqrt(var + eps) + beta (Ioffe and Szegedy 2015, arXiv 1502.03167, algorithm 2), so
     with g = gamma / sqrt(var + eps) the folded weight is g W and the folded bias g (b - mean) + beta.
     """
     model = onnx_file.read(src)
     before = onnx_file.count(model, "BatchNormalization")
     for norm in [node for node in model.graph if node.op_type == "BatchNormalization"]:
-        if _foldable(norm):
+        if obstacle(norm) is None:
             _fold(model.graph, norm)
     onnx_file.drop_unused_constants(model.graph)
     onnx_file.write(model, dst)
     return f"BatchNormalization {before} → {onnx_file.count(model, 'BatchNormalization')}"
 
 
-def _foldable(norm: ir.Node) -> bool:
+def obstacle(norm: ir.Node) -> str | None:
+    """Why the BatchNormalization ``norm`` cannot be folded into what stands before it; None where it can."""
     value = norm.inputs[0]
-    conv = value.producer() if value is not None else None
-    if value is None or conv is None or conv.op_type != "Conv" or len(value.uses()) != 1 or value.is_graph_output():
-        return False
-    constants = [conv.inputs[1], *conv.inputs[2:], *norm.inputs[1:5]]
-    training = norm.attributes.get("training_mode")
-    in_inference = training is None or training.as_int() == 0
-    return in_inference and all(onnx_file.weight(constant) is not None for constant in constants)
+    layer = value.producer() if value is not None else None
+    if value is None or layer is None or layer.op_type not in FOLDABLE:
+        return (
+            f"{layer.op_type if layer is not None else 'the input'} stands before it, not one of {', '.join(FOLDABLE)}"
+        )
+    if len(value.uses()) != 1 or value.is_graph_output():
+        return f"the output of {onnx_file.module_of(layer) or layer.name} is also read elsewhere"
+    if "training_mode" in norm.attributes and norm.attributes["training_mode"].as_int() != 0:
+        return "it is in training mode"
+    if layer.op_type == "Gemm" and not _plain(layer):
+        return "its Gemm scales or turns its operands"
+    if any(onnx_file.weight(constant) is None for constant in [*layer.inputs[1:], *norm.inputs[1:5]]):
+        return "its numbers are computed, not constants"
+    return None
+
+
+def _plain(gemm: ir.Node) -> bool:
+    told = attributes(gemm)
+    return bool(told["alpha"] == told["beta"] == 1.0 and told["transA"] == 0)
+
+
+def along_outputs(layer: ir.Node, gain: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
+    """``gain``, one number an output of ``layer``, shaped to multiply its weight of ``rank`` dimensions."""
+    last = layer.op_type == "Gemm" and attributes(layer)["transB"] == 0
+    return gain if last else gain.reshape(-1, *[1] * (rank - 1))
 
 
 def _fold(graph: ir.Graph, norm: ir.Node) -> None:
@@ -49,11 +72,18 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> None:
     epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
     weight = np.float64(onnx_file.weight(conv.inputs[1]))
     bias = np.float64(onnx_file.weight(conv.inputs[2])) if len(conv.inputs) > 2 else np.zeros_like(mean)
-    gain = gamma / np.sqrt(var + epsilon)
     module = onnx_file.module_of(conv)
+    with np.errstate(all="ignore"):
+        gain = gamma / np.sqrt(var + epsilon)
+        arrays = [weight * along_outputs(conv, gain, weight.ndim), gain * (bias - mean) + beta]
+        narrow = [array.astype(np.float32) for array in arrays]
+    if not all(np.isfinite(array).all() for array in narrow):
+        raise ValueError(
+            f"folding {onnx_file.module_of(norm)} into {module} gives weights that are no finite float32: its smallest "
+            f"variance is {var.min():g} and its epsilon {epsilon:g}; train it on, or drop channels that are always 0"
+        )
     folded = [
-        _constant(graph, f"{module}.weight", weight * gain.reshape(-1, *[1] * (weight.ndim - 1))),
-        _constant(graph, f"{module}.bias", gain * (bias - mean) + beta),
+        _constant(graph, f"{module}.{name}", array) for name, array in zip(("weight", "bias"), narrow, strict=True)
     ]
     conv.resize_inputs(3)
     for index, value in enumerate(folded, start=1):
@@ -65,10 +95,10 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> None:
     conv.outputs[0].name = name
 
 
-def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
     """A float32 initializer under the module's name; the unfolded one may still be read by a twin."""
     old = graph.initializers.pop(name, None)
     if old is not None:
         old.name = f"{name}.unfolded"
         graph.register_initializer(old)
-    return onnx_file.constant(graph, name, array.astype(np.float32))
+    return onnx_file.constant(graph, name, array)

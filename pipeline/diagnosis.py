@@ -24,8 +24,10 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
 
     Raises BadRequest where the two cannot be compared piece by piece.
     """
+    from exporters import reference
     from exporters.pieces import Pieces
 
+    reference.give_back_memory()
     for path in (good, bad):
         if path.suffix != ".onnx":
             raise BadRequest(f"{path.name} is no ONNX file, and only those can be compared piece by piece")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from conftest import Cli
 
 STAGE_KEYS = {
-    "name", "file", "sha256", "bytes", "seconds", "reused", "provider", "work", "drift", "step", "accuracy", "drop",
-    "certificate", "contradictions", "int8_share", "tolerance", "verdict", "reasons",
+    "name", "source", "file", "sha256", "bytes", "seconds", "reused", "provider", "work", "drift", "step", "accuracy",
+    "drop", "certificate", "contradictions", "int8_share", "tolerance", "verdict", "reasons",
 }  # fmt: skip
 DRIFT_KEYS = {"max_abs", "max_rel", "cosine", "sqnr_db", "top1_agreement"}
 
@@ -43,8 +43,8 @@ def test_int8_is_judged_after_every_stage(built: Path) -> None:
     assert rows[0]["drift"]["sqnr_db"] is None  # identical to the network in memory
     assert rows[1]["drift"]["sqnr_db"] > 100  # and the first file that another program computes is not
     proofs = [row["certificate"] for row in rows]
-    assert [proof is not None and proof["proven"] for proof in proofs] == [False, False, True, True, True, False]
-    assert (proofs[3]["folded"], proofs[3]["left"]) == (13, [])
+    assert [proof is not None and proof["proven"] for proof in proofs] == [False, True, True, True, True, False]
+    assert (proofs[3]["folded"], proofs[3]["left"]) == (13, {})
     assert rows[4]["int8_share"] == 1.0
     assert rows[5]["int8_share"] == 10 / 13
     assert rows[0]["accuracy"]["top1"] - rows[5]["accuracy"]["top1"] <= 0.01

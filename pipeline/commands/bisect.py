@@ -49,11 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """The answer in a few sentences."""
     bounds = result["bounds"]
-    yield (
-        f"{result['bad']} next to {result['good']} on {result['images']} images; "
-        f"asked: at least {bounds['sqnr_db']:g} dB, {100 * bounds['agreement']:g} % the same answers, at most {100 * (bounds['drop'] or 0):g} points lost"
-    )
-    yield f"as it is:           {_figures(result['before'])}"
+    asked = f"{bounds['sqnr_db']:g} dB, {100 * bounds['agreement']:g} % the same answers"
+    yield f"{result['bad']} next to {result['good']} on {result['images']} images"
+    yield f"asked:               at least {asked}, at most {100 * (bounds['drop'] or 0):g} points of top-1 lost"
+    yield f"as it is:            {_figures(result['before'])}"
     yield f"all layers in float: {_figures(result['all_in_float'])}"
     count = f"{result['evaluations']} evaluations of {result['layers']} layers"
     if result["in_float"] is None:
@@ -61,8 +60,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     elif not result["in_float"]:
         yield f"it holds its bounds as it is ({count}); --sqnr or --max-drop asks for more"
     else:
-        yield f"in float: {', '.join(result['in_float'])}"
-        yield f"then:               {_figures(result['after'])} ({count})"
+        yield f"to be in float:      {', '.join(result['in_float'])}"
+        yield f"then:                {_figures(result['after'])} ({count})"
         for layer, reason in result["because"].items():
             yield f"{layer}: {reason}"
 

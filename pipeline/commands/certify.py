@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from exporters.certify import Certificate
 
-HELP = "prove every weight, attribute and edge of one ONNX file from the one before"
+HELP = "prove every weight, attribute and edge of one ONNX file from the file before"
 SHOWN = 10
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
-    parser.add_argument("before", type=Path, help="the ONNX file that is trusted")
+    parser.add_argument("before", type=Path, help="the ONNX or frozen .safetensors file that is trusted")
     parser.add_argument("after", type=Path, help="the ONNX file that a stage made of it")
     parser.add_argument("--json", action="store_true", help="print the certificate as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where everything is proven, 1 where anything is refuted."""
-    from exporters.certify import certify
+    from pipeline.parity.proof import certify
 
     try:
         certificate = certify(arguments.before, arguments.after)
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _lines(certificate: Certificate) -> list[str]:
     compared = f"{certificate.constants} constants and {certificate.nodes} nodes compared"
     folds = f"BatchNormalization: {certificate.folded} folded, {len(certificate.left)} left"
-    lines = [f"{compared}; {folds}"]
+    lines = [f"{compared}; {folds}", *(f"left: {module}: {reason}" for module, reason in certificate.left.items())]
     if certificate.proven:
         return [*lines, f"proven: the largest error is {certificate.largest:.4f} of its bound"]
     lines += [f"{item.module or 'the graph'}: {item.found}" for item in certificate.refuted[:SHOWN]]

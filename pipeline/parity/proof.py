@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from exporters.certify import Certificate
+
 NAMED = 3
 
 
 def proof(before: Path | None, after: Path) -> dict[str, Any] | None:
-    """The certificate of two ONNX files as stages write them; None where there are no two such files."""
-    from exporters.certify import certify
-
-    if before is None or not all(path.suffixes == [".onnx"] for path in (before, after)):
+    """The certificate of two files as stages write them; None where no such proof exists for such files."""
+    if before is None or after.suffixes != [".onnx"] or before.suffixes not in ([".onnx"], [".safetensors"]):
         return None
     certificate = certify(before, after)
     return {"proven": certificate.proven, **asdict(certificate)}
+
+
+def certify(before: Path, after: Path) -> Certificate:
+    """The certificate of ``after`` from ``before``, a graph or frozen weights; raises ValueError as those do."""
+    from exporters.certify import certify as certify_graph
+    from exporters.certify_weights import certify_weights
+
+    return (certify_weights if before.suffix == ".safetensors" else certify_graph)(before, after)
 
 
 def reasons(certificate: dict[str, Any] | None, contradictions: list[str]) -> list[str]:
