@@ -125,7 +125,6 @@ BACKENDS = ("tensorrt", "onnxruntime", "tensorrt-rtx")
 
 def stages(recipe: Recipe, network: ResNet, description: Description, calibration: Images) -> list[Stage]:
     """All rows, in order."""
-    from exporters.engines import gpu
     from pipeline.models import frozen
 
     lossy, tolerance = PRECISIONS[recipe.precision]
@@ -161,7 +160,7 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
                 module.SUFFIX,
                 partial(engine, backend),
                 _asked(recipe, tolerance),
-                {"backend": backend, "gpu": gpu.name()},
+                {"backend": backend, "machine": module.machine()},
                 module.PACKAGES,
                 source=source,
                 runs_here=module.RUNS_HERE,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from exporters import onnx_file, reference
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SUFFIX = ".ort.onnx"
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
@@ -23,6 +23,15 @@ LEVEL = "ORT_ENABLE_EXTENDED"
 def available() -> str | None:
     """Why this backend cannot be used here, or None."""
     return None if importlib.util.find_spec("onnxruntime") else "onnxruntime is not installed (extra: cpu)"
+
+
+@cache
+def machine() -> str:
+    """What a compiled file depends on: whether this processor adds UINT8 x INT8 products without saturating."""
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        return platform.machine()
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return "x86 with VNNI" if {"avx512_vnni", "avx_vnni"} & set(flags) else "x86 without VNNI"
 
 
 def build(src: Path, dst: Path) -> dict[str, Any]:
@@ -46,7 +55,17 @@ def build(src: Path, dst: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> Any:
-    """The compiled file as a session; nothing is optimised a second time."""
+    """The compiled file as a session; nothing is optimised a second time.
+
+    Raises RuntimeError where this processor would compute other sums than the one that it was compiled for.
+    """
+    convs = [node for node in onnx_file.read(path, check=False).graph if node.op_type == "QLinearConv"]
+    signed = any(node.inputs[3] is not None and node.inputs[3].dtype == ir.DataType.INT8 for node in convs)
+    if signed and machine() == "x86 without VNNI":
+        raise RuntimeError(
+            f"{path.name} was compiled on a processor with VNNI, and on this one, without, its INT8 sums would "
+            "saturate; build it again here"
+        )
     return reference.session(path)
 
 

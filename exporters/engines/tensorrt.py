@@ -27,6 +27,11 @@ def available() -> str | None:
     return None if importlib.util.find_spec("tensorrt") else "tensorrt is not installed (extra: gpu)"
 
 
+def machine() -> str | None:
+    """What an engine depends on: the GPU."""
+    return gpu.name()
+
+
 def build(src: Path, dst: Path) -> dict[str, Any]:
     """Build ``src`` into ``dst``; see trt_builder.build."""
     return trt_builder.build("tensorrt", src, dst)

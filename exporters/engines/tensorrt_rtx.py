@@ -20,6 +20,11 @@ def available() -> str | None:
     return None if importlib.util.find_spec("tensorrt_rtx") else "tensorrt-rtx is not installed (extra: rtx)"
 
 
+def machine() -> None:
+    """What an engine depends on: nothing of this machine."""
+    return
+
+
 def build(src: Path, dst: Path) -> dict[str, Any]:
     """Build ``src`` into ``dst`` for the portable default targets; see trt_builder.build."""
     return trt_builder.build("tensorrt_rtx", src, dst)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from onnxruntime import InferenceSession
 
     from pipeline.data.images import Images
     from pipeline.models.resnet import ResNet
@@ -76,7 +77,16 @@ def of_model(model: bytes) -> Runner:
 def _onnx(model: Path | bytes) -> tuple[Run, str]:
     from exporters import reference
 
-    session = reference.session(model)
+    return _session(reference.session(model))
+
+
+def _compiled(path: Path) -> tuple[Run, str]:
+    from exporters.engines import onnxruntime
+
+    return _session(onnxruntime.load(path))
+
+
+def _session(session: InferenceSession) -> tuple[Run, str]:
     return lambda batch: np.asarray(session.run(["logits"], {"images": batch})[0]), session.get_providers()[0]
 
 
@@ -86,9 +96,10 @@ def _engine(path: Path) -> tuple[Run, str]:
     return tensorrt.load(path), "TensorRT"
 
 
-# The first suffix that fits decides. Compiled ONNX Runtime files (.ort.onnx) are run like any ONNX file, as they are.
+# The first suffix that fits decides.
 RUNNERS: dict[str, Callable[[Path], tuple[Run, str]]] = {
     ".safetensors": _safetensors,
+    ".ort.onnx": _compiled,
     ".onnx": _onnx,
     ".engine": _engine,
 }

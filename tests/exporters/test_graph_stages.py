@@ -142,3 +142,25 @@ def test_a_crash_in_a_child_is_an_error_here() -> None:
         child.call("time:sleep", "1")
     with pytest.raises(RuntimeError, match="did not end within 1 s"):
         child.call("signal:pause", seconds=1)
+
+
+@pytest.mark.parametrize(("kind", "refused"), [(np.int8, True), (np.uint8, False)])
+def test_a_file_whose_sums_would_saturate_here_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[np.generic], refused: bool
+) -> None:
+    one, zero = np.float32(1), np.uint8(0)
+    arrays = {"s": one, "z": zero, "w": np.ones((1, 1, 1, 1), kind), "wz": np.zeros(1, kind), "ws": np.ones(1, "f4")}
+    conv = helper.make_node("QLinearConv", ["x", "s", "z", "w", "ws", "wz", "s", "z"], ["y"], "/conv/Conv")
+    ends = [helper.make_tensor_value_info(name, TensorProto.UINT8, ["n", 1, 2, 2]) for name in "xy"]
+    held = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
+    graph = helper.make_graph([conv], "net", ends[:1], ends[1:], held)
+    path = tmp_path / "x.ort.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    monkeypatch.setattr(engine, "machine", lambda: "x86 with VNNI")
+    assert engine.load(path)
+    monkeypatch.setattr(engine, "machine", lambda: "x86 without VNNI")
+    if refused:
+        with pytest.raises(RuntimeError, match="its INT8 sums would saturate; build it again here"):
+            engine.load(path)
+    else:
+        assert engine.load(path)
