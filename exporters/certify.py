@@ -11,6 +11,7 @@ float types, activation Q/DQ pairs, a BatchNormalization folded away) and what i
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,8 @@ class Certificate:
     """What was compared, and everything that was refuted.
 
     ``largest`` is the greatest share of its bound that any constant used up (1 is the bound itself); ``left`` are the
-    BatchNormalizations that were not folded, each with what stands in its way.
+    BatchNormalizations that were not folded, each with what stands in its way; ``operators`` counts the nodes of each
+    kind, before and after.
     """
 
     constants: int = 0
@@ -61,6 +63,7 @@ class Certificate:
     largest: float = 0.0
     left: dict[str, str] = field(default_factory=dict)
     refuted: list[Refutation] = field(default_factory=list)
+    operators: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def proven(self) -> bool:
@@ -70,7 +73,7 @@ class Certificate:
 
 def certify(before: Path, after: Path) -> Certificate:
     """Walk both files; raises ValueError where one cannot be read, or where they are the same file."""
-    if before.resolve() == after.resolve():
+    if before.exists() and after.exists() and before.samefile(after):
         raise ValueError(f"{before.name} would be compared with itself; give the file before and the file after")
     walk = _Walk(onnx_file.read(before).graph, onnx_file.read(after).graph)
     walk.run()
@@ -94,8 +97,13 @@ class _Walk:
             array = onnx_file.weight(value)
             if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
                 self.refute(next(iter(value.consumers()), None), f"{value.name} holds NaN or infinity")
+        counts = [Counter(node.op_type for node in graph) for graph in (before, after)]
+        kinds = sorted({*counts[0], *counts[1]})
+        self.certificate.operators = {kind: (counts[0][kind], counts[1][kind]) for kind in kinds}
         norms = [node for node in after if node.op_type == "BatchNormalization"]
-        self.certificate.left = {onnx_file.module_of(node) or str(node.name): obstacle(node) or "" for node in norms}
+        self.certificate.left = {
+            onnx_file.module_of(node) or str(node.name): obstacle(node) or "it could be folded" for node in norms
+        }
 
     def refute(self, node: ir.Node | None, found: str) -> None:
         module = "" if node is None else onnx_file.module_of(node)

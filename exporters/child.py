@@ -9,18 +9,22 @@ import sys
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+# What Python, C++ and the system say when there is no more memory to be had.
+STARVED = ("MemoryError", "std::bad_alloc", "Cannot allocate memory")
 
 
-def call(function: str, *arguments: str, seconds: float = 1800) -> Any:
+def call(function: str, *arguments: str, seconds: float = 1800, memory: int = 64 * 2**30) -> Any:
     """The JSON value that ``module:function(*arguments)`` returns in a new interpreter.
 
-    Raises RuntimeError when the child fails, crashes or outlives ``seconds``.
+    Raises RuntimeError when the child fails, crashes, outlives ``seconds`` or needs more than ``memory`` bytes.
     """
-    command = [sys.executable, "-m", "exporters.child", function, *arguments]
+    command = [sys.executable, "-m", "exporters.child", str(memory), function, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)  # noqa: S603
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"{function} did not end within {seconds:.0f} s and was stopped") from error
+    if done.returncode != 0 and any(word in done.stderr for word in STARVED):
+        raise RuntimeError(f"{function} needed more than its limit of {memory / 2**30:.1f} GiB of memory")
     if done.returncode < 0:
         raise RuntimeError(f"{function} crashed ({signal.Signals(-done.returncode).name}){_last_line(done.stderr)}")
     if done.returncode > 0:
@@ -37,11 +41,14 @@ def main() -> None:
     """The child's side: import, call, print the answer as the last line."""
     import ctypes
     import importlib
+    import resource
 
     # When the parent is killed the child goes with it, and nothing writes into its directory any more.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    module, _, name = sys.argv[1].partition(":")
-    print(json.dumps(getattr(importlib.import_module(module), name)(*sys.argv[2:])))  # noqa: T201
+    # Data, not address space: libraries map far more than they ever touch.
+    resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]),) * 2)
+    module, _, name = sys.argv[2].partition(":")
+    print(json.dumps(getattr(importlib.import_module(module), name)(*sys.argv[3:])))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""A finished build judged again from what it left, its files' hashes and its saved answers; no model runs."""
+"""A finished build judged again: its files' hashes, and its saved answers or, with ``rerun``, new ones."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,30 +11,41 @@ from pipeline import again, workspace
 from pipeline.errors import BadRequest
 from pipeline.parity.judge import judge, overall
 from pipeline.parity.paired import paired_drop
-from pipeline.parity.proof import reasons
-from pipeline.stage import Drift, Tolerance
+from pipeline.stage import Drift, Row, Tolerance
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-    Saved = dict[str, NDArray[np.int32]]
+    Saved = dict[str, NDArray[Any]]
+    Look = Callable[[dict[str, Any], Tolerance], dict[str, Any]]
 
 ANSWERS = "answers.safetensors"
+# What running a file again renews in its row; the rest tells how the file was made.
+RENEWED = (
+    "provider", "drift", "step", "accuracy", "drop", "certificate", "refuted", "tolerance", "verdict", "reasons",
+)  # fmt: skip
 
 
-def recheck(directory: Path, max_drop: float | None, confidence: float | None) -> dict[str, Any]:
+def recheck(
+    directory: Path, max_drop: float | None = None, confidence: float | None = None, *, rerun: bool = False
+) -> dict[str, Any]:
     """The report of ``directory`` with every verdict computed anew, under other margins if they are given.
 
-    Raises BadRequest where the directory holds no finished build.
+    With ``rerun`` every file runs again on the images that judged it. Raises BadRequest where the directory holds no
+    finished build, or those images are no longer to be had.
     """
     import safetensors
     import safetensors.numpy
 
     report = again.report(directory)
+    asked = {"drop": max_drop, "confidence": confidence}
+    margins = {name: value for name, value in asked.items() if value is not None}
     try:
         saved = safetensors.numpy.load_file(directory / ANSWERS)
-        rows = [_judged(row, saved, directory, max_drop, confidence) for row in report["stages"]]
+        look = _run_again(directory, report, saved) if rerun else partial(_remembered, saved)
+        rows = [_judged(row, directory, margins, look) for row in report["stages"]]
         if workspace.sha256(directory / ANSWERS) != report["answers"]:
             rows[0] |= {"verdict": "fail", "reasons": [f"{ANSWERS} is not what this build wrote"]}
         recipe = {**report["recipe"], "confidence": confidence or report["recipe"]["confidence"]}
@@ -45,23 +57,41 @@ def recheck(directory: Path, max_drop: float | None, confidence: float | None) -
     return {**report, "recipe": recipe, "verdict": verdict, "stages": rows}
 
 
-def _judged(
-    row: dict[str, Any], saved: Saved, directory: Path, max_drop: float | None, confidence: float | None
-) -> dict[str, Any]:
+def _judged(row: dict[str, Any], directory: Path, margins: dict[str, float], look: Look) -> dict[str, Any]:
     if row["file"] is None:
         return row  # not reached
     path = directory / Path(row["file"]).name
     if not path.is_file() or workspace.sha256(path) != row["sha256"]:
         return {**row, "verdict": "fail", "reasons": [f"{path.name} is gone or not the file that was judged"]}
+    if row["provider"] is None:
+        return row  # built and not run: no margin changes that
+    tolerance = Tolerance(**row["tolerance"])
+    return {**row, **look(row, tolerance if tolerance.drop is None else replace(tolerance, **margins))}
+
+
+def _remembered(saved: Saved, row: dict[str, Any], tolerance: Tolerance) -> dict[str, Any]:
     answered = saved.get(f"top1.{row['name']}")
     if answered is None:
-        return row  # built and not run, or answered with what is no number: no margin changes that
-    tolerance = Tolerance(**row["tolerance"])
-    if tolerance.drop is not None:
-        tolerance = replace(tolerance, drop=max_drop or tolerance.drop, confidence=confidence or tolerance.confidence)
+        return {}  # its answers were no numbers: no margin changes that
     labels = saved["labels"]
     drop = paired_drop(saved["reference"].argmax(1) == labels, answered == labels, tolerance.confidence)
-    refuted = reasons(row["certificate"], row["contradictions"])
     drift, step = Drift(**row["drift"]), Drift(**row["step"])
-    verdict, why = judge(tolerance, drift, step, drop, len(labels), refuted)
-    return {**row, "tolerance": asdict(tolerance), "drop": asdict(drop), "verdict": verdict, "reasons": why}
+    verdict, why = judge(tolerance, drift, step, drop, len(labels), row["refuted"])
+    return {"tolerance": asdict(tolerance), "drop": asdict(drop), "verdict": verdict, "reasons": why}
+
+
+def _run_again(directory: Path, report: dict[str, Any], saved: Saved) -> Look:
+    from pipeline.parity.examine import examine
+
+    images = again.test_images(directory)
+    files = {row["name"]: directory / Path(row["file"]).name for row in report["stages"] if row["file"]}
+    logits: Saved = {}
+
+    def look(row: dict[str, Any], tolerance: Tolerance) -> dict[str, Any]:
+        fresh, name, source = Row(row["name"], tolerance=tolerance), row["name"], row["source"]
+        found = examine(fresh, files[name], files.get(source), images, saved["reference"], logits.get(source))
+        if found is not None:
+            logits[name] = found
+        return {key: value for key, value in asdict(fresh).items() if key in RENEWED}
+
+    return look

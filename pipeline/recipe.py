@@ -77,6 +77,9 @@ class Recipe:
     test_samples: int | None = _knob(None, "images that judge, spread over the classes (default: all)", type=_count)
     max_drop: float = _knob(0.01, "loss of top-1 that is allowed, absolute (0.01 is one point)", type=float)
     confidence: float = _knob(0.95, "of each bound of the change in top-1", type=float)
+    allow_fallback: list[str] | None = _knob(
+        None, "a stage that may be passed over where it fails; the report says so", nargs="+", metavar="STAGE"
+    )
     output: Path | None = _knob(None, "directory of all results (default: build/ARCH-PRECISION)", type=Path, short="-o")
 
     def __post_init__(self) -> None:

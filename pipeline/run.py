@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline import provenance, workspace
 from pipeline.errors import PipelineError, StageFailed
-from pipeline.parity import answers
-from pipeline.parity.consistency import contradictions, sample
-from pipeline.parity.drift import accuracy, drift
-from pipeline.parity.judge import judge
-from pipeline.parity.paired import paired_drop
-from pipeline.parity.proof import proof, reasons
+from pipeline.parity.examine import examine
 from pipeline.report.progress import bar
-from pipeline.stage import Row
+from pipeline.stage import Made, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,11 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.data.images import Images
-    from pipeline.stage import Made, Stage
+    from pipeline.stage import Stage
 
 
-# Decibels at which two answers of one file to one image count as the same: its own step bound, within these.
-CONSISTENT, REORDERED = 30.0, 90.0
 NOTE = {"file", "key", "sha256", "seconds", "work", "int8_share"}
 
 
@@ -55,42 +48,46 @@ class Build:
         ]
         for number, (stage, source) in enumerate(zip(stages, sources, strict=True), start=1):
             path = self.output / file_name(number, stage)
-            row = _make_or_reuse(stage, self.files.get(source), path, self.unfinished)
-            row.source = source or None
+            row = self._row(stage, source, path)
             self.files[stage.name] = path
-            if stage.runs_here:
-                row.certificate = proof(self.files.get(source), path)
-                self._judge(stage, row, path, self.logits.get(source, self.reference))
             self.logits = {name: self.logits[name] for name in sources[number:] if name in self.logits}
             yield row
             if row.verdict == "fail":
                 return
 
-    def _judge(self, stage: Stage, row: Row, path: Path, before: NDArray[np.float32]) -> None:
+    def _row(self, stage: Stage, source: str, path: Path) -> Row:
+        """The row of ``stage``; where it fails and may be passed over, that of a stage that changes nothing."""
         try:
-            runner = answers.of_file(path)
-            logits = runner.answers(self.images, f"judging {path.name}")
-            least = max(CONSISTENT, min(stage.tolerance.step_sqnr_db, REORDERED))
-            row.contradictions = contradictions(runner.run, sample(self.images), least)
-        except PipelineError:
-            raise
-        except Exception as error:
-            raise StageFailed(
-                f"stage {stage.name} made {path.name}, which cannot be run: {workspace.explain(error)}"
-            ) from error
-        row.provider = runner.provider
-        try:
-            row.drift, row.step = drift(self.reference, logits), drift(before, logits)
-        except ValueError as error:
-            row.verdict, row.reasons = "fail", [str(error)]
-            return
-        labels, tolerance = self.images.labels, stage.tolerance
-        self.logits[row.name] = logits
-        self.top1[row.name] = logits.argmax(1).astype(np.int32)
-        row.accuracy = accuracy(logits, labels)
-        row.drop = paired_drop(self.reference.argmax(1) == labels, self.top1[row.name] == labels, tolerance.confidence)
-        refuted = reasons(row.certificate, row.contradictions)
-        row.verdict, row.reasons = judge(tolerance, row.drift, row.step, row.drop, len(labels), refuted)
+            row = self._judged(stage, source, path)
+        except StageFailed as error:
+            if not stage.may_fall_back:
+                raise
+            failure = str(error)
+        else:
+            if row.verdict != "fail" or not stage.may_fall_back:
+                return row
+            failure = "; ".join(row.reasons)
+        # With the reason in its key, the next build tries the real stage again.
+        parameters = {**stage.parameters, "fallback": failure}
+        row = self._judged(replace(stage, make=_unchanged, parameters=parameters), source, path)
+        row.fallback = failure
+        return row
+
+    def _judged(self, stage: Stage, source: str, path: Path) -> Row:
+        origin = self.files.get(source)
+        row = _make_or_reuse(stage, origin, path, self.unfinished)
+        row.source = source or None
+        if stage.runs_here:
+            logits = examine(row, path, origin, self.images, self.reference, self.logits.get(source))
+            if logits is not None:
+                self.logits[stage.name] = logits
+                self.top1[stage.name] = logits.argmax(1).astype(np.int32)
+        return row
+
+
+def _unchanged(src: Path, dst: Path) -> Made:
+    dst.write_bytes(src.read_bytes())
+    return Made(f"nothing: {src.name} goes on as it was")
 
 
 def file_name(number: int, stage: Stage) -> str:

@@ -47,6 +47,7 @@ class Stage:
     tools: tuple[str, ...] = ()
     source: str | None = None  # the stage whose file this one reads; None: the one before
     runs_here: bool = True
+    may_fall_back: bool = False  # where it fails, its source goes on in its place, and the report says so
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class Row:
     drop: Drop | None = None
     int8_share: float | None = None
     certificate: dict[str, Any] | None = None
-    contradictions: list[str] = field(default_factory=list)
+    refuted: list[str] = field(default_factory=list)
+    fallback: str | None = None
     tolerance: Tolerance | None = None
     verdict: str = "not_run"
     reasons: list[str] = field(default_factory=list)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STAGE_KEYS = {
     "name", "source", "file", "sha256", "bytes", "seconds", "reused", "provider", "work", "drift", "step", "accuracy",
-    "drop", "certificate", "contradictions", "int8_share", "tolerance", "verdict", "reasons",
+    "drop", "certificate", "refuted", "fallback", "int8_share", "tolerance", "verdict", "reasons",
 }  # fmt: skip
 DRIFT_KEYS = {"max_abs", "max_rel", "cosine", "sqnr_db", "top1_agreement"}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import pytest
 from conftest import ROOT
 
@@ -30,6 +32,35 @@ def test_the_same_margins_give_the_same_report(built: Path) -> None:
     done = check(built, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((built / "report.json").read_text())
+
+
+def test_every_file_can_be_run_again(built: Path) -> None:
+    done = check(built, "--rerun", "--json")
+    assert done.returncode == 0, done.stderr
+    before, after = json.loads((built / "report.json").read_text()), json.loads(done.stdout)
+    assert after["stages"] == before["stages"]
+
+
+def test_a_file_and_its_hash_changed_together_are_found_by_running_it(copy: Path) -> None:
+    """Whoever can rewrite a file can rewrite the report beside it, and not what the file answers."""
+    model = onnx.load(copy / "05-int8.onnx")
+    scale = next(i for i in model.graph.initializer if i.name.endswith("layer3.0.conv2.weight_scale"))
+    scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * 4, scale.name))
+    onnx.save(model, copy / "05-int8.onnx")
+    change(copy, sha256=hashlib.sha256((copy / "05-int8.onnx").read_bytes()).hexdigest())
+    assert check(copy).returncode == 0
+    done = check(copy, "--rerun")
+    assert done.returncode == 1
+    assert "int8: refuted at layer3.0.conv2" in done.stdout
+
+
+def test_images_that_changed_are_told(copy: Path) -> None:
+    report = json.loads((copy / "report.json").read_text())
+    report["images"]["test"] = "0" * 64
+    (copy / "report.json").write_text(json.dumps(report))
+    done = check(copy, "--rerun")
+    assert done.returncode == 2
+    assert "no longer gives the 900 images" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -76,7 +107,7 @@ def change(copy: Path, **keys: Any) -> None:
 
 
 def test_what_was_refuted_stays_refuted_under_any_margin(copy: Path) -> None:
-    change(copy, contradictions=["permuted rows: the answers agree to 3.0 dB only, not 30"])
+    change(copy, refuted=["it contradicts itself: permuted rows: the answers agree to 3.0 dB only, not 30"])
     done = check(copy, "--max-drop", "0.9")
     assert done.returncode == 1
     assert "it contradicts itself: permuted rows" in done.stdout

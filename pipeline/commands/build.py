@@ -12,7 +12,7 @@ from pipeline import workspace
 from pipeline.data import choice
 from pipeline.errors import PipelineError, StageFailed
 from pipeline.parity import answers
-from pipeline.plan import BACKENDS, PRECISIONS
+from pipeline.plan import BACKENDS, FALLBACKS, PRECISIONS
 from pipeline.run import Build
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ HELP = "train or load a network and take it to a judged engine"
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
-    tables = {"precision": PRECISIONS, "engine": ("auto", *BACKENDS), "calib_method": METHODS}
+    tables = {
+        "precision": PRECISIONS,
+        "engine": ("auto", *BACKENDS),
+        "calib_method": METHODS,
+        "allow_fallback": FALLBACKS,
+    }
     recipes.add_flags(parser, tables)
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
 

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 
 def drift(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> Drift:
-    """The drift of ``answers`` (N, classes) from ``reference``; raises ValueError where a number is not finite.
+    """The drift of ``answers`` (N, classes) from ``reference``; raises ValueError where any is missing or not finite.
 
     SQNR of an image: 10 log10(sum reference^2 / sum (answers - reference)^2), over its logits.
     """
     if reference.shape != answers.shape:
         raise ValueError(f"answers have shape {answers.shape} where the reference has {reference.shape}")
+    if not len(answers):
+        raise ValueError("there are no answers to compare: no image was given")
     bad = int((~np.isfinite(answers)).any(axis=1).sum())
     if bad:
         raise ValueError(f"{bad} of {len(answers)} images are answered with NaN or infinity")

@@ -53,8 +53,12 @@ def ledger(rows: list[Row], stages: list[Stage], failure: Exception | None) -> d
         "verdict": "fail" if failure else overall(row.verdict for row in rows),
         "error": None if failure is None else str(failure),
         "stages": [asdict(row) for row in [*rows, *unreached]],
-        "not_proven": list(_not_proven([stage for stage in stages if stage.name in made])),
+        "not_proven": [*_passed_over(rows), *_not_proven([stage for stage in stages if stage.name in made])],
     }
+
+
+def _passed_over(rows: list[Row]) -> Iterator[str]:
+    return (f"{row.name} was passed over, as --allow-fallback permits: {row.fallback}." for row in rows if row.fallback)
 
 
 def _not_proven(made: list[Stage]) -> Iterator[str]:

@@ -1,0 +1,135 @@
+"""The certificate of a fold: every shape that a pair of layers can take, and every registered network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from faults import array, neighbour
+from torch import nn
+
+from exporters import onnx_graph, reference
+from exporters.certify import certify
+from exporters.fold_batchnorm import fold_batchnorm
+from pipeline.models.resnet import ResNet
+from pipeline.models.specs import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exporters.certify import Certificate
+
+
+def restless(network: nn.Module) -> nn.Module:
+    """Statistics as a training could leave them: every BatchNorm has a dead channel and one that hardly moves."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.01, 3)[0] = 0
+            module.running_var[1] = 1e-12
+    return network.eval()
+
+
+class Net(nn.Sequential):
+    """A network whose answers are ``(N, numbers)``."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images).flatten(1)
+
+
+class ReadTwice(nn.Module):
+    """The convolution's own answer is read as well, so nothing may be folded into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        out = self.conv(images)
+        return (self.bn(out) + out).flatten(1)
+
+
+class OneNormForTwo(nn.Module):
+    """One BatchNorm behind two convolutions: its numbers are read twice, and either pair is folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.bn = nn.Conv2d(4, 8, 3, bias=False), nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (self.bn(self.one(images)) + self.bn(self.other(images))).flatten(1)
+
+
+def folded(network: nn.Module, directory: Path, shape: tuple[int, int, int]) -> tuple[Path, Path, Certificate]:
+    before, after = directory / "a.onnx", directory / "b.onnx"
+    onnx_graph.export(restless(network), before, shape, {})
+    fold_batchnorm(before, after)
+    return before, after, certify(before, after)
+
+
+PAIRS = {
+    "plain": (Net(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8)), 1, 0),
+    "bias": (Net(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)), 1, 0),
+    "groups": (Net(nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8), nn.ReLU()), 1, 0),
+    "depthwise": (Net(nn.Conv2d(4, 8, 3, groups=4, bias=False), nn.BatchNorm2d(8)), 1, 0),
+    "tiny epsilon": (Net(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8, eps=1e-12)), 1, 0),
+    "large epsilon": (Net(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8, eps=0.5)), 1, 0),
+    "linear": (Net(nn.Flatten(), nn.Linear(4 * 36, 10), nn.BatchNorm1d(10)), 1, 0),
+    "linear without bias": (Net(nn.Flatten(), nn.Linear(4 * 36, 10, bias=False), nn.BatchNorm1d(10)), 0, 1),
+    "two in a row": (Net(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8)), 1, 1),
+    "nothing before it": (Net(nn.BatchNorm2d(4), nn.Conv2d(4, 8, 3)), 0, 1),
+    "a pool before it": (Net(nn.Conv2d(4, 8, 3), nn.MaxPool2d(2), nn.BatchNorm2d(8)), 0, 1),
+    "read twice": (ReadTwice(), 0, 1),
+    "one norm for two": (OneNormForTwo(), 2, 0),
+    "nothing to fold": (Net(nn.Conv2d(4, 8, 3), nn.ReLU()), 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_kind_of_pair_is_folded_or_left_with_its_reason_and_proven(tmp_path: Path, name: str) -> None:
+    network, count, left = PAIRS[name]
+    before, after, certificate = folded(network, tmp_path, (4, 6, 6))
+    assert certificate.proven, certificate.refuted
+    assert (certificate.folded, len(certificate.left)) == (count, left)
+    assert all(certificate.left.values())
+    images = np.random.default_rng(0).uniform(0, 255, (3, 4, 6, 6)).astype(np.float32)
+    expected, found = (reference.session(path).run(None, {"images": images})[0] for path in (before, after))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", [name for name, (_, count, _) in PAIRS.items() if count])
+def test_a_weight_past_its_bound_is_refuted_and_located(tmp_path: Path, name: str) -> None:
+    before, after, _ = folded(PAIRS[name][0], tmp_path, (4, 6, 6))
+    model = onnx.load(after)
+    weight = next(i for i in model.graph.initializer if i.name.endswith("weight") and len(i.dims) > 1)
+    # The bound is half a step to the next number and hardly more: two steps away is always beyond it.
+    place = (len(onnx.numpy_helper.to_array(weight)) - 1,) + (0,) * (len(weight.dims) - 1)
+    for _ in range(2):
+        array(weight.name, neighbour(place))(model)
+    onnx.save(model, after)
+    found = certify(before, after).refuted
+    assert [item.module for item in found] == [weight.name.removesuffix(".weight")]
+    assert f"weight{list(place)} is" in found[0].found
+
+
+def test_a_variance_of_zero_without_epsilon_is_an_error_with_its_names(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="folding 1 into 0 gives weights that are no finite float32"):
+        folded(Net(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8, eps=0.0)), tmp_path, (4, 6, 6))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_registered_network_is_folded_and_proven(tmp_path: Path, arch: str) -> None:
+    network = ResNet(ARCHITECTURES[arch], 10, 3, (0.5,) * 3, (0.25,) * 3)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    certificate = folded(network, tmp_path, (3, 32, 32))[2]
+    assert certificate.proven, certificate.refuted[:3]
+    assert (certificate.folded, certificate.left) == (norms, {})
+    assert 0.5 < certificate.largest <= 1  # the bound is as narrow as it can be
