@@ -45,7 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _lines(certificate: Certificate) -> list[str]:
     compared = f"{certificate.constants} constants and {certificate.nodes} nodes compared"
     folds = f"BatchNormalization: {certificate.folded} folded, {len(certificate.left)} left"
-    lines = [f"{compared}; {folds}", *(f"left: {module}: {reason}" for module, reason in certificate.left.items())]
+    moved = [f"{certificate.rescaled} channel spaces rescaled by powers of two"] * (certificate.rescaled > 0)
+    lines = [
+        "; ".join([compared, folds, *moved]),
+        *(f"left: {module}: {reason}" for module, reason in certificate.left.items()),
+    ]
     if certificate.proven:
         return [*lines, f"proven: the largest error is {certificate.largest:.4f} of its bound"]
     lines += [f"{item.module or 'the graph'}: {item.found}" for item in certificate.refuted[:SHOWN]]
