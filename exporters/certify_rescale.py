@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters import channel_space
+from exporters import channel_space, onnx_file
 from exporters.constant import attributes, constant
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ LIMIT = 64
 
 def follow(before: ir.Graph, after: ir.Graph) -> int:
     """Rescale ``before`` to the channels of ``after``; the number of channel spaces that this changed."""
+    for node in list(before):
+        # The exporter keeps weights of the same values once, and hands them on through Identity.
+        held = node.inputs[0] if node.op_type == "Identity" else None
+        if held is not None and onnx_file.weight(held) is not None and not node.outputs[0].is_graph_output():
+            node.outputs[0].replace_all_uses_with(held)
     exponents = {space: found for space, found in _exponents(before, after).items() if found.any()}
     channel_space.rescale(before, exponents)
     return len(exponents)

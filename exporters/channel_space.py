@@ -80,6 +80,9 @@ class _Classes:
         self.parent: dict[ir.Value, ir.Value] = {}
         self.fixed: list[ir.Value] = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
         self.foreign: set[ir.Node] = set()
+        # The rank of a tensor, 0 where it is not known, and whether each channel is a single number. From the
+        # operators: the shapes that a file declares may be missing or wrong.
+        self.forms: dict[ir.Value, tuple[int, bool]] = {}
         for node in graph:
             self._tie(node)
 
@@ -90,28 +93,35 @@ class _Classes:
         return value
 
     def _tie(self, node: ir.Node) -> None:
-        tied = [value for value in node.inputs if value is not None]
+        values = [value for value in node.inputs if value is not None]
+        forms = [self.forms.get(value, (0, False)) for value in values]
         if node.op_type == "BatchNormalization" and writes(node):
-            self.fixed += [tied[0], *tied[3:]]
+            self.fixed += [values[0], *values[3:]]
+            form: tuple[int, bool] | None = forms[0]
         elif node.op_type in LAYERS and writes(node) and reads(node):
-            self.fixed += tied[1:]
-        elif _ties(node):
-            for value in tied:
+            self.fixed += values[1:]
+            form = (np.ndim(onnx_file.weight(values[1])), False)  # type: ignore[arg-type]
+        elif (form := _tied(node, forms)) is not None:
+            for value in values:
                 self.parent[self.root(value)] = self.root(node.outputs[0])
         else:
             self.foreign.add(node)
-            self.fixed += [*tied, *node.outputs]
+            self.fixed += [*values, *node.outputs]
+        self.forms[node.outputs[0]] = form or (0, False)
 
 
-def _ties(node: ir.Node) -> bool:
-    if node.op_type in HOMOGENEOUS:
-        return len(node.outputs) == 1
-    shapes = [value.shape for value in node.inputs if value is not None]
-    if node.op_type == "Add":  # operands of one rank, so that channels stand over channels
-        return None not in shapes and len({len(shape) for shape in shapes if shape is not None}) == 1
-    if node.op_type == "Flatten" and shapes and shapes[0] is not None:
-        return attributes(node)["axis"] == 1 and all(size == 1 for size in shapes[0][2:])
-    return False
+def _tied(node: ir.Node, forms: list[tuple[int, bool]]) -> tuple[int, bool] | None:
+    """The form of the output of a node that ties its inputs to it; None where it does not."""
+    ranks = {rank for rank, _ in forms}
+    single = all(alone for _, alone in forms)
+    if node.op_type in HOMOGENEOUS and len(node.outputs) == 1:
+        kept = single and node.op_type not in {"MaxPool", "AveragePool"}
+        return forms[0][0], kept or node.op_type.startswith("Global")
+    if node.op_type == "Add" and len(ranks) == 1 and 0 not in ranks:  # so that channels stand over channels
+        return forms[0][0], single
+    if node.op_type == "Flatten" and single and attributes(node)["axis"] == 1:
+        return 2, True
+    return None
 
 
 def writes(node: ir.Node) -> bool:

@@ -92,6 +92,8 @@ def _input(node: ir.Node) -> str:
 
 def statistics(src: Path, tensors: Sequence[str], batches: Iterable[NDArray[np.float32]]) -> dict[str, Statistics]:
     """What each channel of ``tensors`` of ``src`` holds over ``batches``; memory does not grow with them."""
+    if not tensors:
+        return {}
     model = onnx_file.read(src)
     values = {str(value.name): value for node in model.graph for value in node.outputs}
     model.graph.outputs.extend(values[name] for name in tensors)
