@@ -1,7 +1,7 @@
 """What channels of different sizes cost INT8, and what equalisation wins back: ``python -m benchmarks.recovery BUILD``.
 
 Of finished builds, ``04-fold_batchnorm.onnx`` as it is, with rescaled channels, and with 1 % of the calibration images
-ten times too bright; prints a Markdown table.
+ten times too bright: prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def row(reference: NDArray[np.float32], labels: NDArray[np.int64], logits: NDArr
 
 
 def measure(src: Path, calibration: Images, test: Images, folder: Path) -> None:
-    """Three lines of the table for ``src``."""
+    """The lines of the table for ``src``."""
     batches = list(calibration.batches(25))
     rescaled(src, folder / "rescaled.onnx")
     reference = answers.of_file(src).answers(test, "float")
