@@ -50,15 +50,16 @@ def _exponents(before: ir.Graph, after: ir.Graph) -> dict[Space, NDArray[np.int6
         layer = _layer(node)
         told = _told(node, twin, found[read[layer]] if layer in read else None)
         unknown = found[written[node]]
-        unknown[:] = np.where(np.isnan(unknown) & (told.size == unknown.size), told, unknown)
+        if told is not None:
+            unknown[:] = np.where(np.isnan(unknown), told, unknown)
     return {space: np.nan_to_num(values, nan=0.0).astype(np.int64) for space, values in found.items()}
 
 
-def _told(node: ir.Node, twin: ir.Node, into: Rows | None) -> Rows:
+def _told(node: ir.Node, twin: ir.Node, into: Rows | None) -> Rows | None:
     """The exponent of each output channel, (C,), by its weights and by its bias; NaN where both are 0, 0 in dispute."""
     was, now = _effective(node), _effective(twin)
     if was is None or now is None or any(one.shape != other.shape for one, other in zip(was, now, strict=True)):
-        return np.zeros(0)
+        return None
     layer = _layer(node)
     power = np.zeros(was[0].shape[:2]) if into is None else channel_space.to_outputs(layer, into)
     seen = ~np.isnan(power)[:, :, None]

@@ -95,9 +95,12 @@ class _Classes:
     def _tie(self, node: ir.Node) -> None:
         values = [value for value in node.inputs if value is not None]
         forms = [self.forms.get(value, (0, False)) for value in values]
-        if node.op_type == "BatchNormalization" and writes(node):
+        form: tuple[int, bool] | None = None
+        if node.domain not in {"", "ai.onnx"}:
+            self._leave(node)
+        elif node.op_type == "BatchNormalization" and writes(node):
             self.fixed += [values[0], *values[3:]]
-            form: tuple[int, bool] | None = forms[0]
+            form = forms[0]
         elif node.op_type in LAYERS and writes(node) and reads(node):
             self.fixed += values[1:]
             form = (np.ndim(onnx_file.weight(values[1])), False)  # type: ignore[arg-type]
@@ -105,9 +108,12 @@ class _Classes:
             for value in values:
                 self.parent[self.root(value)] = self.root(node.outputs[0])
         else:
-            self.foreign.add(node)
-            self.fixed += [*values, *node.outputs]
-        self.forms[node.outputs[0]] = form or (0, False)
+            self._leave(node)
+        self.forms |= dict.fromkeys(node.outputs[:1], form or (0, False))
+
+    def _leave(self, node: ir.Node) -> None:
+        self.foreign.add(node)
+        self.fixed += [value for value in (*node.inputs, *node.outputs) if value is not None]
 
 
 def _tied(node: ir.Node, forms: list[tuple[int, bool]]) -> tuple[int, bool] | None:
