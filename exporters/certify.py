@@ -6,7 +6,8 @@ float types, activation Q/DQ pairs, a BatchNormalization folded away) and what i
 * float32 next to float32: the same bits;
 * float16: the nearest float16 of the float32;
 * INT8 behind DequantizeLinear: at most half a scale away, channel by channel;
-* a folded pair: recomputed in float64 from the unfolded one, at most a float32 rounding away.
+* a folded pair: recomputed in float64 from the unfolded one, at most a float32 rounding away;
+* channels that are a power of two apart: in all that writes and reads them (see channel_space), then as above.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters import onnx_file
+from exporters.certify_rescale import follow
 from exporters.constant import Constant, attributes, constant
 from exporters.fold_batchnorm import FOLDABLE, along_outputs, obstacle
 
@@ -53,13 +55,15 @@ class Certificate:
     """What was compared, and everything that was refuted.
 
     ``largest`` is the greatest share of its bound that any constant used up (1 is the bound itself); ``left`` are the
-    BatchNormalizations that were not folded, each with what stands in its way; ``operators`` counts the nodes of each
-    kind, before and after.
+    BatchNormalizations that were not folded, each with what stands in its way. The channels of ``rescaled`` channel
+    spaces are powers of two apart: proven exactly, for writers and readers together. ``operators`` counts the nodes of
+    each kind, before and after.
     """
 
     constants: int = 0
     nodes: int = 0
     folded: int = 0
+    rescaled: int = 0
     largest: float = 0.0
     left: dict[str, str] = field(default_factory=dict)
     refuted: list[Refutation] = field(default_factory=list)
@@ -75,7 +79,10 @@ def certify(before: Path, after: Path) -> Certificate:
     """Walk both files; raises ValueError where one cannot be read, or where they are the same file."""
     if before.exists() and after.exists() and before.samefile(after):
         raise ValueError(f"{before.name} would be compared with itself; give the file before and the file after")
-    walk = _Walk(onnx_file.read(before).graph, onnx_file.read(after).graph)
+    old, new = onnx_file.read(before).graph, onnx_file.read(after).graph
+    rescaled = follow(old, new)
+    walk = _Walk(old, new)
+    walk.certificate.rescaled = rescaled
     walk.run()
     return walk.certificate
 

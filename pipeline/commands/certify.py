@@ -47,8 +47,9 @@ def _lines(certificate: Certificate) -> list[str]:
     folds = f"BatchNormalization: {certificate.folded} folded, {len(certificate.left)} left"
     changed = [f"{kind} {a} → {b}" for kind, (a, b) in certificate.operators.items() if a != b]
     operators = [f"operators: {', '.join(changed)}"] * bool(changed)
+    moved = [f"{certificate.rescaled} channel spaces rescaled by powers of two"] * (certificate.rescaled > 0)
     lines = [
-        f"{compared}; {folds}",
+        "; ".join([compared, folds, *moved]),
         *operators,
         *(f"left: {module}: {reason}" for module, reason in certificate.left.items()),
     ]
