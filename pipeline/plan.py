@@ -69,10 +69,12 @@ def fold_batchnorm(src: Path, dst: Path) -> Made:
 def fp16(calibration: Images, src: Path, dst: Path) -> Made:
     """The whole graph in float16, after a look at every activation on real images."""
     from calibration import observe
+    from calibration.histogram import Peak
     from exporters import float16
 
-    seen = observe.observe(src, observe.activations(src), _batches(calibration, "looking for overflow"))
-    return Made(float16.float16(src, dst, {name: histogram.amax for name, histogram in seen.items()}))
+    observer = observe.Observer(src, observe.activations(src), Peak)
+    observer.take(_batches(calibration, "looking for overflow"))
+    return Made(float16.float16(src, dst, {name: peak.amax for name, peak in observer.seen.items()}))
 
 
 def int8(calibration: Images, method: str, src: Path, dst: Path) -> Made:
