@@ -39,8 +39,8 @@ class Histogram:
         if not np.isfinite(peak):  # of NaN the minimum is NaN, and so is whatever max() makes of it
             raise ValueError("NaN or infinite values")
         bits = flat.view(np.uint32)
-        # Numbers of bins end at that of the peak; the sign of -0.0 puts it beyond, and so among the zeros.
-        seen = np.zeros(max(0, int(np.float32(peak).view(np.uint32) >> DROPPED) + 1 - FIRST), np.int64)
+        # The bins end at that of the peak; the sign of -0.0 puts it beyond, and so among the zeros.
+        seen = np.zeros(_number(peak) + 1, np.int64)
         for start in range(0, bits.size, PIECE):
             piece = bits[start : start + PIECE]
             if lowest < 0:
@@ -57,6 +57,11 @@ class Histogram:
         self.counts[: len(other.counts)] += other.counts
 
     @property
+    def length(self) -> int:
+        """How many bins reach up to ``amax``."""
+        return _number(self.amax) + 1
+
+    @property
     def edges(self) -> NDArray[np.float64]:
         """The ``len(counts) + 1`` edges of the bins, float64."""
         numbers = np.arange(FIRST, FIRST + len(self.counts) + 1, dtype=np.uint32)
@@ -64,8 +69,12 @@ class Histogram:
 
     def beyond(self, magnitude: float) -> int:
         """How many values are larger than ``magnitude``, to within its bin."""
-        number = int(np.float32(magnitude).view(np.uint32) >> DROPPED) - FIRST
-        return int(self.counts[max(0, number + 1) :].sum())
+        return int(self.counts[_number(magnitude) + 1 :].sum())
+
+
+def _number(magnitude: float) -> int:
+    """The bin of a magnitude, -1 below the first."""
+    return max(-1, int(np.float32(magnitude).view(np.uint32) >> DROPPED) - FIRST)
 
 
 @dataclass

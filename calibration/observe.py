@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import numpy as np
 import onnx
 
 from calibration.histogram import Histogram
@@ -14,8 +16,8 @@ from exporters import onnx_file, reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from concurrent.futures import Future
-    from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
 
@@ -35,12 +37,11 @@ Kind = TypeVar("Kind", bound=Statistic)
 
 
 class Observer(Generic[Kind]):
-    """``seen`` maps each of ``tensors`` of the ONNX file ``src`` to what was kept of it, of ``images`` images."""
+    """``seen`` maps each of ``tensors`` of the ONNX file ``src`` to what was kept of it over all images taken."""
 
     def __init__(self, src: Path, tensors: Sequence[str], kind: Callable[[], Kind]) -> None:
         self.src = src
         self.seen = {name: kind() for name in tensors}
-        self.images = 0
         self._session = _session_with_outputs(src, tensors)
 
     def take(self, batches: Iterable[NDArray[np.float32]]) -> None:
@@ -56,7 +57,6 @@ class Observer(Generic[Kind]):
                 if computed is not None:
                     self._count(computed.result())
                 computed = following
-                self.images += len(images)
             if computed is not None:
                 self._count(computed.result())
 
@@ -88,5 +88,11 @@ def _session_with_outputs(src: Path, tensors: Sequence[str]) -> InferenceSession
     present = {str(value.name) for value in onnx_file.read(src).graph.outputs}
     extra = onnx.ModelProto()
     extra.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
-    # Two protocol buffers one behind the other are their merger: the outputs are appended, no weight is copied.
-    return reference.session(src.read_bytes() + extra.SerializeToString(), LEVEL, arena=True)
+    # Two protocol buffers one behind the other are their merger: outputs are appended, and no weight passes through
+    # this process's memory (a ResNeXt-50 otherwise peaks 200 MB higher).
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, src.name)
+        shutil.copyfile(src, path)
+        with path.open("ab") as file:
+            file.write(extra.SerializeToString())
+        return reference.session(path, LEVEL, arena=True)

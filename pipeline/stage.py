@@ -33,6 +33,7 @@ class Made:
 
     work: str
     int8_share: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Row:
     accuracy: Accuracy | None = None
     drop: Drop | None = None
     int8_share: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
     certificate: dict[str, Any] | None = None
     contradictions: list[str] = field(default_factory=list)
     tolerance: Tolerance | None = None

@@ -26,7 +26,7 @@ HELP = "train or load a network and take it to a judged engine"
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
-    tables = {"precision": PRECISIONS, "engine": ("auto", *BACKENDS), "calib_method": METHODS}
+    tables = {"precision": PRECISIONS, "engine": ("auto", *BACKENDS), "calib_method": ("auto", *METHODS)}
     recipes.add_flags(parser, tables)
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
 
