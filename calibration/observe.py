@@ -61,8 +61,9 @@ class Observer(Generic[Kind]):
                 self._count(computed.result())
 
     def _count(self, outputs: list[NDArray[np.float32]]) -> None:
-        for name in reversed(self.seen):
-            values = outputs.pop()  # each tensor's memory is given back before the next batch needs it
+        outputs.reverse()
+        for name in self.seen:
+            values = outputs.pop()  # the first are the largest: their memory goes to the next batch soonest
             try:
                 self.seen[name].add(values)
             except ValueError as error:
@@ -86,6 +87,7 @@ def activations(src: Path) -> list[str]:
 
 def _session_with_outputs(src: Path, tensors: Sequence[str]) -> InferenceSession:
     present = {str(value.name) for value in onnx_file.read(src).graph.outputs}
+    reference.trim()
     extra = onnx.ModelProto()
     extra.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
     # Two protocol buffers one behind the other are their merger: outputs are appended, and no weight passes through
