@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -39,10 +40,10 @@ Kind = TypeVar("Kind", bound=Statistic)
 class Observer(Generic[Kind]):
     """``seen`` maps each of ``tensors`` of the ONNX file ``src`` to what was kept of it over all images taken."""
 
-    def __init__(self, src: Path, tensors: Sequence[str], kind: Callable[[], Kind]) -> None:
+    def __init__(self, src: Path, tensors: Sequence[str], kind: Callable[[], Kind], level: str = LEVEL) -> None:
         self.src = src
         self.seen = {name: kind() for name in tensors}
-        self._session = _session_with_outputs(src, tensors)
+        self._session = _session_with_outputs(src, tensors, level)
 
     def take(self, batches: Iterable[NDArray[np.float32]]) -> None:
         """Observe ``batches`` of images (N, C, H, W) 0..255: one is computed while the one before is counted.
@@ -70,14 +71,22 @@ class Observer(Generic[Kind]):
                 raise ValueError(f"{error} in the activations {name} of {self.src.name}") from error
 
 
-def observe(src: Path, tensors: Sequence[str], batches: Iterable[NDArray[np.float32]]) -> dict[str, Histogram]:
+def observe(
+    src: Path, tensors: Sequence[str], batches: Iterable[NDArray[np.float32]], level: str = LEVEL
+) -> dict[str, Histogram]:
     """The histogram of each of ``tensors`` of the ONNX file ``src`` over ``batches`` of images (N, C, H, W) 0..255.
 
     Raises ValueError naming the tensor that holds NaN or infinity.
     """
-    observer = Observer(src, tensors, Histogram)
+    observer = Observer(src, tensors, Histogram, level)
     observer.take(batches)
     return observer.seen
+
+
+def fingerprint(src: Path) -> str:
+    """SHA-256 over graph and weights of ``src``, whatever its metadata say of who made it and when."""
+    model = onnx.load(src, load_external_data=False)
+    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def activations(src: Path) -> list[str]:
@@ -85,7 +94,7 @@ def activations(src: Path) -> list[str]:
     return [str(out.name) for node in onnx_file.read(src).graph for out in node.outputs]
 
 
-def _session_with_outputs(src: Path, tensors: Sequence[str]) -> InferenceSession:
+def _session_with_outputs(src: Path, tensors: Sequence[str], level: str) -> InferenceSession:
     present = {str(value.name) for value in onnx_file.read(src).graph.outputs}
     reference.trim()
     extra = onnx.ModelProto()
@@ -97,4 +106,4 @@ def _session_with_outputs(src: Path, tensors: Sequence[str]) -> InferenceSession
         shutil.copyfile(src, path)
         with path.open("ab") as file:
             file.write(extra.SerializeToString())
-        return reference.session(path, LEVEL, arena=True)
+        return reference.session(path, level, arena=True)

@@ -11,7 +11,7 @@ import numpy as np
 from calibration.histogram import Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 Amaxes = dict[str, dict[str, float]]
@@ -42,8 +42,8 @@ class Seen:
         return safetensors.numpy.save(counts, {"calibration": json.dumps({**said, "numbers": numbers})})
 
 
-def read(path: Path, key: Mapping[str, Any]) -> Seen:
-    """The statistics in ``path``, which must have been made from the same ``key``.
+def read(path: Path, key: Mapping[str, Any], tensors: Iterable[str]) -> Seen:
+    """The statistics in ``path``, which must be those of ``tensors`` and made from the same ``key``.
 
     Raises ValueError where the file is damaged, and naming every ingredient of the key that differs.
     """
@@ -58,6 +58,8 @@ def read(path: Path, key: Mapping[str, Any]) -> Seen:
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} holds no whole calibration statistics ({error})") from error
     odd = [name for name in {**key, **seen.key} if key.get(name) != seen.key.get(name)]
+    if not odd and seen.histograms.keys() != set(tensors):
+        raise ValueError(f"{path} holds no whole calibration statistics (tensors are missing)")
     if odd:
         raise ValueError(f"{path} holds the statistics of another {', another '.join(odd)}")
     return seen

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from calibration.statistics import Amaxes, Seen
     from pipeline.data.images import Images
 
-SAVE_EVERY = 5.0  # seconds of work that a kill may cost
+SAVE_EVERY = 2.0  # seconds of work that a kill may cost
 # Where no number of images was asked for: looked at after 64, 128, 256 …, enough when no method moved any range by more
 # than this share over the last doubling.
 FIRST_LOOK, SETTLED = 64, 0.05
@@ -48,7 +48,13 @@ class Calibration:
 
     def parameters(self) -> dict[str, Any]:
         """What the ranges depend on, for the note of the stage."""
-        said = {"images": self.images.digest, "method": self.method, "seed": self.seed, "settle": self.settle}
+        said = {
+            "images": self.images.digest,
+            "method": self.method,
+            "held": self.held,
+            "seed": self.seed,
+            "settle": self.settle,
+        }
         if self.cache is None:
             return said
         # A file that is not there yet is to be written: no earlier stage may stand in for that.
@@ -159,7 +165,7 @@ def _seen(job: Calibration, src: Path, tensors: list[str], order: NDArray[np.int
     key = _key(job, src, tensors)
     own = job.cache is not None and not job.is_table
     path = job.cache if own and job.cache is not None else _unfinished(key)
-    seen = _begun(path, key, own=own) or statistics.Seen(key, {})
+    seen = _begun(path, key, tensors, own=own) or statistics.Seen(key, {})
     if seen.stopped is None and seen.images < len(order):
         observer = observe.Observer(src, tensors, Histogram)
         observer.seen.update(seen.histograms)
@@ -213,7 +219,7 @@ def _key(job: Calibration, src: Path, tensors: list[str]) -> dict[str, Any]:
     from calibration import histogram, observe
 
     key = {
-        "network (graph or weights)": workspace.sha256(src),
+        "network (graph or weights)": observe.fingerprint(src),
         "choice of tensors": hashlib.sha256("\n".join(tensors).encode()).hexdigest(),
         "preprocessing": job.images.preprocessing.to_json(),
         "set of images": job.images.digest,
@@ -232,13 +238,13 @@ def _unfinished(key: dict[str, Any]) -> Path:
     return Path(platformdirs.user_cache_dir("edge-resnet"), "calibration", f"{digest[:16]}.safetensors")
 
 
-def _begun(path: Path, key: dict[str, Any], *, own: bool) -> Seen | None:
+def _begun(path: Path, key: dict[str, Any], tensors: list[str], *, own: bool) -> Seen | None:
     from calibration import statistics
 
     if not path.is_file():
         return None
     try:
-        seen = statistics.read(path, key)
+        seen = statistics.read(path, key, tensors)
     except ValueError as error:
         flag = "--calib-cache: " if own else ""
         raise BadRequest(f"{flag}{error}; delete that file to calibrate anew") from error

@@ -37,9 +37,9 @@ def images(tmp_path: Path, array: np.ndarray) -> Images:
 
 def test_a_killed_calibration_goes_on_with_the_same_scales(weights: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    many = np.clip(pixels()[rng.integers(0, 100, 12_000)] + rng.integers(-9, 9, (12_000, 1, 32, 32)), 0, 255)
+    many = np.clip(pixels()[rng.integers(0, 100, 8_000)] + rng.integers(-9, 9, (8_000, 1, 32, 32)), 0, 255)
     np.save(tmp_path / "many.npy", many.astype(np.uint8))
-    flags = (*TINY, "--weights", weights, "--calib-data", tmp_path / "many.npy", "--calib-samples", 12_000)
+    flags = (*TINY, "--weights", weights, "--calib-data", tmp_path / "many.npy", "--calib-samples", 8_000)
     cli = Cli(tmp_path / "cache")
     statistics = tmp_path / "seen.safetensors"
     command = cli.command(*flags, "-o", tmp_path / "killed", "--calib-cache", statistics)
