@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-BATCH = 2
+BATCH = 1
 
 
 def network(folder: Path) -> Path:

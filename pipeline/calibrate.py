@@ -117,7 +117,7 @@ def _from_images(job: Calibration, src: Path, dst: Path) -> tuple[dict[str, floa
     zero = [name for name, amax in ranges["minmax"].items() if amax == 0]
     odd["notes"] += [f"the activations {name} are 0 on every image" for name in zero]
     if job.is_table and job.cache is not None:
-        _keep(job.cache, table.to_text(ranges[method]).encode())
+        _keep(job.cache, table.to_text({"images": 255.0, **ranges[method]}).encode())
     details = {
         "method": method,
         "images": seen.images,
@@ -264,7 +264,7 @@ def _keep(path: Path, content: bytes) -> None:
 
 def batch_size(images: Images) -> int:
     """Images whose activations are in memory at once, and those of the batch before: a quarter of a gigabyte."""
-    return max(1, images.batch_size // 3)
+    return max(1, images.batch_size // 4)
 
 
 def _batches(images: Images, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
