@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from calibration.observe import Histogram
+    from calibration.histogram import Histogram
 
 
 @dataclass(frozen=True)

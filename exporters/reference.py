@@ -32,11 +32,26 @@ def give_back_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
+def trim() -> None:
+    """Give what is free back to the system now (glibc only): a model that was read leaves half of its size behind."""
+    import ctypes
+
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
 def session(
-    model: Path | bytes, level: str = LEVEL, disabled: Sequence[str] = DISABLED, compiled: Path | None = None
+    model: Path | bytes,
+    level: str = LEVEL,
+    disabled: Sequence[str] = DISABLED,
+    compiled: Path | None = None,
+    *,
+    arena: bool = False,
 ) -> onnxruntime.InferenceSession:
     """A session on the CPU at ``level``, the optimised graph written to ``compiled`` if that is given.
 
+    ``arena``: memory stays with the session from run to run, which is faster.
     Raises RuntimeError where another provider than the one asked for would answer.
     """
     import onnxruntime
@@ -47,7 +62,7 @@ def session(
     settings.intra_op_num_threads = len(os.sched_getaffinity(0))
     settings.log_severity_level = 3
     # What a run needs goes back to the system after it: dozens of sessions live side by side in pieces of a network.
-    settings.enable_cpu_mem_arena = False
+    settings.enable_cpu_mem_arena = arena
     if compiled is not None:
         settings.optimized_model_filepath = str(compiled)
         # Weights become UINT8 where the processor's UINT8 x INT8 sums saturate at 16 bits (x86 with no VNNI): without

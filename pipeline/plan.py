@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pipeline import calibrate
 from pipeline.errors import BadRequest
 from pipeline.stage import Made, Stage, Tolerance
 
@@ -69,21 +70,12 @@ def fold_batchnorm(src: Path, dst: Path) -> Made:
 def fp16(calibration: Images, src: Path, dst: Path) -> Made:
     """The whole graph in float16, after a look at every activation on real images."""
     from calibration import observe
+    from calibration.histogram import Peak
     from exporters import float16
 
-    seen = observe.observe(src, observe.activations(src), _batches(calibration, "looking for overflow"))
-    return Made(float16.float16(src, dst, {name: histogram.amax for name, histogram in seen.items()}))
-
-
-def int8(calibration: Images, method: str, src: Path, dst: Path) -> Made:
-    """Q/DQ pairs with ranges from real images."""
-    from calibration import observe, qdq, ranges
-
-    seen = observe.observe(src, qdq.tensors(src), _batches(calibration, "calibrating"))
-    amax = {name: ranges.METHODS[method](histogram) for name, histogram in seen.items()}
-    work = qdq.int8(src, dst, amax)
-    done, convolutions = qdq.quantised(dst)
-    return Made(f"{work}, {method} over {len(calibration)} images", done / convolutions)
+    observer = observe.Observer(src, observe.activations(src), Peak)
+    observer.take(_batches(calibration, "looking for overflow"))
+    return Made(float16.float16(src, dst, {name: peak.amax for name, peak in observer.seen.items()}))
 
 
 def engine(backend: str, src: Path, dst: Path) -> Made:
@@ -106,10 +98,11 @@ def _fp16_stage(recipe: Recipe, calibration: Images) -> Stage:
     return Stage("fp16", ".onnx", make, _asked(recipe, HALF), parameters, (*GRAPH, "onnxruntime"))
 
 
-def _int8_stage(recipe: Recipe, calibration: Images) -> Stage:
-    make = partial(int8, calibration, recipe.calib_method)
-    parameters = {"images": calibration.digest, "method": recipe.calib_method}
-    return Stage("int8", ".onnx", make, _asked(recipe, QUANTISED), parameters, (*GRAPH, "onnxruntime"))
+def _int8_stage(recipe: Recipe, images: Images) -> Stage:
+    settle = recipe.calib_samples is None
+    job = calibrate.Calibration(images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle)
+    make, bounds = partial(calibrate.int8, job), _asked(recipe, QUANTISED)
+    return Stage("int8", ".onnx", make, bounds, job.parameters(), (*GRAPH, "onnxruntime"))
 
 
 # What each precision does between folding and the engine, and the bounds of everything after it.
@@ -201,8 +194,7 @@ def _backend(name: str) -> Any:
 def _batches(images: Images, label: str) -> Any:
     from pipeline.report.progress import bar
 
-    # Every activation of a batch is in memory at once while it is observed.
-    size = max(1, images.batch_size // 4)
+    size = calibrate.batch_size(images)
     with bar(label, -(-len(images) // size)) as advance:
         for batch in images.batches(size):
             yield batch

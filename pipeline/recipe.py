@@ -74,6 +74,12 @@ class Recipe:
     )
     calib_samples: int | None = _knob(None, "images that calibrate, spread over the classes", type=_count)
     calib_method: str = _knob("mse", "how ranges are chosen")
+    calib_cache: Path | None = _knob(
+        None,
+        "statistics of calibration, written there or read: another run needs no pass; "
+        "or TensorRT's calibration table where the name ends in .cache or .table",
+        type=Path,
+    )
     test_samples: int | None = _knob(None, "images that judge, spread over the classes (default: all)", type=_count)
     max_drop: float = _knob(0.01, "loss of top-1 that is allowed, absolute (0.01 is one point)", type=float)
     confidence: float = _knob(0.95, "of each bound of the change in top-1", type=float)
@@ -98,6 +104,10 @@ class Recipe:
         refuse_margins(self.max_drop, self.confidence)
         if self.data_root is not None and self.data != "fashion-mnist":
             raise BadRequest(f"--data-root goes with --data fashion-mnist, not with --data {self.data}")
+        if self.calib_cache is not None and self.precision != "int8":
+            raise BadRequest(f"--calib-cache goes with --precision int8, not with --precision {self.precision}")
+        if self.calib_cache is not None and self.calib_cache.is_dir():
+            raise BadRequest(f"--calib-cache {self.calib_cache} is a folder; name a file")
         if self.weights is not None and self.epochs is not None:
             raise BadRequest("--weights and --epochs exclude each other: given weights are not trained")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.stage import Stage
 
 
-NOTE = {"file", "key", "sha256", "seconds", "work", "int8_share"}
+NOTE = {"file", "key", "sha256", "seconds", "work", "int8_share", "details"}
 
 
 @dataclass
@@ -117,6 +117,7 @@ def _make_or_reuse(stage: Stage, source: Path | None, path: Path, unfinished: Pa
         reused=reused,
         work=note["work"],
         int8_share=note["int8_share"],
+        details=note["details"],
         tolerance=stage.tolerance,
     )
 
@@ -134,6 +135,7 @@ def _make(stage: Stage, source: Path | None, path: Path, unfinished: Path, key: 
             "seconds": round(time.perf_counter() - started, 3),
             "work": made.work,
             "int8_share": made.int8_share,
+            "details": made.details,
         }
         workspace.place(fresh, path)
         workspace.write_json(note_of(path), note, unfinished)

@@ -33,6 +33,7 @@ class Made:
 
     work: str
     int8_share: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Row:
     accuracy: Accuracy | None = None
     drop: Drop | None = None
     int8_share: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
     certificate: dict[str, Any] | None = None
     refuted: list[str] = field(default_factory=list)
     fallback: str | None = None

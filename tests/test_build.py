@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STAGE_KEYS = {
     "name", "source", "file", "sha256", "bytes", "seconds", "reused", "provider", "work", "drift", "step", "accuracy",
-    "drop", "certificate", "refuted", "fallback", "int8_share", "tolerance", "verdict", "reasons",
+    "drop", "certificate", "refuted", "fallback", "details", "int8_share", "tolerance", "verdict", "reasons",
 }  # fmt: skip
 DRIFT_KEYS = {"max_abs", "max_rel", "cosine", "sqnr_db", "top1_agreement"}
 
@@ -267,7 +267,7 @@ main(["build", "--help"])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for flag in ("--precision {fp32,fp16,int8}", "--json", "--calib-method {minmax,percentile,mse}"):
+    for flag in ("--precision {fp32,fp16,int8}", "--json", "--calib-method {auto,minmax,percentile,entropy,mse}"):
         assert flag in done.stdout
 
 

@@ -25,7 +25,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 # Defines torch modules, so it is torch; everything else imports on a machine that has only numpy, onnx and Pillow.
 NEEDS_TORCH = {"pipeline.models.resnet"}
 FLAGS = """
-    --allow-fallback --arch --calib-data --calib-method --calib-samples --channels --confidence --data
+    --allow-fallback --arch --calib-cache --calib-data --calib-method --calib-samples --channels --confidence --data
     --data-root --device --engine --epochs --input-size --interpolation --json --max-drop --mean --output
     --precision --resize --seed --std --test-samples --weights -o
 """.split()

@@ -29,7 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     tables = {
         "precision": PRECISIONS,
         "engine": ("auto", *BACKENDS),
-        "calib_method": METHODS,
+        "calib_method": ("auto", *METHODS),
         "allow_fallback": FALLBACKS,
     }
     recipes.add_flags(parser, tables)

@@ -53,16 +53,21 @@ def part_of(array: NDArray[np.uint8], labels: NDArray[np.int64], name: str) -> P
 
 def spread(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     """``count`` indices with every class in its share, chosen by ``seed``, in ascending order."""
+    return np.sort(queue(labels, seed)[:count])
+
+
+def queue(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """All indices in an order, chosen by ``seed``, of which any head has every class in its share."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))
-    # The k-th of the n images of a class stands at (k + 1/2) / n of the queue: any head of it is spread evenly.
+    # The k-th of the n images of a class stands at (k + 1/2) / n of the queue.
     place = np.empty(len(labels))
     for label in np.unique(labels):
         members = order[labels[order] == label]
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
     tie = np.empty(len(labels), np.int64)
     tie[order] = np.arange(len(labels))
-    return np.sort(np.lexsort((tie, place))[:count])
+    return np.lexsort((tie, place))
 
 
 class Images:

@@ -69,9 +69,10 @@ def faults(pairs: Sequence[Pair], wasted: Sequence[Waste]) -> list[Fault]:
 def wasted(good: Path, bad: Path, images: Images) -> list[Waste]:
     """What the Q/DQ pairs of ``bad`` waste on ``images``; raises ValueError where a file cannot be read."""
     from calibration import observe, waste
+    from exporters import reference
 
     tensors = waste.tensors(good, bad)
-    seen = observe.observe(good, tensors, few(images)) if tensors else {}
+    seen = observe.observe(good, tensors, few(images), reference.LEVEL) if tensors else {}
     return waste.waste(good, bad, seen)
 
 

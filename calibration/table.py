@@ -1,0 +1,59 @@
+"""TensorRT's calibration table: the text that its implicit INT8 reads, on JetPack 4 and 5 and for DLA.
+
+``TRT-8502-EntropyCalibration2``, then a line ``tensor: scale`` for each tensor, the scale (amax / 127) as the eight
+hexadecimal digits of its float32 bits, the highest first. TensorRT refuses the table of another version: change the
+number in the first line to your own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from typing import TYPE_CHECKING
+
+from calibration.ranges import LEVELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+SUFFIXES = {".cache", ".table"}
+HEADER = "TRT-8502-EntropyCalibration2"  # JetPack 5.1
+FIRST_LINE = re.compile(r"TRT-\w+-\w+")
+LINE = re.compile(r"(.+): ([0-9a-fA-F]{8})")
+MOST_BYTES = 2**24
+
+
+def to_text(amax: Mapping[str, float]) -> str:
+    """The table of these magnitudes; a tensor that is always 0 has no line, and TensorRT keeps it in float."""
+    scales = {name: struct.pack(">f", value / LEVELS).hex() for name, value in amax.items() if value > 0}
+    return "\n".join([HEADER, *(f"{name}: {scale}" for name, scale in scales.items())]) + "\n"
+
+
+def read(path: Path, tensors: Iterable[str]) -> dict[str, float]:
+    """The amax of each of ``tensors`` from the table at ``path``.
+
+    Raises ValueError where it is no such table, or has no line for one of them.
+    """
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, which is no calibration table")
+    try:
+        first, *lines = path.read_text().splitlines() or [""]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no calibration table: it is no text") from error
+    if not FIRST_LINE.fullmatch(first):
+        raise ValueError(f"{path} is no calibration table: it begins with {first[:40]!r}, not with {HEADER}")
+    scales = dict(_scale(path, line) for line in lines if line)
+    missing = [name for name in tensors if name not in scales]
+    if missing:
+        raise ValueError(f"{path} is the table of another network: it has no scale for {missing[0]}")
+    return {name: scales[name] * LEVELS for name in tensors}
+
+
+def _scale(path: Path, line: str) -> tuple[str, float]:
+    found = LINE.fullmatch(line)
+    scale = struct.unpack(">f", bytes.fromhex(found[2]))[0] if found else math.nan
+    if found is None or not 0 < scale < math.inf:
+        raise ValueError(f"{path} is no calibration table: the line {line[:60]!r} has no scale above 0")
+    return found[1], scale

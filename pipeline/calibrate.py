@@ -1,0 +1,273 @@
+"""The INT8 stage: statistics in one pass that a kill only interrupts, a method for the ranges, Q/DQ pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import provenance, workspace
+from pipeline.data.images import queue
+from pipeline.data.screen import screen
+from pipeline.errors import BadRequest, StageFailed
+from pipeline.report.progress import bar
+from pipeline.report.terminal import say
+from pipeline.stage import Made
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calibration.histogram import Histogram
+    from calibration.statistics import Amaxes, Seen
+    from pipeline.data.images import Images
+
+SAVE_EVERY = 2.0  # seconds of work that a kill may cost
+# Where no number of images was asked for: looked at after 64, 128, 256 …, enough when no method moved any range by more
+# than this share over the last doubling.
+FIRST_LOOK, SETTLED = 64, 0.05
+# Images that only compare methods: a fifth, at most 64, and no fewer than make an interval.
+HELD_SHARE, HELD_MOST, HELD_LEAST = 5, 64, 8
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What calibrates, and how: ``cache`` is the user's own file, ``settle`` whether fewer images may do."""
+
+    images: Images
+    method: str
+    seed: int = 0
+    cache: Path | None = None
+    settle: bool = False
+
+    def parameters(self) -> dict[str, Any]:
+        """What the ranges depend on, for the note of the stage."""
+        said = {
+            "images": self.images.digest,
+            "method": self.method,
+            "held": self.held,
+            "seed": self.seed,
+            "settle": self.settle,
+        }
+        if self.cache is None:
+            return said
+        # A file that is not there yet is to be written: no earlier stage may stand in for that.
+        return {**said, "cache": workspace.sha256(self.cache) if self.cache.is_file() else time.time_ns()}
+
+    @property
+    def is_table(self) -> bool:
+        """Whether ``cache`` is TensorRT's text."""
+        from calibration.table import SUFFIXES
+
+        return self.cache is not None and self.cache.suffix in SUFFIXES
+
+    @property
+    def held(self) -> int:
+        """How many images are set aside to compare the methods."""
+        count = min(HELD_MOST, len(self.images) // HELD_SHARE) if self.method == "auto" else 0
+        if self.method == "auto" and count < HELD_LEAST:
+            raise BadRequest(
+                f"--calib-method auto sets a fifth of the {len(self.images)} calibration images aside and needs "
+                f"{HELD_LEAST} there; give {HELD_LEAST * HELD_SHARE} or name a method"
+            )
+        return count
+
+
+def int8(job: Calibration, src: Path, dst: Path) -> Made:
+    """``src`` with Q/DQ pairs, their ranges from real images or from the user's table."""
+    from calibration import qdq
+
+    details: dict[str, Any] = {}
+    if job.is_table and job.cache is not None and job.cache.is_file():
+        amax, said = _from_table(job.cache, qdq.tensors(src)), f"scales of {job.cache}"
+    else:
+        amax, said, details = _from_images(job, src, dst)
+    work = qdq.int8(src, dst, amax)
+    done, convolutions = qdq.quantised(dst)
+    return Made(f"{work}, {said}", done / convolutions, details)
+
+
+def _from_table(path: Path, tensors: list[str]) -> dict[str, float]:
+    from calibration import table
+
+    try:
+        return table.read(path, tensors)
+    except (ValueError, OSError) as error:
+        raise BadRequest(f"--calib-cache: {error}; delete it to calibrate anew") from error
+
+
+def _from_images(job: Calibration, src: Path, dst: Path) -> tuple[dict[str, float], str, dict[str, Any]]:
+    from calibration import observe, qdq, table
+
+    odd = screen(job.images)
+    order = queue(job.images.labels, job.seed)
+    # TensorRT's implicit INT8 wants a scale for every tensor, Q/DQ pairs for some.
+    tensors = observe.activations(src) if job.is_table else qdq.tensors(src)
+    seen = _seen(job, src, tensors, order[job.held :])
+    ranges = _ranges(seen.histograms)
+    method, said, found = job.method, job.method, dict[str, Any]()
+    if method == "auto":
+        method, said, found = _auto(job, src, dst, ranges, order[: job.held])
+    zero = [name for name, amax in ranges["minmax"].items() if amax == 0]
+    odd["notes"] += [f"the activations {name} are 0 on every image" for name in zero]
+    if job.is_table and job.cache is not None:
+        _keep(job.cache, table.to_text({"images": 255.0, **ranges[method]}).encode())
+    details = {
+        "method": method,
+        "images": seen.images,
+        "of": len(job.images),
+        "stopped": seen.stopped,
+        "tournament": found,
+        "checks": odd,
+        "tensors": {name: _account(seen.histograms[name], amax) for name, amax in ranges[method].items()},
+    }
+    return ranges[method], "; ".join([f"{said} over {seen.images} images", *odd["notes"]]), details
+
+
+def _account(histogram: Histogram, amax: float) -> dict[str, float]:
+    return {"seen": histogram.amax, "amax": amax, "values": histogram.total, "beyond": histogram.beyond(amax)}
+
+
+def _ranges(histograms: dict[str, Histogram]) -> Amaxes:
+    from calibration.ranges import METHODS
+
+    return {method: {name: find(each) for name, each in histograms.items()} for method, find in METHODS.items()}
+
+
+def _auto(
+    job: Calibration, src: Path, dst: Path, ranges: Amaxes, held: NDArray[np.int64]
+) -> tuple[str, str, dict[str, Any]]:
+    from dataclasses import asdict
+
+    from calibration import qdq, tournament
+
+    outcome = tournament.compete(
+        src,
+        lambda method, path: qdq.int8(src, path, ranges[method]),
+        ranges,
+        dst.with_suffix(".trial"),
+        lambda: _batches(job.images, held),
+    )
+    return outcome.winner, f"{outcome.sentence} on {len(held)} others", {**asdict(outcome), "held_out": len(held)}
+
+
+def _seen(job: Calibration, src: Path, tensors: list[str], order: NDArray[np.int64]) -> Seen:
+    """The statistics over the images of ``order``, from where an earlier run was stopped."""
+    from calibration import observe, statistics
+    from calibration.histogram import Histogram
+
+    key = _key(job, src, tensors)
+    own = job.cache is not None and not job.is_table
+    path = job.cache if own and job.cache is not None else _unfinished(key)
+    seen = _begun(path, key, tensors, own=own) or statistics.Seen(key, {})
+    if seen.stopped is None and seen.images < len(order):
+        observer = observe.Observer(src, tensors, Histogram)
+        observer.seen.update(seen.histograms)
+        seen.histograms = observer.seen
+        _observe(job, observer, seen, order, path)
+        if own:
+            _keep(path, seen.to_bytes())
+    if not own:
+        path.unlink(missing_ok=True)
+    return seen
+
+
+def _observe(job: Calibration, observer: Any, seen: Seen, order: NDArray[np.int64], path: Path) -> None:
+    saved = time.monotonic()
+    with bar("calibrating", len(order)) as advance:
+        for _ in range(seen.images):
+            advance()
+        while seen.images < len(order) and seen.stopped is None:
+            look = FIRST_LOOK * 2 ** max(0, (seen.images // FIRST_LOOK).bit_length())
+            some = order[seen.images : min(look, seen.images + 8 * batch_size(job.images), len(order))]
+            observer.take(_batches(job.images, some))
+            seen.images += len(some)
+            for _ in some:
+                advance()
+            if job.settle and seen.images == look:
+                _look(seen)
+            if time.monotonic() - saved > SAVE_EVERY:
+                _keep(path, seen.to_bytes())
+                saved = time.monotonic()
+
+
+def _look(seen: Seen) -> None:
+    """Say in ``seen`` that it is enough, when no range of any method has moved since the last look."""
+    now = _ranges(seen.histograms)
+    moved = [
+        (abs(amax / seen.before[method][name] - 1) if seen.before[method][name] else float(amax > 0), name, method)
+        for method, ranges in (now.items() if seen.before else ())
+        for name, amax in ranges.items()
+    ]
+    seen.before = now
+    if moved and max(moved)[0] < SETTLED:
+        share, name, method = max(moved)
+        seen.stopped = (
+            f"from {seen.images // 2} to {seen.images} images no range moved by more than {100 * SETTLED:g} % "
+            f"({method} of {name} by {100 * share:.1f} %)"
+        )
+
+
+def _key(job: Calibration, src: Path, tensors: list[str]) -> dict[str, Any]:
+    """Every ingredient of the statistics, by the name that a person is told."""
+    from calibration import histogram, observe
+
+    key = {
+        "network (graph or weights)": observe.fingerprint(src),
+        "choice of tensors": hashlib.sha256("\n".join(tensors).encode()).hexdigest(),
+        "preprocessing": job.images.preprocessing.to_json(),
+        "set of images": job.images.digest,
+        "order of images": [job.seed, job.held],
+        "stopping rule": [FIRST_LOOK, SETTLED] if job.settle else None,
+        "grid": [histogram.DROPPED, histogram.FIRST, observe.LEVEL],
+        "version of a tool": provenance.versions(("onnxruntime", "onnxruntime-gpu", "onnx", "numpy")),
+    }
+    return dict(json.loads(json.dumps(key)))
+
+
+def _unfinished(key: dict[str, Any]) -> Path:
+    import platformdirs
+
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return Path(platformdirs.user_cache_dir("edge-resnet"), "calibration", f"{digest[:16]}.safetensors")
+
+
+def _begun(path: Path, key: dict[str, Any], tensors: list[str], *, own: bool) -> Seen | None:
+    from calibration import statistics
+
+    if not path.is_file():
+        return None
+    try:
+        seen = statistics.read(path, key, tensors)
+    except ValueError as error:
+        flag = "--calib-cache: " if own else ""
+        raise BadRequest(f"{flag}{error}; delete that file to calibrate anew") from error
+    say(f"calibration goes on after {seen.images} images, whose statistics are in {path}")
+    return seen
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """``content`` as a whole file at ``path``, whoever else writes there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as unfinished:
+            workspace.write_bytes(path, content, Path(unfinished))
+    except OSError as error:
+        raise StageFailed(f"calibration statistics could not be kept in {path}: {workspace.explain(error)}") from error
+
+
+def batch_size(images: Images) -> int:
+    """Images whose activations are in memory at once, and those of the batch before: a quarter of a gigabyte."""
+    return max(1, images.batch_size // 4)
+
+
+def _batches(images: Images, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    size = batch_size(images)
+    for start in range(0, len(chosen), size):
+        yield images.select(chosen[start : start + size])

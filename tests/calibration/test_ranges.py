@@ -1,0 +1,82 @@
+"""The methods against their definitions written out on the raw values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnxruntime.quantization import calibrate
+from scipy import stats
+
+from calibration import ranges
+from calibration.histogram import Histogram
+
+RNG = np.random.default_rng(0)
+# Bell, heavy tail, half of it zeros as after a ReLU, and one outlier a thousand times the rest.
+SHAPES = {
+    "normal": RNG.normal(0, 3, 300_000),
+    "student": RNG.standard_t(3, 300_000),
+    "relu": np.maximum(RNG.normal(0, 1e-3, 300_000), 0),
+    "outlier": np.append(RNG.normal(0, 1, 100_000), 1000.0),
+}
+VALUES = {name: values.astype(np.float32) for name, values in SHAPES.items()}
+
+
+def histogram_of(values: np.ndarray) -> Histogram:
+    histogram = Histogram()
+    histogram.add(values.astype(np.float32))
+    return histogram
+
+
+def error(values: np.ndarray, amax: float) -> float:
+    scale = amax / 127
+    return float(np.sum((np.clip(np.rint(values / scale), -127, 127) * scale - values.astype(np.float64)) ** 2))
+
+
+def brute_entropy(values: np.ndarray) -> float:
+    """Migacz 2017 bin by bin, on an ordinary linear histogram of the raw values."""
+    bins, edges = np.histogram(np.abs(values), 2048, (0, float(np.abs(values).max())))
+    bins[0] = bins[1]
+    found = []
+    for i in range(128, 2049):
+        p = bins[:i].astype(float)
+        p[-1] += bins[i:].sum()
+        level = np.digitize(np.arange(i), np.linspace(0, i, 129)) - 1
+        filled = np.bincount(level, bins[:i] > 0)
+        q = np.where(bins[:i] > 0, (np.bincount(level, bins[:i]) / np.maximum(filled, 1))[level], 0)
+        found.append(stats.entropy(p, q))
+    return float(edges[128 + len(found) - 1 - int(np.argmin(found[::-1]))])
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_every_method_is_its_definition_on_the_raw_values(values: np.ndarray) -> None:
+    histogram, magnitudes = histogram_of(values), np.abs(values)
+    assert ranges.minmax(histogram) == magnitudes.max()
+    assert ranges.percentile(histogram) == pytest.approx(np.quantile(magnitudes, 0.9999), rel=0.03)
+    chosen = ranges.mse(histogram)
+    candidates = np.geomspace(magnitudes.max() / 2000, magnitudes.max(), 400)
+    assert error(values, chosen) <= 1.002 * min(error(values, amax) for amax in candidates)
+    for amax in (magnitudes.max(), magnitudes.max() / 3, chosen):
+        assert ranges.squared_error(histogram, amax / 127) == pytest.approx(error(values, amax), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["student", "relu"])
+def test_entropy_is_migacz_bin_by_bin(name: str) -> None:
+    ours, expected = ranges.entropy(histogram_of(VALUES[name])), brute_entropy(VALUES[name])
+    assert ours == pytest.approx(expected, rel=0.005)
+
+
+@pytest.mark.parametrize("method", ranges.METHODS)
+def test_what_is_always_zero_or_one_number_has_that_range(method: str) -> None:
+    assert ranges.METHODS[method](Histogram()) == 0.0
+    assert ranges.METHODS[method](histogram_of(np.zeros(100))) == 0.0
+    assert ranges.METHODS[method](histogram_of(np.full(100, -3.0))) == pytest.approx(3.0, rel=0.01)
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_the_percentile_is_onnxruntimes(values: np.ndarray) -> None:
+    collector = calibrate.HistogramCollector("percentile", True, 2048, 128, 99.99, "same")
+    collector.collect({"x": [values]})
+    theirs = float(collector.compute_collection_result()["x"][1])
+    # Theirs is a step of a linear grid of 2048 over the widest range; ours lies at most one of their steps beside it.
+    step = 2 * float(np.abs(values).max()) / 2048
+    assert abs(ranges.percentile(histogram_of(values)) - theirs) <= 1.5 * step
