@@ -58,7 +58,8 @@ def waste(good: Path, bad: Path, seen: Mapping[str, Histogram]) -> list[Waste]:
     for node in onnx_file.read(bad).graph:
         twin = makers.get(str(node.outputs[0].name))
         for operand, ratio in _ratios(node, twin, seen):
-            decibels = 10 * np.log10(ratio) if ratio > 0 else -np.inf
+            # NaN is no ratio: such a scale wastes everything.
+            decibels = 10 * np.log10(ratio) if ratio > 0 else -np.inf if ratio == 0 else np.inf
             module, tensor = onnx_file.module_of(node), str(node.outputs[0].name)
             found.append(Waste(module or tensor, tensor, operand, float(decibels)))
     return found
@@ -75,7 +76,7 @@ def _ratios(node: ir.Node, twin: ir.Node | None, seen: Mapping[str, Histogram]) 
             source = quantise.inputs[0] if quantise is not None else None
             scale = onnx_file.weight(dequantise.inputs[1])
             if source is not None and source.name in seen and scale is not None and scale.size == 1:
-                yield f"the input {source.name}", _of_activation(seen[str(source.name)], float(scale.item()))
+                yield f"its input from {_maker(source)}", _of_activation(seen[str(source.name)], float(scale.item()))
         elif twin is not None and node.op_type in WEIGHTED and index == 1:
             weight = onnx_file.weight(twin.inputs[1])
             if weight is not None and weight.shape == held.values.shape:
@@ -90,6 +91,13 @@ def _of_weight(weight: NDArray[np.float32], stored: NDArray[np.float64], axis: i
     return float((noise / needed).max())
 
 
+def _maker(value: ir.Value) -> str:
+    node = value.producer()
+    return (onnx_file.module_of(node) if node is not None else "") or str(value.name)
+
+
 def _of_activation(histogram: Histogram, scale: float) -> float:
+    if not scale > 0:
+        return np.inf
     noise, needed = squared_error(histogram, scale), squared_error(histogram, mse(histogram) / LEVELS)
     return noise / needed if needed > 0 else 1.0

@@ -32,6 +32,13 @@ def give_back_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
+def refusals() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a model or inputs that it cannot run; they share no class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented, state.RuntimeException
+
+
 def session(
     model: Path | bytes, level: str = LEVEL, disabled: Sequence[str] = DISABLED, compiled: Path | None = None
 ) -> onnxruntime.InferenceSession:

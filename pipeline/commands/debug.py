@@ -83,7 +83,9 @@ def lines(diagnosis: dict[str, Any]) -> Iterator[str]:
     noisy = (step for step in steps if step["own_db"] is not None)
     loudest = sorted(noisy, key=lambda step: float(step["own_db"]))[:LOUDEST]
     most = ", ".join(f"{step['module']} ({step['own_db']:.1f} dB)" for step in loudest)
-    yield "no module leaves its bound by itself" + (f"; the drift adds up, most of it from {most}" if most else "")
+    yield "no module leaves its bound by itself" + ("; the drift adds up, most of it from" if most else "")
+    if most:
+        yield most
 
 
 def _db(value: float | None) -> str:

@@ -51,6 +51,9 @@ def faults(pairs: Sequence[Pair], wasted: Sequence[Waste]) -> list[Fault]:
     for pair in pairs:
         step, kind = pair.step, pair.kind
         own, beyond = median(step.own), median(step.beyond)
+        if step.broken:
+            found.append(Fault(step.module, step.tensor, step.broken, "own"))
+            continue
         if beyond is not None and beyond < BEYOND:
             said = f"its answers lie {beyond:.1f} dB from those of the same rounded operands, not {BEYOND:g}"
             found.append(Fault(step.module, step.tensor, f"{said}: rounding does not explain it", "beyond"))
