@@ -32,7 +32,7 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
     reference.give_back_memory()
     for path in (good, bad):
         if path.suffix != ".onnx" or not path.is_file():
-            raise BadRequest(f"{path} is no ONNX file, and only those can be compared piece by piece")
+            raise BadRequest(f"{path} is gone or no ONNX file, and only those can be compared piece by piece")
     if good.samefile(bad):
         raise BadRequest(f"{good} and {bad} are the same file; give two that could differ")
     try:

@@ -40,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         good, bad = again.stage_files(arguments.paths[0], arguments.stage)
     elif len(arguments.paths) == 2 and arguments.images is not None and arguments.stage is None:
         good, bad = arguments.paths
+        if not good.is_file():
+            raise BadRequest(f"{good}: there is no such file")
     else:
         raise BadRequest("debug takes the directory of a build, or two files and --images")
     images = _images(arguments, good)
