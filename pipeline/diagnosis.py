@@ -35,11 +35,12 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
             raise BadRequest(f"{path} is gone or no ONNX file, and only those can be compared piece by piece")
     if good.samefile(bad):
         raise BadRequest(f"{good} and {bad} are the same file; give two that could differ")
+    refusals: tuple[type[Exception], ...] = (ValueError, *reference.refusals())
     try:
         files = Pieces(good), Pieces(bad)
         pairs, logits = walk(*files, few(images))
         found = faults(pairs, wasted(good, bad, images))
-    except (ValueError, *reference.refusals()) as error:
+    except refusals as error:
         raise BadRequest(f"{good.name} and {bad.name} cannot be compared: {error}") from error
     diagnosis = {
         "good": good.name,

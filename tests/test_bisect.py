@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -17,6 +17,9 @@ from pipeline import again
 from pipeline.bisect import bisect
 from pipeline.data import choice
 from pipeline.diagnosis import diagnose
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OTHER = "layer1.0.conv1.weight"
 PLANTED: list[tuple[list[str], Fault]] = [
