@@ -44,7 +44,7 @@ def network(folder: Path) -> Path:
 def forward(src: Path, batches: list[np.ndarray]) -> None:
     from exporters import reference
 
-    session = reference.session(src, "ORT_ENABLE_ALL", arena=True)
+    session = reference.session(src, "ORT_ENABLE_ALL", alone=True)
     measured(lambda: [session.run(None, {"images": batch}) for batch in batches])
 
 

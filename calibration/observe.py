@@ -106,4 +106,4 @@ def _session_with_outputs(src: Path, tensors: Sequence[str], level: str) -> Infe
         shutil.copyfile(src, path)
         with path.open("ab") as file:
             file.write(extra.SerializeToString())
-        return reference.session(path, level, arena=True)
+        return reference.session(path, level, alone=True)

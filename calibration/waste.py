@@ -58,7 +58,8 @@ def waste(good: Path, bad: Path, seen: Mapping[str, Histogram]) -> list[Waste]:
     for node in onnx_file.read(bad).graph:
         twin = makers.get(str(node.outputs[0].name))
         for operand, ratio in _ratios(node, twin, seen):
-            decibels = 10 * np.log10(ratio) if ratio > 0 else -np.inf
+            # NaN is no ratio: such a scale wastes everything.
+            decibels = 10 * np.log10(ratio) if ratio > 0 else -np.inf if ratio == 0 else np.inf
             module, tensor = onnx_file.module_of(node), str(node.outputs[0].name)
             found.append(Waste(module or tensor, tensor, operand, float(decibels)))
     return found
@@ -67,7 +68,7 @@ def waste(good: Path, bad: Path, seen: Mapping[str, Histogram]) -> list[Waste]:
 def _ratios(node: ir.Node, twin: ir.Node | None, seen: Mapping[str, Histogram]) -> Iterator[tuple[str, float]]:
     for index, value in enumerate(node.inputs):
         dequantise = value.producer() if value is not None else None
-        if dequantise is None or dequantise.op_type != "DequantizeLinear":
+        if dequantise is None or dequantise.op_type != "DequantizeLinear" or not _symmetric(dequantise):
             continue
         held = constant(value)
         if held is None:
@@ -75,11 +76,17 @@ def _ratios(node: ir.Node, twin: ir.Node | None, seen: Mapping[str, Histogram]) 
             source = quantise.inputs[0] if quantise is not None else None
             scale = onnx_file.weight(dequantise.inputs[1])
             if source is not None and source.name in seen and scale is not None and scale.size == 1:
-                yield f"the input {source.name}", _of_activation(seen[str(source.name)], float(scale.item()))
-        elif twin is not None and node.op_type in WEIGHTED and index == 1:
+                yield f"its input from {_maker(source)}", _of_activation(seen[str(source.name)], float(scale.item()))
+        elif twin is not None and node.op_type in WEIGHTED and node.op_type == twin.op_type and index == 1:
             weight = onnx_file.weight(twin.inputs[1])
             if weight is not None and weight.shape == held.values.shape:
                 yield "the weights", _of_weight(weight, held.values, channel_axis(node))
+
+
+def _symmetric(dequantise: ir.Node) -> bool:
+    """Whether it is INT8 with zero point 0; what else there is cannot be judged by these figures."""
+    zero = onnx_file.weight(dequantise.inputs[2]) if len(dequantise.inputs) > 2 else None
+    return zero is not None and zero.dtype == np.int8 and not zero.any()
 
 
 def _of_weight(weight: NDArray[np.float32], stored: NDArray[np.float64], axis: int) -> float:
@@ -90,6 +97,13 @@ def _of_weight(weight: NDArray[np.float32], stored: NDArray[np.float64], axis: i
     return float((noise / needed).max())
 
 
+def _maker(value: ir.Value) -> str:
+    node = value.producer()
+    return (onnx_file.module_of(node) if node is not None else "") or str(value.name)
+
+
 def _of_activation(histogram: Histogram, scale: float) -> float:
+    if not scale > 0:
+        return np.inf
     noise, needed = squared_error(histogram, scale), squared_error(histogram, mse(histogram) / LEVELS)
     return noise / needed if needed > 0 else 1.0

@@ -52,10 +52,14 @@ def _rescaled(node: ir.Node) -> Constant | None:
     shape = [-1 if dim == axis else 1 for dim in range(inner.values.ndim)]
     wide = scale.astype(np.float64)
     wide = wide.reshape(shape) if wide.ndim else wide
+    stored = onnx_file.weight(node.inputs[2]) if len(node.inputs) > 2 else None
+    zero = np.float64(0) if stored is None else stored.astype(np.float64).reshape(wide.shape)
     if node.op_type == "QuantizeLinear":
+        if zero.any():
+            return None
         levels = np.clip(np.rint(inner.array.astype(np.float32) / wide.astype(np.float32)), -128, 127)
         return Constant(levels.astype(np.int8), levels.astype(np.float64))
-    return Constant(inner.array, inner.values * wide, wide)
+    return Constant(inner.array, (inner.values - zero) * wide, wide)
 
 
 def attributes(node: ir.Node) -> dict[str, Any]:

@@ -90,6 +90,12 @@ class Pieces:
         known = [*session.get_inputs(), *session.get_outputs()]
         return {value.name: FLOATS[value.type] for value in known if value.type in FLOATS}
 
+    @property
+    def shifted(self) -> bool:
+        """Whether any of its QuantizeLinear has a zero point other than 0."""
+        zeros = {node.input[2] for node in self.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2}
+        return any(self.array(name).any() for name in zeros if name in self.weights)
+
     def at(self, cuts: Sequence[str]) -> list[Piece]:
         """The piece of each of ``cuts``, in the order given; the graph's inputs are cuts as well."""
         ends = {*cuts, *self.sources}
@@ -170,6 +176,12 @@ def cuts(good: Pieces, bad: Pieces) -> list[str]:
             f"{good.name} takes {', '.join(good.sources)} and {bad.name} {', '.join(bad.sources)}; "
             "only files with the same inputs can be compared piece by piece"
         )
+    for file in (good, bad):
+        if file.shifted and not file.name.endswith(".ort.onnx"):
+            raise ValueError(
+                f"{file.name} quantises with zero points other than 0, which cut off what a ReLU would: "
+                "its tensors are others under the same names; quantise symmetrically"
+            )
     computed = [name for node in good.graph.node for name in node.output]
     shared = [
         name for name in computed if name in good.types and name in bad.types and name in bad.made and name in good.made

@@ -41,17 +41,24 @@ def trim() -> None:
         malloc_trim(0)
 
 
+def refusals() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a model or inputs that it cannot run; they share no class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented, state.RuntimeException
+
+
 def session(
     model: Path | bytes,
     level: str = LEVEL,
     disabled: Sequence[str] = DISABLED,
     compiled: Path | None = None,
     *,
-    arena: bool = False,
+    alone: bool = False,
 ) -> onnxruntime.InferenceSession:
     """A session on the CPU at ``level``, the optimised graph written to ``compiled`` if that is given.
 
-    ``arena``: memory stays with the session from run to run, which is faster.
+    ``alone``: it is the one busy session, and keeps its memory and its threads awake from run to run, which is faster.
     Raises RuntimeError where another provider than the one asked for would answer.
     """
     import onnxruntime
@@ -62,7 +69,11 @@ def session(
     settings.intra_op_num_threads = len(os.sched_getaffinity(0))
     settings.log_severity_level = 3
     # What a run needs goes back to the system after it: dozens of sessions live side by side in pieces of a network.
-    settings.enable_cpu_mem_arena = arena
+    settings.enable_cpu_mem_arena = alone
+    if not alone:
+        # Threads that have nothing to do sleep: with over a hundred sessions side by side those that spin use up the
+        # processors, and debug of a ResNet-18 on a shared machine took 77 seconds instead of 3.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if compiled is not None:
         settings.optimized_model_filepath = str(compiled)
         # Weights become UINT8 where the processor's UINT8 x INT8 sums saturate at 16 bits (x86 with no VNNI): without

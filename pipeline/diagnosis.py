@@ -15,6 +15,8 @@ from pipeline.parity.fault import faults, few, median, wasted
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from pipeline.data.images import Images
     from pipeline.parity.depth import Pair
 
@@ -29,16 +31,17 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
 
     reference.give_back_memory()
     for path in (good, bad):
-        if path.suffix != ".onnx":
-            raise BadRequest(f"{path.name} is no ONNX file, and only those can be compared piece by piece")
+        if path.suffix != ".onnx" or not path.is_file():
+            raise BadRequest(f"{path} is gone or no ONNX file, and only those can be compared piece by piece")
+    if good.samefile(bad):
+        raise BadRequest(f"{good} and {bad} are the same file; give two that could differ")
+    refusals: tuple[type[Exception], ...] = (ValueError, *reference.refusals())
     try:
         files = Pieces(good), Pieces(bad)
         pairs, logits = walk(*files, few(images))
         found = faults(pairs, wasted(good, bad, images))
-    except ValueError as error:
+    except refusals as error:
         raise BadRequest(f"{good.name} and {bad.name} cannot be compared: {error}") from error
-    whole = answers.of_file(bad)
-    apart = [ratio for given, part in zip(few(images), logits, strict=True) for ratio in ratios(whole.run(given), part)]
     diagnosis = {
         "good": good.name,
         "bad": bad.name,
@@ -47,7 +50,7 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
         "first": asdict(found[0]) if found else None,
         "faults": [asdict(fault) for fault in found],
         "steps": [_step(pair) for pair in pairs],
-        "observing_db": median(apart),
+        "observing_db": _apart(bad, images, pairs, logits),
         "case": None,
     }
     if found:
@@ -56,6 +59,14 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
         worst = int(np.argmin(pair.step.beyond if found[0].kind == "beyond" else pair.step.own))
         diagnosis["case"] = {"directory": str(place), **case.write(place, found[0], pair, files, images[worst][None])}
     return diagnosis
+
+
+def _apart(bad: Path, images: Images, pairs: list[Pair], logits: list[NDArray[np.float32]]) -> float | None:
+    """The SQNR in dB between ``bad`` as a whole and in pieces; None where they are identical, or it cannot run."""
+    if any(pair.step.broken for pair in pairs):
+        return None
+    whole = answers.of_file(bad)
+    return median([r for given, part in zip(few(images), logits, strict=True) for r in ratios(whole.run(given), part)])
 
 
 def _step(pair: Pair) -> dict[str, Any]:

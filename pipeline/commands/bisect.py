@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import EXITS
+from pipeline.errors import EXITS, BadRequest
 from pipeline.recipe import refuse_margins, whole
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.data import choice
 
     refuse_margins(arguments.max_drop, None)
+    if arguments.sqnr is not None and not math.isfinite(arguments.sqnr):
+        raise BadRequest(f"--sqnr {arguments.sqnr} is no number of dB; give a finite one")
     good, bad = again.stage_files(arguments.directory, arguments.stage)
     bounds = again.bounds(arguments.directory, arguments.stage, sqnr_db=arguments.sqnr, drop=arguments.max_drop)
     images = choice.some(again.test_images(arguments.directory), arguments.samples)

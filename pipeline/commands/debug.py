@@ -40,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         good, bad = again.stage_files(arguments.paths[0], arguments.stage)
     elif len(arguments.paths) == 2 and arguments.images is not None and arguments.stage is None:
         good, bad = arguments.paths
+        if not good.is_file():
+            raise BadRequest(f"{good}: there is no such file")
     else:
         raise BadRequest("debug takes the directory of a build, or two files and --images")
     images = _images(arguments, good)
@@ -83,7 +85,9 @@ def lines(diagnosis: dict[str, Any]) -> Iterator[str]:
     noisy = (step for step in steps if step["own_db"] is not None)
     loudest = sorted(noisy, key=lambda step: float(step["own_db"]))[:LOUDEST]
     most = ", ".join(f"{step['module']} ({step['own_db']:.1f} dB)" for step in loudest)
-    yield "no module leaves its bound by itself" + (f"; the drift adds up, most of it from {most}" if most else "")
+    yield "no module leaves its bound by itself" + ("; the drift adds up, most of it from" if most else "")
+    if most:
+        yield most
 
 
 def _db(value: float | None) -> str:

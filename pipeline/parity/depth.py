@@ -26,7 +26,8 @@ class Step:
 
     ``accumulated``: each file on its own road from the images. ``own``: the later file's piece on the earlier file's
     inputs, so only what this piece adds. ``beyond``: that, against the earlier file's piece with the later file's
-    rounded operands, so what rounding does not explain; empty where the pieces have no such operands.
+    rounded operands, so what rounding does not explain; empty where the pieces have no such operands. ``broken`` is
+    why the later file's piece has no answer that could be compared, on any image.
     """
 
     tensor: str
@@ -35,6 +36,7 @@ class Step:
     accumulated: list[float] = field(default_factory=list)
     own: list[float] = field(default_factory=list)
     beyond: list[float] = field(default_factory=list)
+    broken: str | None = None
 
 
 @dataclass
@@ -88,12 +90,19 @@ def _advance(pair: Pair, trusted: Tensors, accused: Tensors) -> None:
     answered = pair.run_bad(accused)[0]
     own, *rounded = pair.run_bad(trusted)
     step, name = pair.step, pair.step.tensor
+    if not np.isfinite(expected).all():
+        raise ValueError(f"{step.module} answers NaN or infinity in the earlier file already")
+    if own.shape != expected.shape:
+        step.broken = f"it answers {own.shape[1:]}, not {expected.shape[1:]}"
+    elif not np.isfinite(own).all():
+        step.broken = "it answers NaN or infinity"
     step.accumulated += ratios(expected, answered)
     step.own += ratios(expected, own)
     if pair.run_rounded is not None:
         operands = dict(zip(pair.bad.dequantised, rounded, strict=True))
         step.beyond += ratios(pair.run_rounded({**trusted, **operands})[0], own)
-    trusted[name], accused[name] = expected, answered
+    # Behind an answer of another shape nothing else could run; its module is named for that.
+    trusted[name], accused[name] = expected, answered if answered.shape == expected.shape else expected
 
 
 def ratios(expected: NDArray[np.float32], answered: NDArray[np.float32]) -> list[float]:

@@ -27,7 +27,7 @@ def smallest(layers: Sequence[str], passes: Passes, rank: Callable[[], Sequence[
         return None
     chosen: list[str] = []
     rest = list(layers)
-    while not passes(frozenset(chosen)):
+    while not (chosen and passes(frozenset(chosen))):
         if len(chosen) == FEW:
             ranked = list(rank())
             chosen = ranked[: _head(ranked, [], passes)]
@@ -35,7 +35,8 @@ def smallest(layers: Sequence[str], passes: Passes, rank: Callable[[], Sequence[
         size = _head(rest, chosen, passes)
         chosen.append(rest[size - 1])
         rest = rest[: size - 1]
-    return [layer for layer in layers if layer in _needed(chosen, passes)]
+    needed = _needed(chosen, passes)
+    return [layer for layer in layers if layer in needed]
 
 
 def _head(rest: Sequence[str], chosen: Iterable[str], passes: Passes) -> int:

@@ -1,0 +1,95 @@
+"""Planted layers that cost accuracy: the search names them, and the figures come back without them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT, Cli
+from test_debug import CONV, FOLD, INPUT, INT8, Fault, both, change, coarser, residual
+
+from pipeline import again
+from pipeline.bisect import bisect
+from pipeline.data import choice
+from pipeline.diagnosis import diagnose
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OTHER = "layer1.0.conv1.weight"
+PLANTED: list[tuple[list[str], Fault]] = [
+    (["layer2.0.conv2"], change(f"{CONV}_scale", lambda s: s * 4)),
+    (["layer2.0.conv2"], coarser(CONV)),
+    (["layer2.0.conv2"], change(f"{CONV}_scale", lambda s: s * np.nan)),
+    (["layer2.0.conv2"], change(f"{INPUT}_scale", lambda s: s / 4)),
+    (["layer1.0.conv1", "layer2.0.conv2"], both(coarser(CONV), change(f"{OTHER}_scale", lambda s: s * 4))),
+]
+
+
+def planted(build: Path, place: Path, plant: Fault) -> Path:
+    model = onnx.load(build / INT8)
+    plant(model)
+    onnx.save(model, place / "bad.onnx")
+    return place / "bad.onnx"
+
+
+@pytest.mark.parametrize(("modules", "plant"), PLANTED)
+def test_planted_layers_are_found_exactly(built: Path, tmp_path: Path, modules: list[str], plant: Fault) -> None:
+    bad = planted(built, tmp_path, plant)
+    found = bisect(built / FOLD, bad, choice.some(again.test_images(built), 64), again.bounds(built, "int8"))
+    assert found["in_float"] == modules
+    assert set(found["because"]) == set(modules)
+    assert found["after"]["sqnr_db"] > 30
+    assert found["evaluations"] <= len(modules) * (np.log2(found["layers"]) + 3) + 2
+
+
+def test_a_fault_outside_the_pairs_is_told_from_one_inside(built: Path, tmp_path: Path) -> None:
+    bad = planted(built, tmp_path, residual)
+    found = bisect(built / FOLD, bad, choice.some(again.test_images(built), 64), again.bounds(built, "int8"))
+    assert (found["verdict"], found["in_float"]) == ("fail", None)
+
+
+@pytest.fixture(scope="session")
+def resnet18(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("resnet18") / "int8"
+    flags = ("--arch", "resnet18", "--precision", "int8", "--engine", "onnxruntime", "--epochs", "2")
+    done = cli(*flags, "--test-samples", "100", "-o", output)
+    assert done.returncode in {0, 1, 4}, done.stderr
+    return output
+
+
+@pytest.mark.parametrize("how", ["in DQ alone", "requantised"])
+def test_both_commands_name_one_wrong_scale_of_a_resnet18(resnet18: Path, tmp_path: Path, how: str) -> None:
+    weight = "layer2.1.conv2.weight"
+    plant = coarser(weight) if how == "requantised" else change(f"{weight}_scale", lambda s: s * 4)
+    bad, images = planted(resnet18, tmp_path, plant), choice.some(again.test_images(resnet18), 16)
+    found = diagnose(resnet18 / FOLD, bad, images)
+    assert [fault["module"] for fault in found["faults"]] == ["layer2.1.conv2"]
+    assert bisect(resnet18 / FOLD, bad, images, again.bounds(resnet18, "int8"))["in_float"] == ["layer2.1.conv2"]
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "pipeline", "bisect", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command_answers_and_refuses(built: Path, tmp_path: Path) -> None:
+    assert "it holds its bounds as it is" in command(built, "--samples", 64).stdout
+    done = command(built, "--samples", 64, "--sqnr", 36, "--json")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["after"]["sqnr_db"] >= 36 > found["before"]["sqnr_db"]
+    for sentence, flags in {
+        "holds no report.json": (tmp_path,),
+        "has simplify, fold_batchnorm, int8, engine": (built, "--stage", "fp16"),
+        "has no Q/DQ pairs": (built, "--stage", "fold_batchnorm"),
+        "--sqnr nan is no number": (built, "--sqnr", "nan"),
+    }.items():
+        done = command(*flags)
+        assert done.returncode == 2
+        assert sentence in done.stderr
