@@ -62,7 +62,12 @@ def stage_files(directory: Path, stage: str | None) -> tuple[Path, Path]:
     found = report(directory)
     try:
         rows = {row["name"]: row for row in found["stages"] if row["file"]}
-        comparable = [name for name, row in rows.items() if _onnx(row) and _onnx(rows.get(row["source"], {}))]
+        # Where channels were rescaled the same name means other values: that is certified, and not compared.
+        comparable = [
+            name
+            for name, row in rows.items()
+            if _onnx(row) and _onnx(rows.get(row["source"], {})) and not (row["certificate"] or {}).get("rescaled")
+        ]
         failed = [name for name in comparable if rows[name]["verdict"] == "fail"]
         noise = {name: _noise(rows[name]) for name in comparable}
         name = stage or next(iter(failed), None) or max(noise, key=lambda item: noise[item], default=None)

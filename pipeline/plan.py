@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.models.resnet import ResNet
     from pipeline.recipe import Recipe
 
-    Lossy = Callable[[Recipe, Images], Stage]
+    Lossy = Callable[[Recipe, Images], Stage | None]
 
 # What writes every graph, and so belongs into the key of every stage that does.
 GRAPH = ("onnx", "onnx-ir", "numpy")
@@ -78,6 +78,13 @@ def fp16(calibration: Images, src: Path, dst: Path) -> Made:
     return Made(float16.float16(src, dst, {name: peak.amax for name, peak in observer.seen.items()}))
 
 
+def equalise(calibration: Images, src: Path, dst: Path) -> Made:
+    """The same network with its channels rescaled to fit INT8 better."""
+    from calibration.recovery import equalise as stage
+
+    return Made(stage.equalise(src, dst, _batches(calibration, "equalising")))
+
+
 def engine(backend: str, src: Path, dst: Path) -> Made:
     """The engine of one backend."""
     module = _backend(backend)
@@ -98,6 +105,13 @@ def _fp16_stage(recipe: Recipe, calibration: Images) -> Stage:
     return Stage("fp16", ".onnx", make, _asked(recipe, HALF), parameters, (*GRAPH, "onnxruntime"))
 
 
+def _equalise_stage(recipe: Recipe, images: Images) -> Stage | None:
+    if recipe.recover == "none":
+        return None
+    parameters, tools = {"images": images.digest}, (*GRAPH, "onnxruntime")
+    return Stage("equalise", ".onnx", partial(equalise, images), REORDERED, parameters, tools)
+
+
 def _int8_stage(recipe: Recipe, images: Images) -> Stage:
     settle = recipe.calib_samples is None
     job = calibrate.Calibration(images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle)
@@ -109,8 +123,11 @@ def _int8_stage(recipe: Recipe, images: Images) -> Stage:
 PRECISIONS: dict[str, tuple[tuple[Lossy, ...], Tolerance]] = {
     "fp32": ((), REORDERED),
     "fp16": ((_fp16_stage,), HALF),
-    "int8": ((_int8_stage,), COMPILED),
+    "int8": ((_equalise_stage, _int8_stage), COMPILED),
 }
+
+# What may mend the accuracy of INT8; `auto` is all of it.
+RECOVERIES = ("none", "auto", "equalise")
 
 # Stages that change nothing an engine needs, and so may be passed over: what `--allow-fallback` can name.
 FALLBACKS = ("simplify",)
@@ -151,7 +168,7 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
             may_fall_back="simplify" in (recipe.allow_fallback or ()),
         ),
         Stage("fold_batchnorm", ".onnx", fold_batchnorm, REORDERED, {}, GRAPH),
-        *(make(recipe, calibration) for make in lossy),
+        *filter(None, (make(recipe, calibration) for make in lossy)),
     ]
     source = rows[-1].name
     for backend in engines(recipe.engine):

@@ -80,6 +80,9 @@ class Recipe:
         "or TensorRT's calibration table where the name ends in .cache or .table",
         type=Path,
     )
+    recover: str = _knob(
+        "auto", "what may mend the accuracy of INT8: equalise rescales channels, and changes no answer"
+    )
     test_samples: int | None = _knob(None, "images that judge, spread over the classes (default: all)", type=_count)
     max_drop: float = _knob(0.01, "loss of top-1 that is allowed, absolute (0.01 is one point)", type=float)
     confidence: float = _knob(0.95, "of each bound of the change in top-1", type=float)

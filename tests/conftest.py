@@ -60,7 +60,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     return Cli(tmp_path_factory.mktemp("cache"))
 
 
-TINY = ("--arch", "resnext_tiny", "--precision", "int8", "--engine", "onnxruntime")
+TINY = ("--arch", "resnext_tiny", "--precision", "int8", "--engine", "onnxruntime", "--recover", "none")
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,18 @@ def test_a_fault_outside_the_pairs_is_told_from_one_inside(built: Path, tmp_path
 @pytest.fixture(scope="session")
 def resnet18(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("resnet18") / "int8"
-    flags = ("--arch", "resnet18", "--precision", "int8", "--engine", "onnxruntime", "--epochs", "2")
+    flags = (
+        "--arch",
+        "resnet18",
+        "--precision",
+        "int8",
+        "--engine",
+        "onnxruntime",
+        "--epochs",
+        "2",
+        "--recover",
+        "none",
+    )
     done = cli(*flags, "--test-samples", "100", "-o", output)
     assert done.returncode in {0, 1, 4}, done.stderr
     return output

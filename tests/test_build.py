@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import HEAVY, ROOT, TINY
+from safetensors.numpy import load_file, save_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,6 +162,29 @@ def test_wrong_calibration_images_fail_the_int8_stage_by_name(
     assert json.loads((output / "report.json").read_text()) == report
     # A directory that held a passing build holds no engine of it any more.
     assert not list(output.glob("06-*"))
+
+
+def test_channels_of_unequal_size_are_equalised(cli: Cli, weights: Path, tmp_path: Path) -> None:
+    """What a channel loses in one layer it gains in the next: the same network, and a bad one for one scale a tensor."""
+    held = load_file(weights)
+    rng = np.random.default_rng(0)
+    for layer in ("layer1.0", "layer2.0", "layer3.0"):
+        factors = np.exp(rng.uniform(-3, 3, len(held[f"{layer}.bn1.weight"]))).astype(np.float32)
+        grouped = held[f"{layer}.conv2.weight"]  # input channel c of group g is row c - g * width of that group's
+        for name in ("weight", "bias"):
+            held[f"{layer}.bn1.{name}"] *= factors
+        width, outputs = grouped.shape[1], len(grouped) // (len(factors) // grouped.shape[1])
+        for group in range(len(factors) // width):
+            rows = slice(group * outputs, (group + 1) * outputs)
+            grouped[rows] /= factors[group * width : (group + 1) * width][None, :, None, None]
+    save_file(held, tmp_path / "w.safetensors")
+    flags = (*TINY, "--weights", tmp_path / "w.safetensors", "-o", tmp_path / "out")
+    before = json.loads(cli(*flags, "--json").stdout)["stages"]
+    after = cli.report(*flags, "--recover", "auto")["stages"]
+    assert [row["name"] for row in after[3:6]] == ["fold_batchnorm", "equalise", "int8"]
+    assert after[4]["step"]["sqnr_db"] is None  # the very same bits
+    assert after[4]["certificate"]["rescaled"] >= 3
+    assert after[5]["drift"]["sqnr_db"] > before[4]["drift"]["sqnr_db"] + 6
 
 
 def test_too_few_images_leave_it_undecided(cli: Cli, weights: Path, tmp_path: Path) -> None:

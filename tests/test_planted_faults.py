@@ -213,7 +213,7 @@ def test_a_whole_build_stops_at_the_guilty_stage(
 ) -> None:
     there = benches[guilty]
     shutil.copytree(there.directory, tmp_path / "out")
-    recipe = Recipe(arch="resnext_tiny", precision="int8", engine="onnxruntime", weights=weights)
+    recipe = Recipe(arch="resnext_tiny", precision="int8", engine="onnxruntime", recover="none", weights=weights)
     network, description = frozen.read(weights)
     from pipeline.data import digits
 

@@ -12,7 +12,7 @@ from pipeline import workspace
 from pipeline.data import choice
 from pipeline.errors import PipelineError, StageFailed
 from pipeline.parity import answers
-from pipeline.plan import BACKENDS, FALLBACKS, PRECISIONS
+from pipeline.plan import BACKENDS, FALLBACKS, PRECISIONS, RECOVERIES
 from pipeline.run import Build
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "precision": PRECISIONS,
         "engine": ("auto", *BACKENDS),
         "calib_method": ("auto", *METHODS),
+        "recover": RECOVERIES,
         "allow_fallback": FALLBACKS,
     }
     recipes.add_flags(parser, tables)
