@@ -165,7 +165,7 @@ def test_wrong_calibration_images_fail_the_int8_stage_by_name(
 
 
 def test_channels_of_unequal_size_are_equalised(cli: Cli, weights: Path, tmp_path: Path) -> None:
-    """What a channel loses in one layer it gains in the next: the same network, and a bad one for one scale a tensor."""
+    """What a channel loses in one layer it gains in the next: the same network, but bad for one scale a tensor."""
     held = load_file(weights)
     rng = np.random.default_rng(0)
     for layer in ("layer1.0", "layer2.0", "layer3.0"):
