@@ -38,6 +38,11 @@ class Outcome:
     @property
     def sentence(self) -> str:
         """``mse, next best entropy 0.4 dB worse (0.1 … 0.7)``."""
+        if self.worse_db < 0:
+            chance = (
+                f"{-self.worse_db:.1f} dB better, which may be chance ({-self.upper_db:.1f} … {-self.lower_db:.1f})"
+            )
+            return f"{self.winner}, since {self.rival} is {chance}"
         rival = f"{self.rival} {self.worse_db:.1f} dB worse ({self.lower_db:.1f} … {self.upper_db:.1f})"
         return f"{self.winner}, next best {rival}"
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
-# The largest batch of an engine's profile; 1, a ragged 3 and the full batch are its corners.
+# The largest batch of an engine's profile, and smaller ones: its least, a ragged one, and the one it is tuned for.
 BATCH = 16
-RAGGED = 3
+SMALLER = (1, 3, 8)
 
 
 def sample(images: Images) -> NDArray[np.float32]:
@@ -54,7 +54,7 @@ def _pairs(
     last = len(images) - 1
     order = np.roll(np.arange(len(images)), 1)
     yield "permuted rows", whole[order], run(images[order])
-    yield "one image alone", whole[last:], run(images[last:])
-    yield f"a ragged batch of {RAGGED}", whole[:RAGGED], run(images[:RAGGED])
+    for size in SMALLER:
+        yield f"a batch of {size}", whole[-size:], run(images[-size:])
     same = run(np.repeat(images[last:], len(images), axis=0))
     yield "one image in every row", np.repeat(whole[last:], len(images), axis=0), same
