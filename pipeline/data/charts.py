@@ -52,13 +52,15 @@ def charts(record: Preprocessing) -> Iterator[tuple[str, Image.Image]]:
 
 
 def _long(record: Preprocessing, short: int, remainder: int) -> int:
-    """The longer side: the resize has most of a pixel to cut, and half the crop's margin ends in one half.
+    """The longer side: the resize has a part of a pixel to cut, and half the crop's margin ends in one half.
 
-    With ``remainder`` 3 the half is rounded up to the even number, with 1 down: floor and half-up both show.
+    With ``remainder`` 3 that part would be rounded up and the half goes up to the even number, with 1 both go down:
+    so whoever rounds otherwise shows in one of the two.
     """
+    least, most = (0.6, 1.0) if remainder == 3 else (0.1, 0.4)
     for long in range(short * 3 // 2, short * 3):
         scaled = record.resize * long / short
-        if (int(scaled) - record.input_size) % 4 == remainder and scaled % 1 >= 0.6:
+        if (int(scaled) - record.input_size) % 4 == remainder and least <= scaled % 1 < most:
             return long
     return short * 3 // 2
 

@@ -1,7 +1,8 @@
-"""What loaders get wrong: one row per fault, four tables for what can be wrong at the same time.
+"""What loaders get wrong: one row per fault, five tables for what can be wrong at the same time.
 
-A row of GEOMETRY makes the pixels (C, H, W) that a loader with that fault makes of an image. A row of the others says
-how to get back from what the loader answered, so that every difference is counted in levels of 0..255.
+A row of RESIZE or FRAME is another step of Loader, which makes the pixels (C, H, W) that a loader with that fault makes
+of an image. A row of the others says how to get back from what the loader answered, so that every difference is counted
+in levels of 0..255.
 """
 
 from __future__ import annotations
@@ -70,6 +71,10 @@ def _longer(rounded: Callable[[float], int]) -> Callable[[Preprocessing, int, in
     return scaled
 
 
+def _straight(record: Preprocessing, width: int, height: int) -> Size:
+    return replace(record, resize=record.input_size).scaled(width, height)
+
+
 def _letterboxed(record: Preprocessing, width: int, height: int) -> Size:
     long = max(width, height)
     return max(1, round(record.input_size * width / long)), max(1, round(record.input_size * height / long))
@@ -119,29 +124,30 @@ def _other(name: str) -> Callable[[NDArray[np.generic], Size, str], NDArray[np.g
 
 
 CONTRACT = Loader()
-GEOMETRY: dict[str, Callable[[Preprocessing, Image.Image], Pixels]] = {
-    **{f"resized with the filter {name} (antialiased, Pillow's)": Loader(resized=_other(name)) for name in PILLOW},
-    **{f"resized with {name}": Loader(resized=way) for name, way in OTHERS.items()},
-    "resized in floats, not clipped to 0..255 between the horizontal and the vertical pass": Loader(resized=_in_float),
-    "resized in floats and not clipped to 0..255": Loader(resized=partial(_in_float, most=np.inf)),
-    **{f"crop one pixel too far {way}": Loader(corner=_moved(*by)) for by, way in (WAYS | DIAGONALS).items()},
-    "crop's halves of a pixel rounded down": Loader(corner=_halves(math.floor)),
-    "crop's halves of a pixel rounded up": Loader(corner=_halves(math.ceil)),
-    "crop from the upper left corner, not the centre": Loader(corner=lambda *_: (0, 0)),
-    "no crop margin: shorter side resized straight to the input size": Loader(
-        scaled=lambda record, *size: replace(record, resize=record.input_size).scaled(*size)
-    ),
-    "no crop: squashed to the input size, whatever the aspect": Loader(scaled=_input_size),
-    "squashed to a square before the crop": Loader(scaled=lambda record, *_: (record.resize, record.resize)),
-    "centre square cut out before the resize, no crop margin": Loader(converted=_square, scaled=_input_size),
-    "letterboxed in black": Loader(scaled=_letterboxed),
-    "letterboxed in grey 114": Loader(scaled=_letterboxed, margin=114),
-    "longer side rounded to the nearest pixel, not down": Loader(scaled=_longer(round)),
-    "longer side rounded up, not down": Loader(scaled=_longer(math.ceil)),
-    "grey by plain average": Loader(converted=_grey(1 / 3, 1 / 3, 1 / 3)),
-    "grey with the weights of red and blue swapped": Loader(converted=_grey(0.114, 0.587, 0.299)),
-    "grey with the weights of BT.709": Loader(converted=_grey(0.2126, 0.7152, 0.0722)),
-}  # fmt: skip
+RESIZE: dict[str, Callable[[NDArray[np.generic], Size, str], NDArray[np.generic]]] = {
+    **{f"resized with Pillow's {name}": _other(name) for name in PILLOW},
+    **{f"resized with {name}": way for name, way in OTHERS.items()},
+    "resized in floats, not clipped to 0..255 between the horizontal and the vertical pass": _in_float,
+    "resized in floats and not clipped to 0..255": partial(_in_float, most=np.inf),
+}
+# The steps of Loader in whose place the fault puts another.
+FRAME: dict[str, dict[str, Any]] = {
+    **{f"crop one pixel too far {way}": {"corner": _moved(*by)} for by, way in (WAYS | DIAGONALS).items()},
+    "crop's halves of a pixel rounded down": {"corner": _halves(math.floor)},
+    "crop's halves of a pixel rounded up": {"corner": _halves(math.ceil)},
+    "crop from the upper left corner, not the centre": {"corner": lambda *_: (0, 0)},
+    "no crop margin: shorter side resized straight to the input size": {"scaled": _straight},
+    "no crop: squashed to the input size, whatever the aspect": {"scaled": _input_size},
+    "squashed to a square before the crop": {"scaled": lambda record, *_: (record.resize, record.resize)},
+    "centre square cut out before the resize, no crop margin": {"converted": _square, "scaled": _input_size},
+    "letterboxed in black": {"scaled": _letterboxed},
+    "letterboxed in grey 114": {"scaled": _letterboxed, "margin": 114},
+    "longer side rounded to the nearest pixel, not down": {"scaled": _longer(round)},
+    "longer side rounded up, not down": {"scaled": _longer(math.ceil)},
+    "grey by plain average": {"converted": _grey(1 / 3, 1 / 3, 1 / 3)},
+    "grey with the weights of red and blue swapped": {"converted": _grey(0.114, 0.587, 0.299)},
+    "grey with the weights of BT.709": {"converted": _grey(0.2126, 0.7152, 0.0722)},
+}
 
 HWC = "layout HWC instead of CHW"
 # How a fault turns (C, H, W) back.

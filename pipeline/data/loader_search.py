@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.data.conformance import LARGEST, MEAN
-from pipeline.data.loader_faults import CHANNELS, CONTRACT, GEOMETRY, HWC, LAYOUT, VALUES
+from pipeline.data.loader_faults import CHANNELS, CONTRACT, FRAME, HWC, LAYOUT, RESIZE, VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
     from pipeline.data.conformance import Vector
     from pipeline.data.preprocessing import Preprocessing
 
     Pixels = NDArray[np.float32]
     Undo = Callable[[Pixels], Pixels]
-    Faults = tuple[str, str, str, str]  # layout, values, channels, geometry; empty where there is none
+    Faults = tuple[str, str, str, str, str]  # layout, values, channels, frame, resize; empty where there is none
 
 # Pixels of the first image that are looked at before all of all.
 SAMPLED = 1024
@@ -50,48 +50,49 @@ def explain(record: Preprocessing, vectors: list[Vector], answers: dict[str, Pix
     if own:
         answers = {name: answer.transpose(2, 0, 1) for name, answer in answers.items()}
     apart = sum(distance(answers[vector.name], vector.expected)[1] for vector in vectors)
-    if own and all(conforms(distance(answers[vector.name], vector.expected)) for vector in vectors):
-        return [own]
-    survivors = sorted(_sampled(record, vectors[0], answers[vectors[0].name]), key=_count)
-    found: list[Faults] = []
-    for faults in survivors:
-        if found and _count(faults) > _count(found[0]):
-            break
-        explained = [_apart(record, vector, answers[vector.name], faults) for vector in vectors]
-        if all(map(conforms, explained)) and sum(mean for _, mean in explained) <= apart / 2:
-            found.append(faults)
-    return [[*own, *filter(None, reversed(faults))] for faults in found]
+    for pairs in (False, True):
+        found: list[Faults] = []
+        for faults in sorted(_sampled(record, vectors[0], answers[vectors[0].name], pairs=pairs), key=_count):
+            if found and _count(faults) > _count(found[0]):
+                break
+            explained = [_apart(record, vector, answers[vector.name], faults) for vector in vectors]
+            better = not _count(faults) or sum(mean for _, mean in explained) <= apart / 2
+            if all(map(conforms, explained)) and better:
+                found.append(faults)
+        if found:
+            return [[*own, *filter(None, reversed(faults))] for faults in found]
+    return []
 
 
 def _count(faults: Faults) -> int:
     return sum(map(bool, faults))
 
 
-def _sampled(record: Preprocessing, vector: Vector, answer: Pixels) -> Iterator[Faults]:
-    """The combinations that fit a sample of one image."""
+def _sampled(record: Preprocessing, vector: Vector, answer: Pixels, *, pairs: bool) -> Iterator[Faults]:
+    """The combinations that fit a sample of one image; with ``pairs`` those of RESIZE and FRAME, else one at most."""
     sample = np.random.default_rng(0).permutation(record.input_size**2)[:SAMPLED]
-    geometry = geometries()
-    made = np.stack([_flat(way(record, vector.image))[:, sample] for way in geometry.values()])
+    ways = [(frame, resize) for frame in ("", *FRAME) for resize in ("", *RESIZE) if bool(frame and resize) == pairs]
+    made = np.stack([_flat(_pixels(record, vector, *way))[:, sample] for way in ways])
     tables = layouts(record), values(record), channels(record)
     for (layout, turned), (value, levels), (channel, ordered) in product(*(table.items() for table in tables)):
         seen = ordered(levels(_flat(turned(answer))[:, sample, None])[..., 0])
         near = np.abs(made - seen).max((1, 2)) <= LARGEST
-        yield from ((layout, value, channel, name) for name, fits in zip(geometry, near, strict=True) if fits)
+        yield from ((layout, value, channel, *way) for way, fits in zip(ways, near, strict=True) if fits)
 
 
 def _flat(pixels: Pixels) -> Pixels:
     return pixels.reshape(len(pixels), -1)
 
 
+def _pixels(record: Preprocessing, vector: Vector, frame: str, resize: str) -> Pixels:
+    other: dict[str, Any] = {"resized": RESIZE[resize]} if resize else {}
+    return replace(CONTRACT, **FRAME.get(frame, {}), **other)(record, vector.image)
+
+
 def _apart(record: Preprocessing, vector: Vector, answer: Pixels, faults: Faults) -> tuple[float, float]:
-    layout, value, channel, geometry = faults
+    layout, value, channel, *way = faults
     levels = channels(record)[channel](values(record)[value](layouts(record)[layout](answer)))
-    return distance(levels, geometries()[geometry](record, vector.image))
-
-
-def geometries() -> dict[str, Callable[[Preprocessing, Image], Pixels]]:
-    """GEOMETRY, and no fault of it."""
-    return {"": CONTRACT, **GEOMETRY}
+    return distance(levels, _pixels(record, vector, *way))
 
 
 def layouts(record: Preprocessing) -> dict[str, Undo]:
