@@ -84,6 +84,22 @@ def stage_files(directory: Path, stage: str | None) -> tuple[Path, Path]:
     return paths[0], paths[1]
 
 
+def last_judged(directory: Path) -> tuple[Path, float]:
+    """The last file of the build that was judged, and the confidence of its bounds; raises BadRequest without one."""
+    found = report(directory)
+    try:
+        rows = [row for row in found["stages"] if row["accuracy"]]
+        if not rows:
+            raise BadRequest(f"{directory} has no judged file; build again")
+        path, digest = directory / Path(rows[-1]["file"]).name, rows[-1]["sha256"]
+        confidence = float(found["recipe"]["confidence"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(directory, error) from error
+    if not path.is_file() or workspace.sha256(path) != digest:
+        raise BadRequest(f"{path} is gone or not the file that was judged; build again")
+    return path, confidence
+
+
 def _onnx(row: dict[str, Any]) -> bool:
     return str(row.get("file")).endswith(".onnx")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import again, workspace
+from pipeline.data import conformance
 from pipeline.errors import BadRequest
 from pipeline.parity.judge import judge, overall
 from pipeline.parity.paired import paired_drop
@@ -48,6 +49,11 @@ def recheck(
         rows = [_judged(row, directory, margins, look) for row in report["stages"]]
         if workspace.sha256(directory / ANSWERS) != report["answers"]:
             rows[0] |= {"verdict": "fail", "reasons": [f"{ANSWERS} is not what this build wrote"]}
+        if touched := conformance.touched(directory, report.get("conformance", {})):  # older builds have none
+            rows[0] |= {
+                "verdict": "fail",
+                "reasons": [f"{name} is gone or not what this build wrote" for name in touched],
+            }
         recipe = {**report["recipe"], "confidence": confidence or report["recipe"]["confidence"]}
         verdict = "fail" if report["error"] else overall(row["verdict"] for row in rows)
     except (OSError, safetensors.SafetensorError) as error:

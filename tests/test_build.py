@@ -56,8 +56,10 @@ def test_files_are_numbered_and_nothing_else_stays(built: Path) -> None:
     files.append("06-engine.ort.onnx")
     notes = [f"{name.split('.')[0]}.json" for name in files]
     assert sorted(path.name for path in built.iterdir()) == sorted(
-        [*files, *notes, "answers.safetensors", "report.json"]
+        [*files, *notes, "answers.safetensors", "conformance", "report.json"]
     )
+    noted = json.loads((built / "report.json").read_text())["conformance"]
+    assert {path.name for path in (built / "conformance").iterdir()} == set(noted)
 
 
 def test_the_onnx_file_says_what_it_is(built: Path) -> None:

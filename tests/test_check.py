@@ -82,6 +82,17 @@ def test_a_file_that_was_touched_is_named(copy: Path, name: str) -> None:
     assert f"{name} is gone or not the file that was judged" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["record.json", "expected.npz", "chart-wide.png"])
+def test_a_conformance_vector_that_was_touched_or_is_gone_is_named(copy: Path, name: str) -> None:
+    path = copy / "conformance" / name
+    path.write_bytes(path.read_bytes() + b" ")
+    done = check(copy)
+    assert done.returncode == 1
+    assert f"conformance/{name} is gone or not what this build wrote" in done.stdout
+    path.unlink()
+    assert check(copy).returncode == 1
+
+
 def test_a_file_that_is_gone_is_named(copy: Path) -> None:
     (copy / "04-fold_batchnorm.onnx").unlink()
     done = check(copy)

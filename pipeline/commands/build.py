@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from calibration.ranges import METHODS
 from pipeline import recipe as recipes
 from pipeline import workspace
-from pipeline.data import choice
+from pipeline.data import choice, conformance
 from pipeline.errors import PipelineError, StageFailed
 from pipeline.parity import answers
 from pipeline.plan import BACKENDS, FALLBACKS, PRECISIONS, RECOVERIES
@@ -93,6 +93,7 @@ def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[s
     kept = safetensors.numpy.save({"labels": build.images.labels, "reference": build.reference, **top1})
     report |= record.ledger(rows, stages, failure) | {"answers": hashlib.sha256(kept).hexdigest()}
     try:
+        report["conformance"] = conformance.write(build.images, build.output, build.unfinished)
         workspace.write_bytes(build.output / "answers.safetensors", kept, build.unfinished)
         workspace.write_json(build.output / "report.json", report, build.unfinished)
     except OSError as error:

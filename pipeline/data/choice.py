@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,11 +38,7 @@ def own(path: Path, model: Path) -> Images:
     from exporters import onnx_file
 
     try:
-        said = json.loads(onnx_file.read(model).metadata_props["preprocessing"])
-        record: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in said.items()
-        }
-        preprocessing = Preprocessing(**record)
+        preprocessing = Preprocessing.from_json(json.loads(onnx_file.read(model).metadata_props["preprocessing"]))
     except (KeyError, TypeError, ValueError) as error:
         raise BadRequest(
             f"{model.name} does not say how it wants its images ({error}); give a file of a build"

@@ -33,6 +33,12 @@ class Preprocessing:
     std: tuple[float, ...]
     convert: bool = False  # grey to RGB or back, only where the user asked for it
 
+    @classmethod
+    def from_json(cls, said: dict[str, Any]) -> Preprocessing:
+        """The record that ``to_json`` wrote; raises TypeError where it is none."""
+        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in said.items()}
+        return cls(**values)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
@@ -60,7 +66,7 @@ class Preprocessing:
 
     def pixels(self, image: Image.Image, name: str) -> NDArray[np.float32]:
         """``image`` as (channels, input_size, input_size) float32 0..255; ``name`` is for the error."""
-        return self._crop(self._resized(self._converted(image, name)))
+        return self._crop(self._resized(self.converted(image, name)))
 
     def float_pixels(self, array: NDArray[np.generic], name: str) -> NDArray[np.float32]:
         """The same for ``array`` (C, H, W) of pixels, computed in float32 so that no value is rounded or clipped."""
@@ -75,7 +81,8 @@ class Preprocessing:
             f"give images with {self.channels}, or ask for --channels {len(pixels)}"
         )
 
-    def _converted(self, image: Image.Image, name: str) -> Image.Image:
+    def converted(self, image: Image.Image, name: str) -> Image.Image:
+        """``image`` with 8 bits per pixel in the network's channels, L or RGB; ``name`` is for the error."""
         if image.mode in NO_RANGE:
             raise BadRequest(f"{name} has 32 bits per pixel, whose range is unknown; save it with 8 or 16 bits")
         if image.mode in SIXTEEN_BITS:
@@ -89,19 +96,28 @@ class Preprocessing:
             )
         return image.convert("L" if self.channels == 1 else "RGB")
 
-    def _resized(self, image: Image.Image) -> Image.Image:
-        width, height = image.size
-        # torchvision's Resize(int): the shorter side becomes `resize`, the longer one is cut to whole pixels.
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after the resize, as torchvision's Resize(int) has them.
+
+        The shorter side becomes ``resize``, the longer one is cut to whole pixels.
+        """
         short, long = min(width, height), max(width, height)
         scaled = max(self.resize, int(self.resize * long / short))
-        size = (self.resize, scaled) if width <= height else (scaled, self.resize)
+        return (self.resize, scaled) if width <= height else (scaled, self.resize)
+
+    def corner(self, width: int, height: int) -> tuple[int, int]:
+        """The first column and row of the centre crop; halves go to the even number."""
+        return round((width - self.input_size) / 2), round((height - self.input_size) / 2)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        size = self.scaled(*image.size)
         if size[0] * size[1] > MOST_PIXELS:
+            width, height = image.size
             raise BadRequest(f"an image of {width}x{height} would become {size[0]}x{size[1]}; crop or remove it")
         return image if size == image.size else image.resize(size, Image.Resampling[self.interpolation.upper()])
 
     def _crop(self, image: Image.Image) -> NDArray[np.float32]:
-        width, height = image.size
-        left, top = round((width - self.input_size) / 2), round((height - self.input_size) / 2)
+        left, top = self.corner(*image.size)
         array = np.asarray(image.crop((left, top, left + self.input_size, top + self.input_size)), np.float32)
         return np.ascontiguousarray(array.reshape(self.input_size, self.input_size, -1).transpose(2, 0, 1))
 
