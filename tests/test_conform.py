@@ -216,7 +216,7 @@ def test_tensors_of_another_program_are_compared_and_have_no_cost(colour: Path, 
     with pytest.raises(BadRequest, match=r"mine\.npz has no array chart-wide\.png; it needs one for each of"):
         conform(colour, None, tmp_path / "mine.npz", None)
     (tmp_path / "mine.npz").write_text("no archive")
-    with pytest.raises(BadRequest, match="is no readable .npz"):
+    with pytest.raises(BadRequest, match=r"is no readable \.npz"):
         conform(colour, None, tmp_path / "mine.npz", None)
 
 
