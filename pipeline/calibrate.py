@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from pipeline.data.images import Images
 
 SAVE_EVERY = 2.0  # seconds of work that a kill may cost
-# Where no number of images was asked for: looked at after 64, 128, 256 …, enough when no method moved any range by more
-# than this share over the last doubling.
-FIRST_LOOK, SETTLED = 64, 0.05
+# Where no number of images was asked for: looked at after 64, 128, 256 …, enough when in no tensor the range of the last
+# look rounds the images seen by now this much worse than their own range.
+FIRST_LOOK, SETTLED_DB = 64, 0.5
 # Images that only compare methods: a fifth, at most 64, and no fewer than make an interval.
 HELD_SHARE, HELD_MOST, HELD_LEAST = 5, 64, 8
 
@@ -198,19 +199,27 @@ def _observe(job: Calibration, observer: Any, seen: Seen, order: NDArray[np.int6
 
 
 def _look(seen: Seen) -> None:
-    """Say in ``seen`` that it is enough, when no range of any method has moved since the last look."""
-    now = _ranges(seen.histograms)
-    moved = [
-        (abs(amax / seen.before[method][name] - 1) if seen.before[method][name] else float(amax > 0), name, method)
-        for method, ranges in (now.items() if seen.before else ())
-        for name, amax in ranges.items()
-    ]
-    seen.before = now
-    if moved and max(moved)[0] < SETTLED:
-        share, name, method = max(moved)
+    """Say in ``seen`` that it is enough, when the ranges of the last look would still round as well as new ones.
+
+    By mse's ranges, whatever the method: minmax grows with every image, and entropy jumps where it does not matter.
+    """
+    from calibration.ranges import LEVELS, mse, squared_error
+
+    now, before = {name: mse(each) for name, each in seen.histograms.items()}, seen.before.get("mse")
+    seen.before = {"mse": now}
+    if before is None:
+        return
+    worse = {"": 0.0}
+    for name, each in seen.histograms.items():
+        old, new = (squared_error(each, ranges[name] / LEVELS) if ranges[name] else 0.0 for ranges in (before, now))
+        worse[name] = (
+            10 * math.log10(old / new) if old and new else math.inf * (old != new or before[name] != now[name])
+        )
+    name = max(worse, key=worse.__getitem__)
+    if worse[name] < SETTLED_DB:
         seen.stopped = (
-            f"from {seen.images // 2} to {seen.images} images no range moved by more than {100 * SETTLED:g} % "
-            f"({method} of {name} by {100 * share:.1f} %)"
+            f"the ranges of {seen.images // 2} images round {seen.images} no worse than their own by {SETTLED_DB:g} dB "
+            f"({worse[name]:.2f} dB in {name})"
         )
 
 
@@ -224,7 +233,7 @@ def _key(job: Calibration, src: Path, tensors: list[str]) -> dict[str, Any]:
         "preprocessing": job.images.preprocessing.to_json(),
         "set of images": job.images.digest,
         "order of images": [job.seed, job.held],
-        "stopping rule": [FIRST_LOOK, SETTLED] if job.settle else None,
+        "stopping rule": [FIRST_LOOK, SETTLED_DB] if job.settle else None,
         "grid": [histogram.DROPPED, histogram.FIRST, observe.LEVEL],
         "version of a tool": provenance.versions(("onnxruntime", "onnxruntime-gpu", "onnx", "numpy")),
     }

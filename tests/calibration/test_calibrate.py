@@ -127,13 +127,13 @@ def test_the_default_stays_unless_it_is_beaten_beyond_the_interval() -> None:
     assert tournament.play({"mse": mse, "entropy": mse - 2 + noise}).winner == "entropy"
 
 
-def test_it_stops_when_no_range_moves_any_more(cli: Cli, weights: Path, tmp_path: Path) -> None:
+def test_it_stops_when_more_images_change_no_rounding(cli: Cli, weights: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "many.npy", np.tile(pixels(), (6, 1, 1, 1)))
     flags = (*TINY, "--weights", weights, "--calib-data", tmp_path / "many.npy", "-o", tmp_path / "out")
     found = cli.report(*flags)["stages"][4]["details"]
     assert found["of"] == 512
     assert found["images"] in {128, 256}
-    assert f"to {found['images']} images no range moved by more than 5 %" in found["stopped"]
+    assert f"images round {found['images']} no worse than their own by 0.5 dB" in found["stopped"]
     asked = cli.report(*flags, "--calib-samples", 512)["stages"][4]["details"]
     assert (asked["images"], asked["stopped"]) == (512, None)
 
