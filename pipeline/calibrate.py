@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pipeline.data.images import Images
 
 SAVE_EVERY = 2.0  # seconds of work that a kill may cost
-# Where no number of images was asked for: looked at after 64, 128, 256 …, enough when in no tensor the range of the last
-# look rounds the images seen by now this much worse than their own range.
+# Where no number of images was asked for: looked at after 64, 128, 256 …, enough when in no tensor the last look's
+# range rounds the images seen by now this much worse than their own range.
 FIRST_LOOK, SETTLED_DB = 64, 0.5
 # Images that only compare methods: a fifth, at most 64, and no fewer than make an interval.
 HELD_SHARE, HELD_MOST, HELD_LEAST = 5, 64, 8
