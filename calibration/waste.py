@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 
 from calibration.qdq import WEIGHTED, channel_axis, channel_scales
 from calibration.ranges import LEVELS, mse, squared_error
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from calibration.histogram import Histogram
@@ -85,8 +85,10 @@ def _ratios(node: ir.Node, twin: ir.Node | None, seen: Mapping[str, Histogram]) 
 
 def _symmetric(dequantise: ir.Node) -> bool:
     """Whether it is INT8 with zero point 0; what else there is cannot be judged by these figures."""
-    zero = onnx_file.weight(dequantise.inputs[2]) if len(dequantise.inputs) > 2 else None
-    return zero is not None and zero.dtype == np.int8 and not zero.any()
+    if len(dequantise.inputs) > 2 and dequantise.inputs[2] is not None:
+        zero = onnx_file.weight(dequantise.inputs[2])
+        return zero is not None and zero.dtype == np.int8 and not zero.any()
+    return dequantise.inputs[0] is not None and dequantise.inputs[0].dtype == ir.DataType.INT8
 
 
 def _of_weight(weight: NDArray[np.float32], stored: NDArray[np.float64], axis: int) -> float:

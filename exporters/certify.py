@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from exporters import onnx_file
@@ -25,6 +27,7 @@ from exporters.constant import Constant, attributes, constant
 from exporters.fold_batchnorm import FOLDABLE, along_outputs, obstacle
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -39,6 +42,7 @@ SMALLEST16, SMALLEST32 = 2.0**-25, 2.0**-150
 FOLD = 16 * U64
 # Half a level, and the float32 rounding of w / s for up to 127 levels.
 HALF_SCALE = 0.5 + 2.0**-16
+LEVELS = 127
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
 
 
@@ -93,13 +97,16 @@ class _Walk:
     def __init__(self, before: ir.Graph, after: ir.Graph) -> None:
         self.certificate = Certificate()
         self.inputs = [[value.name for value in graph.inputs] for graph in (before, after)]
+        self.opsets = [graph.opset_imports for graph in (before, after)]
         # With each pair the node that reads it: where the edge goes wrong, that is the place to name.
         self.todo: list[tuple[ir.Value, ir.Value, ir.Node | None]] = [
             (old, new, None) for old, new in zip(before.outputs, after.outputs, strict=False)
         ]
         self.partner: dict[int, ir.Node] = {}
-        if len(before.outputs) != len(after.outputs) or len(before.inputs) != len(after.inputs):
-            self.refute(None, "the number of inputs or outputs changed")
+        ends = [[_end(value) for value in (*graph.inputs, *graph.outputs)] for graph in (before, after)]
+        for was, now in zip_longest(*ends):
+            if was != now:
+                self.refute(None, f"{now or 'nothing'} stands where the graph had {was or 'nothing'}")
         for value in (*before.initializers.values(), *after.initializers.values()):
             array = onnx_file.weight(value)
             if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -123,6 +130,8 @@ class _Walk:
             one, other = old.producer(), new.producer()
             if one is None or other is None:
                 self._compare_inputs(old, new, reader)
+            elif old.index() != new.index():
+                self.refute(reader, f"output {new.index()} of {other.name} stands where output {old.index()} stood")
             elif self.partner.setdefault(id(other), one) is not one or self.partner.get(id(one), other) is not other:
                 self.refute(reader, f"{other.name} stands where {one.name} stood")
             elif id(one) not in self.partner:
@@ -148,10 +157,15 @@ class _Walk:
         quantise = value.producer()
         if quantise is None or quantise.op_type != "QuantizeLinear" or constant(value) is not None:
             return None
-        for mine, yours in zip(quantise.inputs[1:], dequantise.inputs[1:], strict=False):
+        for mine, yours in zip_longest(quantise.inputs[1:], dequantise.inputs[1:]):
             one, other = onnx_file.weight(mine), onnx_file.weight(yours)
             if one is None or other is None or not np.array_equal(one, other):
                 self.refute(_reader(dequantise), f"{quantise.name} and {dequantise.name} differ in scale or zero point")
+        operands = [onnx_file.weight(operand) for operand in quantise.inputs[1:]]
+        if len(operands) != 2 or operands[1] is None or operands[1].dtype != np.int8 or operands[1].any():
+            self.refute(_reader(dequantise), f"{quantise.name} is no symmetric INT8: its zero point is not an INT8 0")
+        if operands[0] is None or not (np.isfinite(operands[0]) & (operands[0] > 0)).all():
+            self.refute(_reader(dequantise), f"{quantise.name} has a scale that is no positive number")
         return quantise.inputs[0]
 
     def _compare_inputs(self, old: ir.Value, new: ir.Value, reader: ir.Node | None) -> None:
@@ -173,11 +187,12 @@ class _Walk:
             self.refute(old, f"{new.op_type} {new.name} stands where {old.op_type} {old.name} stood")
         else:
             self._compare_attributes(old, new)
-            was, now = ([value for value in node.inputs if value is not None] for node in (old, new))
-            if len(was) != len(now):
-                self.refute(new, f"{new.name} has {len(now)} inputs, it had {len(was)}")
-            for one, other in zip(was, now, strict=False):
-                self._compare_operands(new, one, other)
+            for one, other in zip_longest(old.inputs, new.inputs):
+                if one is not None and other is not None:
+                    self._compare_operands(new, one, other)
+                elif one is not other:
+                    lost = f"lost its input {one.name}" if one is not None else f"has a new input {other.name}"  # type: ignore[union-attr]
+                    self.refute(new, f"{new.name} {lost}")
 
     def _compare_operands(self, node: ir.Node, old: ir.Value, new: ir.Value) -> None:
         was, now = constant(old), constant(new)
@@ -192,6 +207,8 @@ class _Walk:
             self._within(node, str(new.name), now, was.values, _storage(now, was.values))
 
     def _compare_fold(self, conv: ir.Node, norm: ir.Node, folded: ir.Node) -> None:
+        if why := obstacle(norm):
+            self.refute(folded, f"{norm.name} must not be folded: {why}")
         self._compare_attributes(conv, folded)
         operands = [constant(value) for value in (*conv.inputs[1:3], *norm.inputs[1:5])]
         results = [constant(value) for value in folded.inputs[1:3]]
@@ -232,6 +249,9 @@ class _Walk:
 
     def _compare_attributes(self, old: ir.Node, new: ir.Node) -> None:
         was, now = attributes(old), attributes(new)
+        meanings = [_meaning(node, opsets) for node, opsets in zip((old, new), self.opsets, strict=True)]
+        if meanings[0] != meanings[1]:
+            self.refute(new, f"{new.op_type} of {new.name} means something else in another opset")
         for name in sorted(was.keys() | now.keys()):
             if was.get(name) != now.get(name):
                 self.refute(new, f"{name} of {new.name} is {now.get(name)}, it was {was.get(name)}")
@@ -239,9 +259,24 @@ class _Walk:
 
 def _storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
     """How far the way it is stored may move a constant: each value to the nearest that can be written."""
-    if stored.scale is not None:
-        return HALF_SCALE * stored.scale
+    if stored.scale is not None and stored.values.shape == exact.shape:
+        # No wider than the trusted values need, or a coarser scale would excuse itself.
+        shared = tuple(axis for axis, size in enumerate(np.shape(stored.scale)) if size == 1)
+        needed = np.abs(exact).max(axis=shared or None, keepdims=bool(shared), initial=0) / LEVELS
+        return np.asarray(HALF_SCALE * np.minimum(stored.scale, needed))
     return U16 * np.abs(exact) + SMALLEST16 if stored.array.dtype == np.float16 else 0.0
+
+
+def _end(value: ir.Value) -> str:
+    """An input or output of a graph as a caller sees it."""
+    return f"{value.name} {value.dtype} {value.shape}"
+
+
+def _meaning(node: ir.Node, opsets: Mapping[str, int]) -> int | None:
+    """The version of the operator that the opset gives; None for operators that ONNX does not know."""
+    version = opsets.get(node.domain)
+    known = version is not None and onnx.defs.has(node.op_type, version, node.domain)
+    return onnx.defs.get_schema(node.op_type, version or 0, node.domain).since_version if known else None
 
 
 def _reader(node: ir.Node) -> ir.Node:

@@ -33,8 +33,9 @@ def constant(value: ir.Value | None) -> Constant | None:
     if node is None:
         return None
     if node.op_type == "Constant":
-        held = node.attributes["value"].as_tensor().numpy()
-        return Constant(held, held.astype(np.float64))
+        (attribute,) = node.attributes.values()
+        held = np.asarray(attribute.as_tensor().numpy() if attribute.name == "value" else attribute.value)
+        return Constant(held, held.astype(np.float64)) if held.dtype.kind in "biuf" else None
     if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
         return _rescaled(node)
     inner = constant(node.inputs[0]) if node.op_type in {"Identity", "Cast"} else None
@@ -65,8 +66,10 @@ def _rescaled(node: ir.Node) -> Constant | None:
 def attributes(node: ir.Node) -> dict[str, Any]:
     """What the node is told, defaults filled in, so that leaving one out and writing it are the same."""
     told = {name: _plain(attribute) for name, attribute in node.attributes.items()}
-    schema = onnx.defs.get_schema(node.op_type, 17, node.domain)
-    for name, attribute in schema.attributes.items():
+    # Of an operator that ONNX does not know, the defaults are not known either.
+    known = onnx.defs.has(node.op_type, 17, node.domain)
+    defaults = onnx.defs.get_schema(node.op_type, 17, node.domain).attributes if known else {}
+    for name, attribute in defaults.items():
         if name not in told and attribute.default_value.type:
             told[name] = onnx.helper.get_attribute_value(attribute.default_value)
     if node.op_type in {"Conv", "MaxPool"}:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,10 @@ from pipeline import workspace
 from pipeline.errors import BadRequest
 from pipeline.recipe import Recipe
 from pipeline.report.record import SCHEMA
-from pipeline.stage import Tolerance
 
 if TYPE_CHECKING:
     from pipeline.data.images import Images
+    from pipeline.stage import Tolerance
 
 
 def report(directory: Path) -> dict[str, Any]:
@@ -29,19 +29,28 @@ def damaged(directory: Path, error: Exception) -> BadRequest:
     return BadRequest(f"{directory / 'report.json'} is not whole ({error!r}); build again")
 
 
-def test_images(directory: Path) -> Images:
-    """The images that judged the build in ``directory``; raises BadRequest where they are not the same any more."""
-    from pipeline.data import choice, sets
-
-    found = report(directory)
+def recipe_of(directory: Path) -> Recipe:
+    """What was asked for when ``directory`` was built; raises BadRequest where its report does not say it."""
     try:
-        asked = {knob.name: found["recipe"][knob.name] for knob in fields(Recipe)}
+        said = report(directory)["recipe"]
+        # A knob that is newer than the build had its default then.
+        asked = {knob.name: said.get(knob.name, knob.default) for knob in fields(Recipe)}
         paths = {knob.name for knob in fields(Recipe) if knob.metadata.get("type") is Path}
         knobs: dict[str, Any] = {
             name: Path(value) if name in paths and value else value for name, value in asked.items()
         }
-        recipe = Recipe(**knobs)
-        digest = found["images"]["test"]
+        return Recipe(**knobs)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(directory, error) from error
+
+
+def test_images(directory: Path) -> Images:
+    """The images that judged the build in ``directory``; raises BadRequest where they are not the same any more."""
+    from pipeline.data import choice, sets
+
+    recipe = recipe_of(directory)
+    try:
+        digest = report(directory)["images"]["test"]
     except (KeyError, TypeError) as error:
         raise damaged(directory, error) from error
     data = sets.load(recipe)
@@ -111,5 +120,7 @@ def _noise(row: dict[str, Any]) -> float:
 
 def bounds(directory: Path, stage: str, **asked: float | None) -> Tolerance:
     """The bounds of ``stage`` in the build, with those of ``asked`` that are not None in their place."""
-    row = next(row for row in report(directory)["stages"] if row["name"] == stage)
-    return Tolerance(**{**row["tolerance"], **{name: value for name, value in asked.items() if value is not None}})
+    from pipeline import plan
+
+    found = plan.bounds(stage, recipe_of(directory))
+    return replace(found, **{name: value for name, value in asked.items() if value is not None})

@@ -209,7 +209,7 @@ def _look(seen: Seen) -> None:
     seen.before = {"mse": now}
     if before is None:
         return
-    worse = {"": 0.0}
+    worse: dict[str, float] = {}
     for name, each in seen.histograms.items():
         old, new = (squared_error(each, ranges[name] / LEVELS) if ranges[name] else 0.0 for ranges in (before, now))
         worse[name] = (

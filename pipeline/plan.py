@@ -95,28 +95,41 @@ def engine(backend: str, src: Path, dst: Path) -> Made:
     return Made("; ".join([f"{backend}, {work}", *built["warnings"]]), share)
 
 
-def _asked(recipe: Recipe, bounds: Tolerance) -> Tolerance:
-    """These bounds with the user's margin, where they have one at all."""
-    return bounds if bounds.drop is None else replace(bounds, drop=recipe.max_drop, confidence=recipe.confidence)
-
-
 def _fp16_stage(recipe: Recipe, calibration: Images) -> Stage:
     make, parameters = partial(fp16, calibration), {"images": calibration.digest}
-    return Stage("fp16", ".onnx", make, _asked(recipe, HALF), parameters, (*GRAPH, "onnxruntime"))
+    return Stage("fp16", ".onnx", make, bounds("fp16", recipe), parameters, (*GRAPH, "onnxruntime"))
 
 
 def _equalise_stage(recipe: Recipe, images: Images) -> Stage | None:
     if recipe.recover == "none":
         return None
     parameters, tools = {"images": images.digest}, (*GRAPH, "onnxruntime")
-    return Stage("equalise", ".onnx", partial(equalise, images), REORDERED, parameters, tools)
+    return Stage("equalise", ".onnx", partial(equalise, images), bounds("equalise", recipe), parameters, tools)
 
 
 def _int8_stage(recipe: Recipe, images: Images) -> Stage:
     settle = recipe.calib_samples is None
     job = calibrate.Calibration(images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle)
-    make, bounds = partial(calibrate.int8, job), _asked(recipe, QUANTISED)
-    return Stage("int8", ".onnx", make, bounds, job.parameters(), (*GRAPH, "onnxruntime"))
+    make, tools = partial(calibrate.int8, job), (*GRAPH, "onnxruntime")
+    return Stage("int8", ".onnx", make, bounds("int8", recipe), job.parameters(), tools)
+
+
+# The bounds of every stage but engines, which have those of their precision.
+BOUNDS = {
+    "freeze": EXACT,
+    "export": REORDERED,
+    "simplify": REORDERED,
+    "fold_batchnorm": REORDERED,
+    "equalise": REORDERED,
+    "fp16": HALF,
+    "int8": QUANTISED,
+}
+
+
+def bounds(stage: str, recipe: Recipe) -> Tolerance:
+    """The bounds of ``stage`` with the user's margin, where they have one at all; raises KeyError for no such stage."""
+    found = PRECISIONS[recipe.precision][1] if stage.startswith("engine") else BOUNDS[stage]
+    return found if found.drop is None else replace(found, drop=recipe.max_drop, confidence=recipe.confidence)
 
 
 # What each precision does between folding and the engine, and the bounds of everything after it.
@@ -140,14 +153,14 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
     """All rows, in order."""
     from pipeline.models import frozen
 
-    lossy, tolerance = PRECISIONS[recipe.precision]
+    lossy, _ = PRECISIONS[recipe.precision]
     metadata = _metadata(description)
     rows = [
         Stage(
             "freeze",
             ".safetensors",
             partial(freeze, network, description),
-            EXACT,
+            bounds("freeze", recipe),
             {"weights": frozen.digest(network), "network": description.to_json()},
             ("safetensors",),
         ),
@@ -155,7 +168,7 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
             "export",
             ".onnx",
             partial(export, calibration.shape, metadata),
-            REORDERED,
+            bounds("export", recipe),
             {"shape": calibration.shape, "metadata": metadata},
             ("torch", *GRAPH),
         ),
@@ -163,11 +176,11 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
             "simplify",
             ".onnx",
             simplify,
-            REORDERED,
+            bounds("simplify", recipe),
             tools=("onnxsim", *GRAPH),
             may_fall_back="simplify" in (recipe.allow_fallback or ()),
         ),
-        Stage("fold_batchnorm", ".onnx", fold_batchnorm, REORDERED, {}, GRAPH),
+        Stage("fold_batchnorm", ".onnx", fold_batchnorm, bounds("fold_batchnorm", recipe), {}, GRAPH),
         *filter(None, (make(recipe, calibration) for make in lossy)),
     ]
     source = rows[-1].name
@@ -179,7 +192,7 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
                 name,
                 module.SUFFIX,
                 partial(engine, backend),
-                _asked(recipe, tolerance),
+                bounds(name, recipe),
                 {"backend": backend, "machine": module.machine()},
                 module.PACKAGES,
                 source=source,

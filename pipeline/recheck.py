@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import again, workspace
+from pipeline import again, plan, workspace
 from pipeline.data import conformance
 from pipeline.errors import BadRequest
 from pipeline.parity.judge import judge, overall
@@ -40,45 +40,53 @@ def recheck(
     import safetensors
     import safetensors.numpy
 
-    report = again.report(directory)
-    asked = {"drop": max_drop, "confidence": confidence}
-    margins = {name: value for name, value in asked.items() if value is not None}
+    report, recipe = again.report(directory), again.recipe_of(directory)
+    asked = {"max_drop": max_drop, "confidence": confidence}
+    margins: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     try:
         saved = safetensors.numpy.load_file(directory / ANSWERS)
         look = _run_again(directory, report, saved) if rerun else partial(_remembered, saved)
-        rows = [_judged(row, directory, margins, look) for row in report["stages"]]
+        rows: list[dict[str, Any]] = []
+        for row in report["stages"]:
+            # Of the report only figures are believed: bounds and verdicts are this program's own.
+            tolerance = plan.bounds(row["name"], replace(recipe, **margins))
+            ended = bool(report["error"]) or any(earlier["verdict"] == "fail" for earlier in rows)
+            rows.append(_judged(row, directory, tolerance, look, ended=ended))
         if workspace.sha256(directory / ANSWERS) != report["answers"]:
             rows[0] |= {"verdict": "fail", "reasons": [f"{ANSWERS} is not what this build wrote"]}
-        if touched := conformance.touched(directory, report.get("conformance", {})):  # older builds have none
+        if touched := conformance.touched(directory, report["conformance"]):
             rows[0] |= {
                 "verdict": "fail",
                 "reasons": [f"{name} is gone or not what this build wrote" for name in touched],
             }
-        recipe = {**report["recipe"], "confidence": confidence or report["recipe"]["confidence"]}
         verdict = "fail" if report["error"] else overall(row["verdict"] for row in rows)
     except (OSError, safetensors.SafetensorError) as error:
         raise BadRequest(f"{directory / ANSWERS} cannot be read ({error}); build again") from error
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise again.damaged(directory, error) from error
-    return {**report, "recipe": recipe, "verdict": verdict, "stages": rows}
+    return {**report, "recipe": {**report["recipe"], **margins}, "verdict": verdict, "stages": rows}
 
 
-def _judged(row: dict[str, Any], directory: Path, margins: dict[str, float], look: Look) -> dict[str, Any]:
+def _judged(row: dict[str, Any], directory: Path, bounds: Tolerance, look: Look, *, ended: bool) -> dict[str, Any]:
     if row["file"] is None:
-        return row  # not reached
+        return _unjudged(row, None if ended else "it has no file, though nothing before it failed")
     path = directory / Path(row["file"]).name
     if not path.is_file() or workspace.sha256(path) != row["sha256"]:
         return {**row, "verdict": "fail", "reasons": [f"{path.name} is gone or not the file that was judged"]}
     if row["provider"] is None:
-        return row  # built and not run: no margin changes that
-    tolerance = Tolerance(**row["tolerance"])
-    return {**row, **look(row, tolerance if tolerance.drop is None else replace(tolerance, **margins))}
+        return _unjudged(row, None if path.suffix == ".engine" else f"{path.name} was never run")
+    return {**row, **look(row, bounds)}
+
+
+def _unjudged(row: dict[str, Any], wrong: str | None) -> dict[str, Any]:
+    """Not reached, or built for another machine: no margin changes that; ``wrong`` where that cannot be."""
+    return {**row, "verdict": "fail" if wrong else "not_run", "reasons": [wrong] if wrong else []}
 
 
 def _remembered(saved: Saved, row: dict[str, Any], tolerance: Tolerance) -> dict[str, Any]:
     answered = saved.get(f"top1.{row['name']}")
     if answered is None:
-        return {}  # its answers were no numbers: no margin changes that
+        return {"verdict": "fail", "reasons": row["refuted"]}  # its answers were no numbers
     labels = saved["labels"]
     drop = paired_drop(saved["reference"].argmax(1) == labels, answered == labels, tolerance.confidence)
     drift, step = Drift(**row["drift"]), Drift(**row["step"])
@@ -95,6 +103,8 @@ def _run_again(directory: Path, report: dict[str, Any], saved: Saved) -> Look:
 
     def look(row: dict[str, Any], tolerance: Tolerance) -> dict[str, Any]:
         fresh, name, source = Row(row["name"], tolerance=tolerance), row["name"], row["source"]
+        if source is not None and source not in logits:
+            return {"verdict": "fail", "reasons": [f"{source}, from which it was made, could not be run again"]}
         found = examine(fresh, files[name], files.get(source), images, saved["reference"], logits.get(source))
         if found is not None:
             logits[name] = found

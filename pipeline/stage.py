@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# A bound in dB that no two different float32 numbers reach: the same bits are asked for.
+SAME_BITS = 300.0
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """What a stage may change at most; a bound that is None is not asked for.

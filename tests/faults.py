@@ -167,6 +167,23 @@ def requantised(factor: float) -> Fault:
     return plant
 
 
+def nothing_left(model: onnx.ModelProto) -> None:
+    """Weights of 0, under scales so coarse that half of one would excuse it."""
+    array(f"{CONV}_scale", lambda s: s * 300)(model)
+    array(f"{CONV}_int8", np.zeros_like)(model)
+
+
+def unsigned_pair(model: onnx.ModelProto) -> None:
+    """The input's pair as UINT8 with zero point 0, which cuts off all that is negative."""
+    zero = next(i for i in model.graph.initializer if i.name == "/Div_output_0_zero_point")
+    zero.CopyFrom(numpy_helper.from_array(np.array(0, np.uint8), zero.name))
+
+
+def unequal_factor(model: onnx.ModelProto) -> None:
+    """One channel twice as large as its readers think."""
+    array("layer2.0.conv1.weight", lambda w: np.concatenate([2 * w[:1], w[1:]]))(model)
+
+
 def first_conv(model: onnx.ModelProto) -> onnx.NodeProto:
     """The first integer convolution with more than one weight per channel."""
     sizes = {i.name: i.dims for i in model.graph.initializer}
@@ -228,6 +245,15 @@ GRAPH_FAULTS: dict[str, list[tuple[str | None, Fault]]] = {
         RESIDUAL,
         RELU,
     ],
+    "equalise": [
+        ("layer2.0.conv2", array(CONV, neighbour((3, 1, 1, 1)))),
+        ("layer2.0.conv2", array(CONV, lambda w: w.transpose(0, 1, 3, 2))),
+        ("layer2.0.conv1", unequal_factor),
+        ("layer1.0.conv3", array("layer1.0.conv3.bias", np.zeros_like)),
+        ("fc", array("fc.weight", lambda w: w[::-1])),
+        RESIDUAL,
+        RELU,
+    ],
     "fp16": [
         ("layer2.0.conv2", array(CONV, neighbour((3, 1, 1, 1)))),
         ("layer2.0.conv2", array(CONV, bump((3, 1, 1, 1), np.inf))),
@@ -249,6 +275,8 @@ GRAPH_FAULTS: dict[str, list[tuple[str | None, Fault]]] = {
         ("layer1.0.conv1", array("layer1.0.conv1.bias", bump((0,), 0.5))),
         ("layer1.0.conv1", array("layer1.0.conv1.bias", np.zeros_like)),
         ("maxpool", attribute("/maxpool/MaxPool", "pads", [0, 0, 1, 1])),
+        ("layer2.0.conv2", nothing_left),
+        ("conv1", unsigned_pair),
         (None, requantised(8)),
         (None, array("layer2.0/relu/Relu_output_0_scale", lambda s: s * 8)),
         (None, array("layer2.0/relu/Relu_output_0_scale", lambda s: s / 8)),

@@ -157,7 +157,7 @@ def test_the_case_runs_elsewhere_and_says_nothing_of_where_it_was_made(
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-I", f"{moved}/reproduce.py"]
     again_run = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
-    assert again_run.returncode == 1, again_run.stderr
+    assert again_run.returncode == 10, again_run.stderr
     assert again_run.stdout.startswith("layer2.0.conv2: the scale of the weights")
 
 

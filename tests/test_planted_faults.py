@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import TINY
 
 from pipeline import again, plan, workspace
 from pipeline.data import choice
@@ -68,8 +69,10 @@ def bench(directory: Path) -> Bench:
 def benches(cli: Cli, built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bench]:
     half = tmp_path_factory.mktemp("half")
     cli.report("--arch", "resnext_tiny", "--precision", "fp16", "--engine", "onnxruntime", "-o", half)
+    mended = tmp_path_factory.mktemp("mended")
+    cli.report(*TINY, "--recover", "equalise", "-o", mended)
     int8 = bench(built)
-    return {**dict.fromkeys(["freeze", *faults.GRAPH_FAULTS], int8), "fp16": bench(half)}
+    return {**dict.fromkeys(["freeze", *faults.GRAPH_FAULTS], int8), "fp16": bench(half), "equalise": bench(mended)}
 
 
 @pytest.mark.parametrize("stage", ["freeze", *faults.GRAPH_FAULTS])
@@ -207,21 +210,31 @@ def wrapped(stage: Stage, plant: faults.Fault) -> Stage:
     return replace(stage, make=make, parameters={**stage.parameters, "planted": True})
 
 
-@pytest.mark.parametrize("guilty", ["export", "simplify", "fold_batchnorm", "int8", "engine"])
+GUILTY = ["export", "simplify", "fold_batchnorm", "equalise", "int8", "engine"]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("guilty", GUILTY)
 def test_a_whole_build_stops_at_the_guilty_stage(
-    benches: dict[str, Bench], weights: Path, tmp_path: Path, guilty: str
+    benches: dict[str, Bench], weights: Path, tmp_path: Path, guilty: str, number: int
 ) -> None:
     there = benches[guilty]
     shutil.copytree(there.directory, tmp_path / "out")
-    recipe = Recipe(arch="resnext_tiny", precision="int8", engine="onnxruntime", recover="none", weights=weights)
+    recipe = Recipe(
+        arch="resnext_tiny",
+        precision="int8",
+        engine="onnxruntime",
+        recover="equalise" if guilty == "equalise" else "none",
+        weights=weights,
+    )
     network, description = frozen.read(weights)
     from pipeline.data import digits
 
     data = digits.read()
     calibration = choice.calibration(recipe, data, data.preprocessing.adjusted(recipe))
     stages = plan.stages(recipe, network, description, calibration)
-    plants = {name: found[0][1] for name, found in faults.GRAPH_FAULTS.items()}
-    planted = [wrapped(stage, plants[guilty]) if stage.name == guilty else stage for stage in stages]
+    plant = faults.GRAPH_FAULTS[guilty][number][1]
+    planted = [wrapped(stage, plant) if stage.name == guilty else stage for stage in stages]
     with workspace.directory(tmp_path / "out") as unfinished:
         rows = list(Build(there.images, there.reference, tmp_path / "out", unfinished).run(planted))
     assert [row.name for row in rows] == [stage.name for stage in stages][: len(rows)]

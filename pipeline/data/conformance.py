@@ -179,8 +179,8 @@ def read(directory: Path) -> tuple[Preprocessing, list[Vector]]:
 
 def touched(directory: Path, noted: dict[str, str]) -> list[str]:
     """The files of ``noted`` (name to SHA-256) that are gone or others, relative to ``directory``."""
-    paths = {Path(FOLDER, Path(name).name): digest for name, digest in noted.items()}
-    return [
+    paths = {Path(FOLDER, name): digest for name, digest in noted.items()}
+    return [name for name in noted if Path(name).name != name] or [
         str(path)
         for path, digest in paths.items()
         if not (directory / path).is_file() or workspace.sha256(directory / path) != digest

@@ -14,6 +14,7 @@ from pipeline import provenance, workspace
 from pipeline.errors import BadRequest, StageFailed
 from pipeline.parity.depth import ratios
 from pipeline.parity.fault import BEYOND, OWN
+from pipeline.parity.reproduce import FAILS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,12 @@ def _reachable(pair: Pair, good: Pieces, inputs: Tensors) -> float:
 
 def _prove(directory: Path) -> None:
     command = [sys.executable, "reproduce.py"]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=SECONDS, check=False)  # noqa: S603
-    if done.returncode != 1:
-        said = (done.stdout + done.stderr).strip().splitlines()[-1:]
-        raise StageFailed(f"the case in {directory} does not fail when it is run again ({''.join(said)}); report this")
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=SECONDS, check=False)  # noqa: S603
+        code, said = done.returncode, "".join((done.stdout + done.stderr).strip().splitlines()[-1:])
+    except subprocess.TimeoutExpired:
+        code, said = None, f"no answer within {SECONDS} s"
+    if code != FAILS:
+        for name in FILES:
+            (directory / name).unlink(missing_ok=True)
+        raise StageFailed(f"the case for {directory} does not fail when it is run again ({said}); report this")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.parity.paired import images_that_decide
+from pipeline.stage import SAME_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,6 +30,8 @@ def judge(
         )
         if found is not None and not found >= bound
     ]
+    if tolerance.sqnr_db >= SAME_BITS and drift.max_abs > 0:
+        breaches.append(f"answers differ from PyTorch's by up to {drift.max_abs:.4g}, and the same bits are asked for")
     margin = tolerance.drop
     if margin is not None and drop.lower > margin:
         breaches.append(f"top-1 fell by {_points(drop)}, more than {100 * margin:g} points")

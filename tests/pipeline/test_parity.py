@@ -178,6 +178,28 @@ def test_a_runtime_that_contradicts_itself_is_caught(run: Run) -> None:
     assert contradictions(run, images, 30)
 
 
+SAMPLE = np.random.default_rng(0).uniform(1, 9, (16, 1, 4, 4)).astype(np.float32)
+# Each is wrong in one row, and for one kind of batch only.
+KINDS: dict[str, Callable[[np.ndarray], bool]] = {
+    "permuted rows": lambda x: len(x) == 16 and not np.array_equal(x, SAMPLE) and not np.array_equal(x[0], x[1]),
+    "one image in every row": lambda x: len(x) == 16 and np.array_equal(x[0], x[1]),
+    **{f"a batch of {size}": lambda x, size=size: len(x) == size for size in (1, 3, 8)},  # type: ignore[misc]
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_batch_is_asked_for_and_one_wrong_row_is_enough(kind: str) -> None:
+    def run(images: np.ndarray) -> np.ndarray:
+        logits = answering(images)
+        if KINDS[kind](images):
+            logits[0] = -logits[0]
+        return logits
+
+    found = contradictions(run, SAMPLE, 30)
+    assert found
+    assert all(sentence.startswith(f"{kind}: ") for sentence in found)
+
+
 def test_a_sound_runtime_does_not_contradict_itself() -> None:
     images = np.random.default_rng(0).uniform(1, 9, (16, 1, 4, 4)).astype(np.float32)
     assert not contradictions(answering, images, 90)
