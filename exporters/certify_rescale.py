@@ -60,16 +60,19 @@ def _told(node: ir.Node, twin: ir.Node, into: Rows | None) -> Rows | None:
     was, now = _effective(node), _effective(twin)
     if was is None or now is None or any(one.shape != other.shape for one, other in zip(was, now, strict=True)):
         return None
-    layer = _layer(node)
-    power = np.zeros(was[0].shape[:2]) if into is None else channel_space.to_outputs(layer, into)
-    seen = ~np.isnan(power)[:, :, None]
-    rows = _ratio(was[0] * np.exp2(np.nan_to_num(power))[:, :, None] * seen, now[0] * seen)
+    if into is None or not into.any():
+        rows = _ratio(was[0], now[0])
+    else:
+        power = channel_space.to_outputs(_layer(node), into)
+        seen = ~np.isnan(power)[:, :, None]
+        rows = _ratio(was[0] * np.exp2(np.nan_to_num(power))[:, :, None] * seen, now[0] * seen)
     bias = _ratio(was[1][:, None], now[1][:, None])
     return np.where(np.isnan(bias) | (rows == bias), rows, np.where(np.isnan(rows), bias, 0.0))
 
 
 def _ratio(was: Rows, now: Rows) -> Rows:
-    one, other = (np.sqrt((values.reshape(len(values), -1) ** 2).sum(1)) for values in (was, now))
+    flat = (values.reshape(len(values), -1) for values in (was, now))
+    one, other = (np.sqrt(np.einsum("ij,ij->i", values, values)) for values in flat)
     live = np.isfinite(one) & np.isfinite(other) & (one > 0) & (other > 0)
     logarithms = np.log2(np.where(live, one, 1.0)) - np.log2(np.where(live, other, 1.0))
     return np.where(live, np.clip(np.rint(logarithms), -LIMIT, LIMIT), np.nan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,12 +67,7 @@ def _rescaled(node: ir.Node) -> Constant | None:
 def attributes(node: ir.Node) -> dict[str, Any]:
     """What the node is told, defaults filled in, so that leaving one out and writing it are the same."""
     told = {name: _plain(attribute) for name, attribute in node.attributes.items()}
-    # Of an operator that ONNX does not know, the defaults are not known either.
-    known = onnx.defs.has(node.op_type, 17, node.domain)
-    defaults = onnx.defs.get_schema(node.op_type, 17, node.domain).attributes if known else {}
-    for name, attribute in defaults.items():
-        if name not in told and attribute.default_value.type:
-            told[name] = onnx.helper.get_attribute_value(attribute.default_value)
+    told = {**_defaults(node.op_type, node.domain), **told}
     if node.op_type in {"Conv", "MaxPool"}:
         weight = constant(node.inputs[1]) if node.op_type == "Conv" else None
         rank = len(told.get("kernel_shape") or (weight.array.shape[2:] if weight else (0, 0)))
@@ -79,6 +75,16 @@ def attributes(node: ir.Node) -> dict[str, Any]:
         if weight is not None:
             told["kernel_shape"] = list(weight.array.shape[2:])
     return {name: _text(value) for name, value in told.items()}
+
+
+@cache
+def _defaults(operator: str, domain: str) -> dict[str, Any]:
+    """What an operator is told where nothing is said; of one that ONNX does not know, nothing is known."""
+    if not onnx.defs.has(operator, 17, domain):
+        return {}
+    found = onnx.defs.get_schema(operator, 17, domain).attributes.items()
+    held = {name: attribute.default_value for name, attribute in found}
+    return {name: onnx.helper.get_attribute_value(value) for name, value in held.items() if value.type}
 
 
 def _plain(attribute: ir.Attr) -> Any:

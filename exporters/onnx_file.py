@@ -25,7 +25,7 @@ def read(path: Path, *, check: bool = True) -> ir.Model:
         proto = onnx.load(path, load_external_data=False)
         _refuse_external_data(proto)
         if check:
-            onnx.checker.check_model(proto)
+            onnx.checker.check_model(str(path))  # from the file: the model would be serialised once more for it
     except DecodeError as error:
         raise ValueError(f"{path.name} is truncated or no ONNX file at all") from error
     except (onnx.checker.ValidationError, ValueError, OSError) as error:

@@ -183,6 +183,15 @@ def test_without_a_check_some_fault_is_not_seen(
     assert there.examined(stage, path).verdict != "fail"
 
 
+def test_a_check_that_cannot_be_made_proves_nothing(benches: dict[str, Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: examine.Exhibit) -> list[str]:
+        raise KeyError("value")
+
+    monkeypatch.setitem(examine.CHECKS, "certified", broken)
+    row = benches["simplify"].examined("simplify")
+    assert (row.verdict, row.reasons) == ("fail", ["the check 'certified' could not be made: 'value'"])
+
+
 def test_a_network_that_answers_all_alike_is_told(
     benches: dict[str, Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,13 +67,13 @@ def examine(
         row.drift = drift(reference, exhibit.logits)
         row.step = drift(reference if before is None else before, exhibit.logits)
     except ValueError as error:
-        row.verdict, row.refuted = "fail", [str(error), *_certified(exhibit)]
+        row.verdict, row.refuted = "fail", [str(error), *_refuted(exhibit, "certified")]
         row.reasons = row.refuted
         return None
     labels, top1 = images.labels, exhibit.logits.argmax(1)
     row.accuracy = accuracy(exhibit.logits, labels)
     row.drop = paired_drop(reference.argmax(1) == labels, top1 == labels, row.tolerance.confidence)
-    row.refuted = list(_refuted(exhibit))
+    row.refuted = list(_refuted(exhibit, *CHECKS))
     row.verdict, row.reasons = judge(row.tolerance, row.drift, row.step, row.drop, len(labels), row.refuted)
     return exhibit.logits
 
@@ -92,12 +92,13 @@ def _run(row: Row, path: Path, source: Path | None, images: Images) -> Exhibit:
     return Exhibit(row, path, source, images, runner.run, logits)
 
 
-def _refuted(exhibit: Exhibit) -> Iterator[str]:
-    for check in CHECKS.values():
+def _refuted(exhibit: Exhibit, *names: str) -> Iterator[str]:
+    for name in names:
         try:
-            yield from check(exhibit)
-        except ValueError as error:  # a file that runs, and that cannot be looked into, is not proven
-            yield str(error)
+            yield from CHECKS[name](exhibit)
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is that cannot be looked into: the file is not proven.
+            yield f"the check {name!r} could not be made: {workspace.explain(error)}"
 
 
 def _alike(exhibit: Exhibit) -> list[str]:
