@@ -66,7 +66,7 @@ def load(path: Path) -> Any:
             f"{path.name} was compiled on a processor with VNNI, and on this one, without, its INT8 sums would "
             "saturate; build it again here"
         )
-    return reference.session(path)
+    return reference.session(path, alone=True)
 
 
 def to_uint8(graph: ir.Graph) -> None:

@@ -77,7 +77,7 @@ def of_model(model: bytes) -> Runner:
 def _onnx(model: Path | bytes) -> tuple[Run, str]:
     from exporters import reference
 
-    return _session(reference.session(model))
+    return _session(reference.session(model, alone=True))
 
 
 def _compiled(path: Path) -> tuple[Run, str]:
