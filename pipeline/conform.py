@@ -80,7 +80,7 @@ def known(vectors: list[Vector], made: dict[str, Pixels]) -> Iterator[str]:
         scale, offset = np.polynomial.Polynomial.fit(pixels, answered, 1, domain=[-1, 1], window=[-1, 1]).coef[::-1]
         left = np.abs((answered - offset) / scale - pixels).max() if scale else np.inf
         if left <= conformance.LARGEST and conforms((left, 0)):
-            yield f"channel {channel} is {scale:.6g} x pixel {offset:+.6g}: the place is right and the values are not"
+            yield f"channel {channel} is {scale:.4g} x pixel {offset:+.4g}: the place is right and the values are not"
 
 
 def cost(directory: Path, load: Load, samples: int | None) -> dict[str, Any]:

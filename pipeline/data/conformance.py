@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 FOLDER, RECORD, EXPECTED = "conformance", "record.json", "expected.npz"
 OWN, LOOKED_AT, OWN_PIXELS = 4, 16, 2**20
-# Levels of 0..255 by which an honest loader may differ in one pixel, and in the mean of one image. Measured in
-# docs/conform.md: at most 2 and 0.30 (rounding at other places), the least of the faults 12 and 1.0.
+# Levels of 0..255 by which an honest loader may differ in one pixel, and in the mean of one image. Measured
+# (docs/conform.md): what rounds at other places is at most 2 and 0.33 away, another filter or crop at least 22 and 3.9.
 LARGEST, MEAN = 3.0, 0.5
 FILTERS = {
     "nearest": "the pixel of the old image in which the centre of the new pixel lies; not antialiased",
