@@ -38,10 +38,8 @@ def recheck(directory: Path, max_drop: float | None, confidence: float | None) -
         if workspace.sha256(directory / ANSWERS) != report["answers"]:
             rows[0] |= {"verdict": "fail", "reasons": [f"{ANSWERS} is not what this build wrote"]}
         if touched := conformance.touched(directory, report.get("conformance", {})):  # older builds have none
-            rows[0] |= {
-                "verdict": "fail",
-                "reasons": [f"{name} is gone or not what this build wrote" for name in touched],
-            }
+            told = [f"{name} is gone or not what this build wrote" for name in touched]
+            rows[0] |= {"verdict": "fail", "reasons": [*rows[0]["reasons"], *told]}
         recipe = {**report["recipe"], "confidence": confidence or report["recipe"]["confidence"]}
         verdict = "fail" if report["error"] else overall(row["verdict"] for row in rows)
     except (OSError, safetensors.SafetensorError) as error:
