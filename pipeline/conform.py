@@ -12,7 +12,7 @@ import numpy as np
 from pipeline import again, workspace
 from pipeline.data import choice, conformance, loader
 from pipeline.data.loader_search import conforms, distance, explain
-from pipeline.errors import PipelineError, StageFailed
+from pipeline.errors import BadRequest, PipelineError, StageFailed
 from pipeline.parity import answers
 from pipeline.parity.paired import paired_drop
 from pipeline.report.progress import bar
@@ -80,7 +80,7 @@ def known(vectors: list[Vector], made: dict[str, Pixels]) -> Iterator[str]:
         scale, offset = np.polynomial.Polynomial.fit(pixels, answered, 1, domain=[-1, 1], window=[-1, 1]).coef[::-1]
         left = np.abs((answered - offset) / scale - pixels).max() if scale else np.inf
         if left <= conformance.LARGEST and conforms((left, 0)):
-            yield f"channel {channel} is {scale:.6g} x pixel {offset:+.6g}: the place is right and the values are not"
+            yield f"channel {channel} is {scale:.4g} x pixel {offset:+.4g}: the place is right and the values are not"
 
 
 def cost(directory: Path, load: Load, samples: int | None) -> dict[str, Any]:
@@ -130,7 +130,10 @@ def _loaded(runner: Runner, images: Images, load: Load) -> NDArray[np.float32] |
                 path = Path(folder, f"{index}.png")
                 path.write_bytes(content)
                 # An engine takes the bytes as they lie: an array (H, W, C) is read as if it were (C, H, W).
-                batch.append(load(str(path)).reshape(images.shape))
+                try:
+                    batch.append(load(str(path)).reshape(images.shape))
+                except BadRequest as error:
+                    raise BadRequest(f"{error} (that was {images.part.name(index)})") from error
                 path.unlink()
                 advance()
             logits.append(runner.run(np.stack(batch)))

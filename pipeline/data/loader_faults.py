@@ -150,7 +150,7 @@ FRAME: dict[str, dict[str, Any]] = {
 }
 
 HWC = "layout HWC instead of CHW"
-# How a fault turns (C, H, W) back.
+# How to turn back what a fault of the layout made.
 LAYOUT: dict[str, Callable[[Pixels], Pixels]] = {
     "mirrored left to right": lambda a: a[:, :, ::-1],
     "upside down": lambda a: a[:, ::-1],
