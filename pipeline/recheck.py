@@ -54,10 +54,9 @@ def recheck(
             rows.append(_judged(row, directory, tolerance, look, ended=ended))
         if workspace.sha256(directory / ANSWERS) != report["answers"]:
             rows[0] |= {"verdict": "fail", "reasons": [f"{ANSWERS} is not what this build wrote"]}
-        if touched := conformance.touched(directory, report.get("conformance", {})):  # older builds have none
+        if touched := conformance.touched(directory, report["conformance"]):
             told = [f"{name} is gone or not what this build wrote" for name in touched]
             rows[0] |= {"verdict": "fail", "reasons": [*rows[0]["reasons"], *told]}
-        recipe = {**report["recipe"], "confidence": confidence or report["recipe"]["confidence"]}
         verdict = "fail" if report["error"] else overall(row["verdict"] for row in rows)
     except (OSError, safetensors.SafetensorError) as error:
         raise BadRequest(f"{directory / ANSWERS} cannot be read ({error}); build again") from error
