@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import provenance, workspace
-from pipeline.data.images import Images, queue
+from pipeline.data.images import queue
 from pipeline.data.screen import screen
 from pipeline.errors import BadRequest, StageFailed
 from pipeline.report.progress import bar
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from calibration.histogram import Histogram
     from calibration.statistics import Amaxes, Seen
+    from pipeline.data.images import Images
 
     Mend = Callable[[Path, Path], tuple[str, dict[str, Any]]]
 
@@ -40,10 +41,9 @@ HELD_SHARE, HELD_MOST, HELD_LEAST = 5, 64, 8
 
 @dataclass(frozen=True)
 class Calibration:
-    """What calibrates, and how: ``cache`` is the user's own file, ``settle`` whether fewer images may do.
-
-    ``hold`` sets images aside whatever the method, where there are enough.
-    """
+    """What calibrates, and how: ``cache`` is the user's own file, ``settle`` whether fewer images may do, ``hold``
+    whether some are set aside whatever the method, where there are enough.
+    """  # noqa: D205
 
     images: Images
     method: str
@@ -92,17 +92,9 @@ class Calibration:
         count = len(order) - self.held
         return order[:count], order[count:]
 
-    @property
-    def aside(self) -> Images:
-        """The images set aside."""
-        return Images(self.images.part.take(self.split[1]), self.images.preprocessing)
-
 
 def int8(job: Calibration, src: Path, dst: Path, mend: Mend | None = None) -> Made:
-    """``src`` with Q/DQ pairs, their ranges from real images or from the user's table.
-
-    ``mend(src, dst)`` may then change ``dst``, and answers what it did, for people and for machines.
-    """
+    """``src`` with Q/DQ pairs, ranges from real images or the user's table; ``mend`` may change them, and says how."""
     from calibration import qdq
 
     details: dict[str, Any] = {}

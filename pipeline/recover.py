@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.bisect import Trial
 from pipeline.calibrate import HELD_LEAST, HELD_SHARE
+from pipeline.data.images import Images
 from pipeline.parity import answers
 from pipeline.parity.search import smallest
 from pipeline.report.progress import bar
@@ -30,7 +31,7 @@ def mixed(job: Calibration, bounds: Tolerance, src: Path, dst: Path) -> tuple[st
     if not job.held:
         enough = HELD_LEAST * HELD_SHARE
         return f"{len(job.images)} calibration images are too few to see which layers need float, {enough} would do", {}
-    images = job.aside
+    images = Images(job.images.part.take(job.split[1]), job.images.preprocessing)
     # One image more or less is the least that can be told.
     drop = 1.0 if bounds.drop is None else math.ceil(bounds.drop * len(images)) / len(images)
     layers = switch.layers(dst)

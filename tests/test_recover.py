@@ -103,4 +103,4 @@ def test_images_held_out_give_no_statistics_and_change_none_of_the_first() -> No
     assert (len(first), len(held)) == (80, 20)
     assert not set(first) & set(held)
     assert list(replace(job, hold=False).split[0][:80]) == list(first)
-    assert len(set(job.aside.labels)) == 10
+    assert len(set(job.images.labels[held])) == 10
