@@ -24,7 +24,7 @@ def layers(path: Path) -> list[str]:
 def switched_off(good: Path, bad: Path, modules: Collection[str]) -> bytes:
     """``bad`` serialised, with what ``modules`` read as it is in ``good``: float weights, and no Q/DQ before them.
 
-    Raises ValueError where ``good`` lacks the weights of one of them.
+    Pairs that nobody reads any more are gone. Raises ValueError where ``good`` lacks the weights of one of them.
     """
     model, trusted = onnx_file.read(bad), onnx_file.read(good).graph
     makers = {str(node.outputs[0].name): node for node in trusted}
@@ -32,9 +32,10 @@ def switched_off(good: Path, bad: Path, modules: Collection[str]) -> bytes:
         twin = makers.get(str(node.outputs[0].name))
         for index in _quantised(node):
             node.replace_input_with(index, _float(model.graph, node, index, twin))
+    _drop_unread_pairs(model.graph)
     onnx_file.drop_unused_constants(model.graph)
     model.graph.sort()
-    return bytes(ir.to_proto(model).SerializeToString())
+    return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
 def _float(graph: ir.Graph, node: ir.Node, index: int, twin: ir.Node | None) -> ir.Value:
@@ -50,6 +51,13 @@ def _float(graph: ir.Graph, node: ir.Node, index: int, twin: ir.Node | None) -> 
         raise ValueError(f"{_module(node)} has weights that the file before it does not have")
     name = f"{node.outputs[0].name}_float_{index}"
     return onnx_file.constant(graph, name, weight)
+
+
+def _drop_unread_pairs(graph: ir.Graph) -> None:
+    graph.sort()
+    for node in reversed(list(graph)):
+        if node.op_type in PAIR and not node.outputs[0].uses():
+            graph.remove(node, safe=True)
 
 
 def _quantised(node: ir.Node) -> list[int]:

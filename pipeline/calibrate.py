@@ -20,7 +20,7 @@ from pipeline.report.terminal import say
 from pipeline.stage import Made
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -29,23 +29,28 @@ if TYPE_CHECKING:
     from calibration.statistics import Amaxes, Seen
     from pipeline.data.images import Images
 
+    Mend = Callable[[Path, Path], tuple[str, dict[str, Any]]]
+
 SAVE_EVERY = 2.0  # seconds of work that a kill may cost
 # Where no number of images was asked for: looked at after 64, 128, 256 …, enough when in no tensor the last look's
 # range rounds the images seen by now this much worse than their own range.
 FIRST_LOOK, SETTLED_DB = 64, 0.5
-# Images that only compare methods: a fifth, at most 64, and no fewer than make an interval.
+# Images that only compare methods and judge the file: a fifth, at most 64, and no fewer than make an interval.
 HELD_SHARE, HELD_MOST, HELD_LEAST = 5, 64, 8
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What calibrates, and how: ``cache`` is the user's own file, ``settle`` whether fewer images may do."""
+    """What calibrates, and how: ``cache`` is the user's own file, ``settle`` whether fewer images may do, ``hold``
+    whether some are set aside whatever the method, where there are enough.
+    """  # noqa: D205
 
     images: Images
     method: str
     seed: int = 0
     cache: Path | None = None
     settle: bool = False
+    hold: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """What the ranges depend on, for the note of the stage."""
@@ -70,18 +75,26 @@ class Calibration:
 
     @property
     def held(self) -> int:
-        """How many images are set aside to compare the methods."""
-        count = min(HELD_MOST, len(self.images) // HELD_SHARE) if self.method == "auto" else 0
+        """How many images are set aside: they give no statistics."""
+        count = min(HELD_MOST, len(self.images) // HELD_SHARE)
         if self.method == "auto" and count < HELD_LEAST:
             raise BadRequest(
                 f"--calib-method auto sets a fifth of the {len(self.images)} calibration images aside and needs "
                 f"{HELD_LEAST} there; give {HELD_LEAST * HELD_SHARE} or name a method"
             )
-        return count
+        return count if self.method == "auto" or (self.hold and count >= HELD_LEAST) else 0
+
+    @property
+    def split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The indices of the images that give statistics, in their order, and of those set aside."""
+        order = queue(self.images.labels, self.seed)
+        # From the end, so that those that come first, and may be enough, are the same whether some are held or not.
+        count = len(order) - self.held
+        return order[:count], order[count:]
 
 
-def int8(job: Calibration, src: Path, dst: Path) -> Made:
-    """``src`` with Q/DQ pairs, their ranges from real images or from the user's table."""
+def int8(job: Calibration, src: Path, dst: Path, mend: Mend | None = None) -> Made:
+    """``src`` with Q/DQ pairs, ranges from real images or the user's table; ``mend`` may change them, and says how."""
     from calibration import qdq
 
     details: dict[str, Any] = {}
@@ -89,9 +102,12 @@ def int8(job: Calibration, src: Path, dst: Path) -> Made:
         amax, said = _from_table(job.cache, qdq.tensors(src)), f"scales of {job.cache}"
     else:
         amax, said, details = _from_images(job, src, dst)
-    work = qdq.int8(src, dst, amax)
+    qdq.int8(src, dst, amax)
+    if mend is not None:
+        note, details["recovery"] = mend(src, dst)
+        said = f"{said}; {note}"
     done, convolutions = qdq.quantised(dst)
-    return Made(f"{work}, {said}", done / convolutions, details)
+    return Made(f"{qdq.summary(dst)}, {said}", done / convolutions, details)
 
 
 def _from_table(path: Path, tensors: list[str]) -> dict[str, float]:
@@ -107,14 +123,14 @@ def _from_images(job: Calibration, src: Path, dst: Path) -> tuple[dict[str, floa
     from calibration import observe, qdq, table
 
     odd = screen(job.images)
-    order = queue(job.images.labels, job.seed)
+    used, held = job.split
     # TensorRT's implicit INT8 wants a scale for every tensor, Q/DQ pairs for some.
     tensors = observe.activations(src) if job.is_table else qdq.tensors(src)
-    seen = _seen(job, src, tensors, order[job.held :])
+    seen = _seen(job, src, tensors, used)
     ranges = _ranges(seen.histograms)
     method, said, found = job.method, job.method, dict[str, Any]()
     if method == "auto":
-        method, said, found = _auto(job, src, dst, ranges, order[: job.held])
+        method, said, found = _auto(job, src, dst, ranges, held)
     zero = [name for name, amax in ranges["minmax"].items() if amax == 0]
     odd["notes"] += [f"the activations {name} are 0 on every image" for name in zero]
     if job.is_table and job.cache is not None:
@@ -232,7 +248,7 @@ def _key(job: Calibration, src: Path, tensors: list[str]) -> dict[str, Any]:
         "choice of tensors": hashlib.sha256("\n".join(tensors).encode()).hexdigest(),
         "preprocessing": job.images.preprocessing.to_json(),
         "set of images": job.images.digest,
-        "order of images": [job.seed, job.held],
+        "order of images": [job.seed, len(job.images) - job.held],
         "stopping rule": [FIRST_LOOK, SETTLED_DB] if job.settle else None,
         "grid": [histogram.DROPPED, histogram.FIRST, observe.LEVEL],
         "version of a tool": provenance.versions(("onnxruntime", "onnxruntime-gpu", "onnx", "numpy")),

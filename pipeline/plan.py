@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline import calibrate
+from pipeline import calibrate, recover
 from pipeline.errors import BadRequest
 from pipeline.stage import Made, Stage, Tolerance
 
@@ -101,7 +101,7 @@ def _fp16_stage(recipe: Recipe, calibration: Images) -> Stage:
 
 
 def _equalise_stage(recipe: Recipe, images: Images) -> Stage | None:
-    if recipe.recover == "none":
+    if "equalise" not in RECOVERIES[recipe.recover]:
         return None
     parameters, tools = {"images": images.digest}, (*GRAPH, "onnxruntime")
     return Stage("equalise", ".onnx", partial(equalise, images), bounds("equalise", recipe), parameters, tools)
@@ -109,9 +109,16 @@ def _equalise_stage(recipe: Recipe, images: Images) -> Stage | None:
 
 def _int8_stage(recipe: Recipe, images: Images) -> Stage:
     settle = recipe.calib_samples is None
-    job = calibrate.Calibration(images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle)
-    make, tools = partial(calibrate.int8, job), (*GRAPH, "onnxruntime")
-    return Stage("int8", ".onnx", make, bounds("int8", recipe), job.parameters(), tools)
+    mixed = "mixed" in RECOVERIES[recipe.recover]
+    job = calibrate.Calibration(images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle, mixed)
+    asked, parameters, mend = bounds("int8", recipe), job.parameters(), None
+    if mixed:
+        # The user's own calibration images have no labels, or those of other classes.
+        held = asked if recipe.calib_data is None else replace(asked, drop=None)
+        mend = partial(recover.mixed, job, held)
+        parameters["mixed"] = [held.sqnr_db, held.agreement, held.drop]
+    make, tools = partial(calibrate.int8, job, mend=mend), (*GRAPH, "onnxruntime")
+    return Stage("int8", ".onnx", make, asked, parameters, tools)
 
 
 # The bounds of every stage but engines, which have those of their precision.
@@ -140,7 +147,12 @@ PRECISIONS: dict[str, tuple[tuple[Lossy, ...], Tolerance]] = {
 }
 
 # What may mend the accuracy of INT8; `auto` is all of it.
-RECOVERIES = ("none", "auto", "equalise")
+RECOVERIES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "auto": ("equalise", "mixed"),
+    "equalise": ("equalise",),
+    "mixed": ("mixed",),
+}
 
 # Stages that change nothing an engine needs, and so may be passed over: what `--allow-fallback` can name.
 FALLBACKS = ("simplify",)

@@ -1,0 +1,67 @@
+"""The last recovery of INT8: the fewest layers in float with which calibration images held out hold the bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.bisect import Trial
+from pipeline.calibrate import HELD_LEAST, HELD_SHARE
+from pipeline.data.images import Images
+from pipeline.parity import answers
+from pipeline.parity.search import smallest
+from pipeline.report.progress import bar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.calibrate import Calibration
+    from pipeline.stage import Tolerance
+
+
+def mixed(job: Calibration, bounds: Tolerance, src: Path, dst: Path) -> tuple[str, dict[str, Any]]:
+    """What was done, for people and machines, so that ``dst``, the INT8 file of ``src``, holds ``bounds``.
+
+    They are asked for on the images that ``job`` holds out; those have labels unless ``bounds.drop`` is None. ``dst``
+    stays as it is where it holds them, and where no layer in float would help.
+    """
+    from calibration import switch
+
+    if not job.held:
+        enough = HELD_LEAST * HELD_SHARE
+        return f"{len(job.images)} calibration images are too few to see which layers need float, {enough} would do", {}
+    images = Images(job.images.part.take(job.split[1]), job.images.preprocessing)
+    # One image more or less is the least that can be told.
+    drop = 1.0 if bounds.drop is None else math.ceil(bounds.drop * len(images)) / len(images)
+    layers = switch.layers(dst)
+    with bar("layers in float", None) as advance:
+        reference = answers.of_file(src).answers(images, f"answers of {src.name}")
+        trial = Trial(src, dst, images, replace(bounds, drop=drop), {}, advance, reference)
+        modules = smallest(layers, trial.passes, trial.ranked)
+        account = {
+            "held_out": len(images),
+            "bounds": {"sqnr_db": bounds.sqnr_db, "top1_agreement": bounds.agreement, "drop": bounds.drop and drop},
+            "layers": len(layers),
+            "in_float": modules,
+            "evaluations": trial.runs,
+            "before": _figures(trial, frozenset(), bounds),
+            "after": _figures(trial, frozenset(modules or ()), bounds),
+        }
+    if modules:
+        dst.write_bytes(switch.switched_off(src, dst, modules))
+    return _note(modules, len(images)), account
+
+
+def _note(modules: list[str] | None, held: int) -> str:
+    if modules is None:
+        return f"{held} others miss the bounds with every layer in float too: the fault is not in a Q/DQ pair"
+    if modules:
+        return f"in float to keep the accuracy: {', '.join(modules)}"
+    return f"the bounds hold on {held} others"
+
+
+def _figures(trial: Trial, off: frozenset[str], bounds: Tolerance) -> dict[str, Any]:
+    found = trial.figures(off)
+    top1 = None if bounds.drop is None else found["top1"]
+    return {"sqnr_db": found["sqnr_db"], "top1_agreement": found["top1_agreement"], "top1": top1}

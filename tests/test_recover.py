@@ -1,0 +1,106 @@
+"""Layers that INT8 loses go back to float, and only those: found on calibration images held out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from conftest import TINY, Cli
+from safetensors.numpy import load_file, save_file
+
+from pipeline import calibrate, recover
+from pipeline.calibrate import Calibration
+from pipeline.data import digits
+from pipeline.data.images import Images
+from pipeline.plan import QUANTISED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.stage import Made
+
+LOST = "layer2.0.conv3"
+FOLD = "04-fold_batchnorm.onnx"
+
+
+@pytest.fixture(scope="session")
+def lossy(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network with one channel dead, and what reads it so large that no other weight has a level left in INT8."""
+    held = load_file(weights)
+    dead, reader = LOST.replace("conv3", "bn2"), held[f"{LOST}.weight"]
+    held[f"{dead}.weight"][0], held[f"{dead}.bias"][0] = 0, -1
+    reader[:, 0] = 400 * np.abs(reader).max()
+    path = tmp_path_factory.mktemp("lossy") / "w.safetensors"
+    save_file(held, path)
+    return path
+
+
+def calibration(count: int) -> Calibration:
+    data = digits.read()
+    return Calibration(Images(data.calibration.take(np.arange(count)), data.preprocessing), "mse", hold=True)
+
+
+def mended(job: Calibration, built: Path, tmp_path: Path, **bounds: float | None) -> tuple[bool, Made]:
+    """What the stage says of itself, and whether its file is, byte for byte, that of the stage without recovery."""
+    plain, path = tmp_path / "plain.onnx", tmp_path / "mended.onnx"
+    calibrate.int8(job, built / FOLD, plain)
+    made = calibrate.int8(job, built / FOLD, path, partial(recover.mixed, job, replace(QUANTISED, **bounds)))
+    return plain.read_bytes() == path.read_bytes(), made
+
+
+def test_the_layer_that_int8_loses_goes_back_to_float(cli: Cli, lossy: Path, tmp_path: Path) -> None:
+    flags = (*TINY, "--weights", lossy, "--recover", "auto", "-o", tmp_path)
+    row = cli.report(*flags)["stages"][5]
+    found = row["details"]["recovery"]
+    assert found["in_float"] == [LOST]
+    assert row["work"].endswith(f"; in float to keep the accuracy: {LOST}")
+    assert row["work"].startswith("12 of 13 convolutions")
+    assert row["int8_share"] == pytest.approx(12 / 13)
+    assert found["before"]["sqnr_db"] < found["bounds"]["sqnr_db"] < found["after"]["sqnr_db"]
+    nodes = onnx.load(tmp_path / row["file"]).graph.node
+    assert {name for node in nodes for name in node.output} <= {"logits", *(n for node in nodes for n in node.input)}
+
+
+def test_an_honest_network_keeps_every_layer_and_its_bytes(built: Path, tmp_path: Path) -> None:
+    same, made = mended(calibration(100), built, tmp_path)
+    found = made.details["recovery"]
+    assert same
+    assert made.work.endswith("over 80 images; the bounds hold on 20 others")
+    assert (found["in_float"], found["evaluations"]) == ([], 1)
+    assert found["before"] == found["after"]
+
+
+def test_more_than_int8_can_give_takes_layers_by_the_bound_alone(built: Path, tmp_path: Path) -> None:
+    """Without labels nothing is said of accuracy."""
+    same, made = mended(calibration(100), built, tmp_path, sqnr_db=40, drop=None)
+    found = made.details["recovery"]
+    assert not same
+    assert found["before"]["sqnr_db"] < 40 <= found["after"]["sqnr_db"]
+    assert (found["after"]["top1"], found["bounds"]["drop"]) == (None, None)
+
+
+def test_bounds_that_float_misses_too_leave_the_file_alone(built: Path, tmp_path: Path) -> None:
+    same, made = mended(calibration(100), built, tmp_path, agreement=1.1)
+    assert same
+    assert made.details["recovery"]["in_float"] is None
+    assert made.work.endswith("the fault is not in a Q/DQ pair")
+
+
+def test_too_few_images_are_all_for_calibration_and_it_is_said(built: Path, tmp_path: Path) -> None:
+    same, made = mended(calibration(39), built, tmp_path, sqnr_db=100)
+    assert same
+    assert "over 39 images; 39 calibration images are too few" in made.work
+    assert made.details["recovery"] == {}
+
+
+def test_images_held_out_give_no_statistics_and_change_none_of_the_first() -> None:
+    job = calibration(100)
+    first, held = job.split
+    assert (len(first), len(held)) == (80, 20)
+    assert not set(first) & set(held)
+    assert list(replace(job, hold=False).split[0][:80]) == list(first)
+    assert len(set(job.images.labels[held])) == 10
