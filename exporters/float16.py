@@ -121,7 +121,7 @@ def _narrow_scales(scales: list[ir.Value], model: ir.Model) -> str:
     model.graph.opset_imports[""] = max(OPSET, model.graph.opset_imports[""])
     model.ir_version = max(IR_VERSION, model.ir_version)
     count = sum(_array(value).size for value in scales)
-    return f"; of {count} scales {coarse} lie below {NORMAL:.2g} and lose bits, {raised} were raised to {SMALLEST:.2g}"
+    return f"; of {count} scales {coarse} lie below {NORMAL:.2g} and lose bits, {raised} rose to {SMALLEST:.2g}"
 
 
 def _narrow(value: ir.Value, least: np.float16 | float = 0.0) -> int:
