@@ -91,7 +91,8 @@ def fingerprint(src: Path) -> str:
 
 def activations(src: Path) -> list[str]:
     """The names of all float tensors that the nodes of ``src`` compute."""
-    return [str(out.name) for node in onnx_file.read(src).graph for out in node.outputs]
+    nodes = [node for node in onnx_file.read(src).graph if node.op_type != "QuantizeLinear"]
+    return [str(out.name) for node in nodes for out in node.outputs]
 
 
 def _session_with_outputs(src: Path, tensors: Sequence[str], level: str) -> InferenceSession:

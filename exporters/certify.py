@@ -5,7 +5,8 @@ float types, activation Q/DQ pairs, a BatchNormalization folded away) and what i
 
 * float32 next to float32: the same bits;
 * float16: the nearest float16 of the float32;
-* INT8 behind DequantizeLinear: at most half a scale away, channel by channel;
+* INT8 behind DequantizeLinear: at most half a scale away, channel by channel; next to INT8, the same levels under the
+  same scales or their nearest float16 (see rounding);
 * a folded pair: recomputed in float64 from the unfolded one, at most a float32 rounding away;
 * channels that are a power of two apart: in all that writes and reads them (see channel_space), then as above.
 """
@@ -25,6 +26,7 @@ from exporters import onnx_file
 from exporters.certify_rescale import follow
 from exporters.constant import Constant, attributes, constant
 from exporters.fold_batchnorm import FOLDABLE, along_outputs, obstacle
+from exporters.rounding import SMALLEST32, U32, U64, scale_as, storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,17 +34,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Bound = NDArray[np.float64] | float
+    from exporters.rounding import Bound
 
-# Unit roundoffs (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 2.1), and half of the smallest
-# number of the format: the rounding error next to zero.
-U16, U32, U64 = 2.0**-11, 2.0**-24, 2.0**-53
-SMALLEST16, SMALLEST32 = 2.0**-25, 2.0**-150
 # gamma / sqrt(var + eps), times W: four float64 operations; the bias has three more. Sixteen covers both generously.
 FOLD = 16 * U64
-# Half a level, and the float32 rounding of w / s for up to 127 levels.
-HALF_SCALE = 0.5 + 2.0**-16
-LEVELS = 127
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
 
 
@@ -126,7 +121,8 @@ class _Walk:
     def run(self) -> None:
         while self.todo:
             *values, reader = self.todo.pop()
-            old, new = (self._source(value) for value in values)
+            (old, was), (new, now) = (self._source(value) for value in values)
+            self._compare_pairs(reader, was, now)
             one, other = old.producer(), new.producer()
             if one is None or other is None:
                 self._compare_inputs(old, new, reader)
@@ -138,11 +134,21 @@ class _Walk:
                 self.partner[id(one)] = other
                 self._compare(one, other)
 
-    def _source(self, value: ir.Value) -> ir.Value:
-        """The value behind everything that a stage may put in between."""
+    def _source(self, value: ir.Value) -> tuple[ir.Value, list[Constant]]:
+        """The value behind everything that a stage may put in between, and the scales of the pairs there."""
+        scales = []
         while (node := value.producer()) is not None and (behind := self._behind(node)) is not None:
+            scale = constant(node.inputs[1]) if node.op_type == "DequantizeLinear" else None
+            scales += [] if scale is None else [scale]
             value = behind
-        return value
+        return value, scales
+
+    def _compare_pairs(self, reader: ir.Node | None, was: list[Constant], now: list[Constant]) -> None:
+        """Pairs may be new, but those that stood there stay."""
+        if was and len(was) != len(now):
+            self.refute(reader, f"{len(now)} Q/DQ pairs stand where {len(was)} stood")
+        for one, other in zip(was, now, strict=False):
+            self._within(reader, "the scale of its input", other, scale_as(one, other.array.dtype), 0.0)
 
     def _behind(self, node: ir.Node) -> ir.Value | None:
         value = node.inputs[0] if node.inputs else None
@@ -178,7 +184,7 @@ class _Walk:
 
     def _compare(self, old: ir.Node, new: ir.Node) -> None:
         self.certificate.nodes += 1
-        conv = self._source(old.inputs[0]).producer() if old.inputs[0] is not None else None
+        conv = self._source(old.inputs[0])[0].producer() if old.inputs[0] is not None else None
         folds = conv is not None and conv.op_type == new.op_type and new.op_type in FOLDABLE
         if old.op_type == "BatchNormalization" and folds:
             assert conv is not None
@@ -200,11 +206,15 @@ class _Walk:
             self.todo.append((old, new, node))
         elif was is None or now is None:
             self.refute(node, f"{new.name} of {node.name} is a constant in one file only")
+        elif was.quantised is not None and now.quantised is not None:
+            (levels, scale), (stored, scaled) = was.quantised, now.quantised
+            self._within(node, f"levels of {new.name}", stored, levels.values, 0.0)
+            self._within(node, f"scale of {new.name}", scaled, scale_as(scale, scaled.array.dtype), 0.0)
         elif now.array.dtype == np.float16:
             # Rounding to the nearest is a function: what it gives is compared exactly.
             self._within(node, str(new.name), now, was.array.astype(np.float16).astype(np.float64), 0.0)
         else:
-            self._within(node, str(new.name), now, was.values, _storage(now, was.values))
+            self._within(node, str(new.name), now, was.values, storage(now, was.values))
 
     def _compare_fold(self, conv: ir.Node, norm: ir.Node, folded: ir.Node) -> None:
         if why := obstacle(norm):
@@ -227,11 +237,13 @@ class _Walk:
         for name, stored, exact, size in zip(("weight", "bias"), results, exacts, sizes, strict=True):
             assert stored is not None
             rounding = U32 * np.abs(exact) + FOLD * size + SMALLEST32
-            self._within(folded, name, stored, exact, rounding + _storage(stored, exact))
+            self._within(folded, name, stored, exact, rounding + storage(stored, exact))
         if conv.inputs[0] is not None and folded.inputs[0] is not None:
             self.todo.append((conv.inputs[0], folded.inputs[0], folded))
 
-    def _within(self, node: ir.Node, name: str, stored: Constant, exact: NDArray[np.float64], bound: Bound) -> None:
+    def _within(
+        self, node: ir.Node | None, name: str, stored: Constant, exact: NDArray[np.float64], bound: Bound
+    ) -> None:
         self.certificate.constants += 1
         if stored.values.shape != exact.shape:
             self.refute(node, f"{name} has shape {stored.values.shape}, it had {exact.shape}")
@@ -244,7 +256,7 @@ class _Walk:
             self.certificate.largest = max(self.certificate.largest, worst)
             return
         place = tuple(int(index) for index in np.unravel_index(int(np.argmax(share)), share.shape))
-        found = f"{name}{list(place)} is {stored.values[place]:.9g}, expected {exact[place]:.9g}"
+        found = f"{name}{list(place) or ''} is {stored.values[place]:.9g}, expected {exact[place]:.9g}"
         self.refute(node, f"{found} within {allowed[place]:.3g}")
 
     def _compare_attributes(self, old: ir.Node, new: ir.Node) -> None:
@@ -255,16 +267,6 @@ class _Walk:
         for name in sorted(was.keys() | now.keys()):
             if was.get(name) != now.get(name):
                 self.refute(new, f"{name} of {new.name} is {now.get(name)}, it was {was.get(name)}")
-
-
-def _storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
-    """How far the way it is stored may move a constant: each value to the nearest that can be written."""
-    if stored.scale is not None and stored.values.shape == exact.shape:
-        # No wider than the trusted values need, or a coarser scale would excuse itself.
-        shared = tuple(axis for axis, size in enumerate(np.shape(stored.scale)) if size == 1)
-        needed = np.abs(exact).max(axis=shared or None, keepdims=bool(shared), initial=0) / LEVELS
-        return np.asarray(HALF_SCALE * np.minimum(stored.scale, needed))
-    return U16 * np.abs(exact) + SMALLEST16 if stored.array.dtype == np.float16 else 0.0
 
 
 def _end(value: ir.Value) -> str:

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant: the ``array`` as stored, its ``values`` in float64, and its ``scale`` where it is INT8 behind DQ."""
+    """A constant: the ``array`` as stored and its ``values`` in float64.
+
+    Of INT8 behind DequantizeLinear, ``quantised`` are its levels, counted from the zero point, and its scale.
+    """
 
     array: NDArray[Any]
     values: NDArray[np.float64]
-    scale: NDArray[np.float64] | None = None
+    quantised: tuple[Constant, Constant] | None = None
 
 
 def constant(value: ir.Value | None) -> Constant | None:
@@ -52,8 +55,8 @@ def _rescaled(node: ir.Node) -> Constant | None:
         return None
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
     shape = [-1 if dim == axis else 1 for dim in range(inner.values.ndim)]
+    scale = scale.reshape(shape) if scale.ndim else scale
     wide = scale.astype(np.float64)
-    wide = wide.reshape(shape) if wide.ndim else wide
     stored = onnx_file.weight(node.inputs[2]) if len(node.inputs) > 2 else None
     zero = np.float64(0) if stored is None else stored.astype(np.float64).reshape(wide.shape)
     if node.op_type == "QuantizeLinear":
@@ -61,7 +64,8 @@ def _rescaled(node: ir.Node) -> Constant | None:
             return None
         levels = np.clip(np.rint(inner.array.astype(np.float32) / wide.astype(np.float32)), -128, 127)
         return Constant(levels.astype(np.int8), levels.astype(np.float64))
-    return Constant(inner.array, (inner.values - zero) * wide, wide)
+    centred = inner.values - zero
+    return Constant(inner.array, centred * wide, (Constant(inner.array, centred), Constant(scale, wide)))
 
 
 def attributes(node: ir.Node) -> dict[str, Any]:

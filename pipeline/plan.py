@@ -32,8 +32,13 @@ EXACT = Tolerance(sqnr_db=300, step_sqnr_db=300, agreement=1.0)  # no float32 di
 REORDERED = Tolerance(sqnr_db=90, step_sqnr_db=90, agreement=0.995)
 HALF = Tolerance(sqnr_db=40, step_sqnr_db=40, agreement=0.99, drop=0.01)
 QUANTISED = Tolerance(sqnr_db=15, step_sqnr_db=15, agreement=0.97, drop=0.01)
-# An engine may reorder sums and so round some activations to the neighbouring level, and nothing more.
+# An engine, or float16 between layers, may round some activations to the neighbouring level, and nothing more.
 COMPILED = replace(QUANTISED, step_sqnr_db=30)
+
+FLOAT16_ON_CPU = (
+    "ONNX Runtime on the CPU rounds to float16 between layers but computes inside them in float32; "
+    "float16 sums on a GPU may differ."
+)
 
 
 def freeze(network: ResNet, description: Description, _: Path, dst: Path) -> Made:
@@ -68,7 +73,7 @@ def fold_batchnorm(src: Path, dst: Path) -> Made:
 
 
 def fp16(calibration: Images, src: Path, dst: Path) -> Made:
-    """The whole graph in float16, after a look at every activation on real images."""
+    """The graph in float16, its INT8 as it is, after a look at every activation on real images."""
     from calibration import observe
     from calibration.histogram import Peak
     from exporters import float16
@@ -95,9 +100,9 @@ def engine(backend: str, src: Path, dst: Path) -> Made:
     return Made("; ".join([f"{backend}, {work}", *built["warnings"]]), share)
 
 
-def _fp16_stage(recipe: Recipe, calibration: Images) -> Stage:
-    make, parameters = partial(fp16, calibration), {"images": calibration.digest}
-    return Stage("fp16", ".onnx", make, bounds("fp16", recipe), parameters, (*GRAPH, "onnxruntime"))
+def _float16_stage(name: str, recipe: Recipe, calibration: Images) -> Stage:
+    make, parameters, tools = partial(fp16, calibration), {"images": calibration.digest}, (*GRAPH, "onnxruntime")
+    return Stage(name, ".onnx", make, bounds(name, recipe), parameters, tools, not_proven=FLOAT16_ON_CPU)
 
 
 def _equalise_stage(recipe: Recipe, images: Images) -> Stage | None:
@@ -130,6 +135,7 @@ BOUNDS = {
     "equalise": REORDERED,
     "fp16": HALF,
     "int8": QUANTISED,
+    "halve": COMPILED,
 }
 
 
@@ -142,8 +148,10 @@ def bounds(stage: str, recipe: Recipe) -> Tolerance:
 # What each precision does between folding and the engine, and the bounds of everything after it.
 PRECISIONS: dict[str, tuple[tuple[Lossy, ...], Tolerance]] = {
     "fp32": ((), REORDERED),
-    "fp16": ((_fp16_stage,), HALF),
+    "fp16": ((partial(_float16_stage, "fp16"),), HALF),
     "int8": ((_equalise_stage, _int8_stage), COMPILED),
+    # For TensorRT with strong typing, which computes the rest of an int8 graph in float32.
+    "int8-fp16": ((_equalise_stage, _int8_stage, partial(_float16_stage, "halve")), COMPILED),
 }
 
 # What may mend the accuracy of INT8; `auto` is all of it.

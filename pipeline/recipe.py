@@ -109,8 +109,8 @@ class Recipe:
         refuse_margins(self.max_drop, self.confidence)
         if self.data_root is not None and self.data != "fashion-mnist":
             raise BadRequest(f"--data-root goes with --data fashion-mnist, not with --data {self.data}")
-        if self.calib_cache is not None and self.precision != "int8":
-            raise BadRequest(f"--calib-cache goes with --precision int8, not with --precision {self.precision}")
+        if self.calib_cache is not None and not self.precision.startswith("int8"):
+            raise BadRequest(f"--calib-cache goes with --precision int8…, not with --precision {self.precision}")
         if self.calib_cache is not None and self.calib_cache.is_dir():
             raise BadRequest(f"--calib-cache {self.calib_cache} is a folder; name a file")
         if self.weights is not None and self.epochs is not None:

@@ -53,6 +53,7 @@ class Stage:
     source: str | None = None  # the stage whose file this one reads; None: the one before
     runs_here: bool = True
     may_fall_back: bool = False  # where it fails, its source goes on in its place, and the report says so
+    not_proven: str | None = None  # a sentence: what its answers do not show
 
 
 @dataclass(frozen=True)

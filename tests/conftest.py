@@ -72,6 +72,15 @@ def built(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def mixed(cli: Cli, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network with float16 around its INT8 convolutions; not to be changed."""
+    assert built
+    output = tmp_path_factory.mktemp("mixed") / "int8-fp16"
+    cli.report("--arch", "resnext_tiny", "--precision", "int8-fp16", "-o", output)
+    return output
+
+
+@pytest.fixture(scope="session")
 def weights(built: Path) -> Path:
     """The trained weights of the tiny ResNeXt as a user's own file."""
     return built / "01-freeze.safetensors"

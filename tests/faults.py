@@ -199,6 +199,16 @@ def compiled(index: int, change: Change) -> Fault:
     return plant
 
 
+def unpaired(tensor: str) -> Fault:
+    """What read ``tensor`` behind its Q/DQ pair reads the tensor itself."""
+
+    def plant(model: onnx.ModelProto) -> None:
+        for operator in ("DequantizeLinear", "QuantizeLinear"):
+            skip(f"{tensor}_{operator}")(model)
+
+    return plant
+
+
 # What the whole network hangs on, by stage: the planted fault, and the module that the certificate names; None where
 # there is no certificate (the engine) or where only the answers show it.
 RESIDUAL, RELU = ("layer2.0", drop_residual), ("layer3.0.relu_1", skip("/layer3/layer3.0/relu_1/Relu"))
@@ -285,6 +295,20 @@ GRAPH_FAULTS: dict[str, list[tuple[str | None, Fault]]] = {
             swap_arrays("/Div_output_0_scale", "layer3.0/downsample/downsample.1/BatchNormalization_output_0_scale"),
         ),
         RESIDUAL,
+    ],
+    "halve": [
+        ("layer2.0.conv2", array(f"{CONV}_int8", bump((3, 1, 1, 1), 1))),
+        ("layer2.0.conv2", array(f"{CONV}_scale", neighbour((5,)))),
+        ("layer2.0.conv2", array(f"{CONV}_scale", lambda s: s * 2)),
+        ("layer2.0.conv2", array(f"{CONV}_scale", bump((5,), np.inf))),
+        ("layer2.0.conv2", array(f"{CONV}_scale", lambda s: np.where(np.arange(s.size) == 5, 0, s))),
+        ("layer2.0.conv2", array("layer2.0/relu/Relu_output_0_scale", neighbour(()))),
+        ("layer2.0.conv2", array("layer2.0/relu/Relu_output_0_scale", lambda s: s * 2)),
+        ("layer2.0.conv2", array("layer2.0/relu/Relu_output_0_scale", np.zeros_like)),
+        ("layer2.0.conv2", unpaired("/layer2/layer2.0/relu/Relu_output_0")),
+        ("layer1.0.conv1", array("layer1.0.conv1.bias", neighbour((0,)))),
+        RESIDUAL,
+        RELU,
     ],
     "engine": [
         (None, compiled(3, lambda w: w.transpose(0, 1, 3, 2))),

@@ -293,7 +293,12 @@ main(["build", "--help"])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for flag in ("--precision {fp32,fp16,int8}", "--json", "--calib-method {auto,minmax,percentile,entropy,mse}"):
+    lists = ("--precision {fp32,fp16,int8,int8-fp16}", "--calib-method {auto,minmax,percentile,entropy,mse}")
+    for flag in (*lists, "--json"):
+        "--precision {fp32,fp16,int8,int8-fp16}",
+        "--json",
+        "--calib-method {auto,minmax,percentile,entropy,mse}",
+    ):
         assert flag in done.stdout
 
 

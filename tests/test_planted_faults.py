@@ -66,13 +66,14 @@ def bench(directory: Path) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def benches(cli: Cli, built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bench]:
+def benches(cli: Cli, built: Path, mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bench]:
     half = tmp_path_factory.mktemp("half")
     cli.report("--arch", "resnext_tiny", "--precision", "fp16", "--engine", "onnxruntime", "-o", half)
     mended = tmp_path_factory.mktemp("mended")
     cli.report(*TINY, "--recover", "equalise", "-o", mended)
     int8 = bench(built)
-    return {**dict.fromkeys(["freeze", *faults.GRAPH_FAULTS], int8), "fp16": bench(half), "equalise": bench(mended)}
+    other = {"fp16": bench(half), "equalise": bench(mended), "halve": bench(mixed)}
+    return {**dict.fromkeys(["freeze", *faults.GRAPH_FAULTS], int8), **other}
 
 
 @pytest.mark.parametrize("stage", ["freeze", *faults.GRAPH_FAULTS])

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 NOT_ON_JETSON = "Nothing of this build has run on a Jetson: build and judge the engine on the device itself."
 NO_GPU = "No TensorRT engine was built or run: this machine has no usable NVIDIA GPU."
-FLOAT16_ON_CPU = (
-    "ONNX Runtime on the CPU rounds to float16 between layers but computes inside them in float32; "
-    "float16 sums on a GPU may differ."
-)
 
 
 def header(
@@ -65,8 +61,8 @@ def _not_proven(made: list[Stage]) -> Iterator[str]:
     for stage in made:
         if not stage.runs_here:
             yield f"{stage.name} ({stage.parameters['backend']}) was built, not run here: nothing proves its answers."
-    if any(stage.name == "fp16" for stage in made):
-        yield FLOAT16_ON_CPU
+        if stage.not_proven is not None:
+            yield stage.not_proven
     if gpu.driver() is None:
         yield NO_GPU
     yield NOT_ON_JETSON

@@ -1,0 +1,46 @@
+"""How far each way of storing a number may move it: float32, float16, and INT8 levels with a scale of either."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from exporters.constant import Constant
+
+    Bound = NDArray[np.float64] | float
+
+# Unit roundoffs (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 2.1), and half of the smallest
+# number of the format: the rounding error next to zero.
+U16, U32, U64 = 2.0**-11, 2.0**-24, 2.0**-53
+SMALLEST16, SMALLEST32 = 2.0**-25, 2.0**-150
+# Half a level, and the float32 rounding of w / s for up to 127 levels.
+HALF_SCALE = 0.5 + 2.0**-16
+LEVELS = 127
+
+
+def storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
+    """How far the way it is stored may move a constant: each value to the nearest that can be written."""
+    if stored.quantised is None or stored.values.shape != exact.shape:
+        return U16 * np.abs(exact) + SMALLEST16 if stored.array.dtype == np.float16 else 0.0
+    levels, scale = stored.quantised
+    # No wider than the trusted values need, or a coarser scale would excuse itself.
+    shared = tuple(axis for axis, size in enumerate(scale.values.shape) if size == 1)
+    needed = np.abs(exact).max(axis=shared or None, keepdims=bool(shared), initial=0) / LEVELS
+    half = np.asarray(HALF_SCALE * np.minimum(scale.values, needed))
+    # The levels were chosen under the scale before it was rounded, which moves each of them, and the half level.
+    return half + (np.abs(levels.values) + 1) * _of_scale(needed) if scale.array.dtype == np.float16 else half
+
+
+def _of_scale(scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far its float16 lies from ``scale``: next to zero half the smallest number, or all of it where raised."""
+    return np.maximum(U16 * scale, 2 * SMALLEST16)
+
+
+def scale_as(scale: Constant, dtype: np.dtype[np.generic]) -> NDArray[np.float64]:
+    """What ``scale`` has to be in ``dtype``: the nearest, and the smallest positive float16 where that is 0."""
+    least = 2 * SMALLEST16 if dtype == np.float16 else 0.0
+    return np.maximum(scale.array.astype(dtype).astype(np.float64), least)
