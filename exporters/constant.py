@@ -65,7 +65,9 @@ def _rescaled(node: ir.Node) -> Constant | None:
         levels = np.clip(np.rint(inner.array.astype(np.float32) / wide.astype(np.float32)), -128, 127)
         return Constant(levels.astype(np.int8), levels.astype(np.float64))
     centred = inner.values - zero
-    return Constant(inner.array, centred * wide, (Constant(inner.array, centred), Constant(scale, wide)))
+    with np.errstate(invalid="ignore"):  # 0 under an infinite scale is NaN, which no bound lets pass
+        values = centred * wide
+    return Constant(inner.array, values, (Constant(inner.array, centred), Constant(scale, wide)))
 
 
 def attributes(node: ir.Node) -> dict[str, Any]:
