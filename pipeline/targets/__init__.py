@@ -1,0 +1,1 @@
+"""What each device, JetPack and TensorRT can do, from dated and sourced data."""

@@ -1,0 +1,154 @@
+"""Whether a precision, a TensorRT and a DLA can be had on a device: each rule answers go, refused or unknown, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.targets import table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.targets.table import Row, Target, Version
+
+# From best to worst: one JetPack is as good as its worst answer, a device as good as its best JetPack.
+ORDER = ("go", "unknown", "refused")
+# The opset that the graph of each precision is written with: float16 scales and FP8 need 19.
+OPSETS = {"fp32": 17, "fp16": 17, "int8": 17, "int8-fp16": 19, "fp8": 19}
+STRONG = ("int8-fp16", "fp8")  # graphs whose types only strong typing keeps
+ON_DLA = ("fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One of ORDER, a sentence, and where it was read."""
+
+    verdict: str
+    sentence: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of one device: the JetPack ``release`` as named, its row, and the TensorRT in question."""
+
+    module: Row
+    release: Version
+    jetpack: Row | None
+    tensorrt: Version | None
+    precision: str | None = None
+    dla: bool = False
+
+    @property
+    def version(self) -> Row | None:
+        """What is known of this TensorRT."""
+        return None if self.tensorrt is None else table.tensorrt(self.tensorrt)
+
+
+def ask(target: Target, tensorrt: Version | None, precision: str | None, dla: bool = False) -> list[Answer]:  # noqa: FBT002
+    """All answers for the release that was named, or for the one of the module where the most can be had."""
+    rows = table.jetpacks(target.module)
+    if target.release is not None:
+        return _answers(target.module, target.release, tensorrt, precision, dla)
+    found = [_answers(target.module, table.version(row.name), tensorrt, precision, dla) for row in reversed(rows)]
+    return min(found, key=lambda answers: ORDER.index(worst(answers)))
+
+
+def worst(answers: list[Answer]) -> str:
+    """The verdict over all of them."""
+    return max((answer.verdict for answer in answers), key=ORDER.index)
+
+
+def _answers(
+    module: Row, release: Version, tensorrt: Version | None, precision: str | None, dla: bool
+) -> list[Answer]:
+    jetpack = table.jetpack(release)
+    shipped = jetpack["tensorrt"] if jetpack else None
+    known = tensorrt or (table.version(shipped) if shipped else None)
+    question = Question(module, release, jetpack, known, precision, dla)
+    answers = [rule(question) for rule in RULES]
+    return [answer for answer in answers if answer is not None]
+
+
+def _runs(question: Question) -> Answer:
+    name, release = question.module.name, _dotted(question.release)
+    if question.jetpack is None:
+        return Answer("unknown", f"nothing is known of JetPack {release}", "")
+    if name not in question.jetpack["modules"]:
+        others = ", ".join(row.name for row in table.jetpacks(question.module))
+        sentence = f"JetPack {release} does not run on {name}; these do: {others}"
+        return Answer("refused", sentence, question.jetpack.source("modules"))
+    return Answer("go", f"JetPack {release} runs on {name}", question.jetpack.source("modules"))
+
+
+def _comes(question: Question) -> Answer:
+    """Whether this TensorRT can be had on the JetPack."""
+    release, row = _dotted(question.release), question.jetpack
+    if question.tensorrt is None:
+        return Answer("unknown", f"nothing is known of the TensorRT of JetPack {release}; name one by --tensorrt", "")
+    asked, shipped = _dotted(question.tensorrt), row["tensorrt"] if row else None
+    if row is not None and shipped is not None and question.tensorrt == table.version(shipped)[: len(question.tensorrt)]:
+        return Answer("go", f"JetPack {release} brings TensorRT {shipped}", row.source("tensorrt"))
+    for cells in table.data()["combination"]:
+        first, last = map(table.version, cells["tensorrt"])
+        oldest, newest = map(table.version, cells["jetpack"])
+        named = question.module.name in cells.get("modules", [question.module.name])
+        if named and first <= question.tensorrt <= last and oldest <= question.release <= newest:
+            return Answer(cells["answer"], cells["why"], table.said(cells["source"]))
+    return Answer("unknown", f"nothing is known of TensorRT {asked} on JetPack {release}, which brings {shipped}", "")
+
+
+def _computes(question: Question) -> Answer | None:
+    """Whether the module has units for the precision."""
+    if question.precision is None:
+        return None
+    name, can = question.module.name, question.module["precisions"]
+    verdict = "go" if question.precision in can else "refused"
+    return Answer(verdict, f"{name} computes in {', '.join(can)}", question.module.source("precisions"))
+
+
+def _reads(question: Question) -> Answer | None:
+    """Whether the parser reads the graph of the precision, and keeps its types."""
+    row = question.version
+    if question.precision is None or row is None:
+        return None
+    needed, asked = OPSETS[question.precision], _dotted(question.tensorrt or ())
+    if row["typing"] == "weak" and question.precision in STRONG:
+        sentence = f"TensorRT {asked} has no strong typing, without which a graph of {question.precision} is not kept"
+        return Answer("refused", f"{sentence}; take int8, built with the flags INT8 and FP16", row.source("typing"))
+    if row["opset"] < needed:
+        sentence = f"TensorRT {asked} reads opset {row['opset']} and {question.precision} is written with {needed}"
+        return Answer("refused", sentence, row.source("opset"))
+    return Answer("go", f"TensorRT {asked} reads opset {row['opset']}, {needed} is needed", row.source("opset"))
+
+
+def _offloads(question: Question) -> Answer | None:
+    """Whether the DLA takes it."""
+    if not question.dla:
+        return None
+    module, row, asked = question.module, question.version, _dotted(question.tensorrt or ())
+    if not module["dla"]:
+        return Answer("refused", f"{module.name} has no DLA", module.source("dla"))
+    if row is None:
+        return Answer("unknown", "nothing is known of the DLA without a known TensorRT", "")
+    if not row["dla"]:
+        return Answer("refused", f"TensorRT {asked} has no DLA", row.source("dla"))
+    if question.tensorrt and question.tensorrt >= (11,) and module.name != "jetson-agx-orin":
+        return Answer("refused", f"TensorRT {asked} has the DLA of jetson-agx-orin only", row.source("dla"))
+    if question.precision not in {None, *ON_DLA}:
+        return Answer("refused", f"a DLA computes in {' and '.join(ON_DLA)}, not {question.precision}", row.source("dla"))
+    if question.precision == "int8" and row["typing"] == "strong":
+        return Answer("unknown", f"nothing is known of Q/DQ on the DLA with TensorRT {asked}; fp16 runs there", "")
+    if question.precision == "int8":
+        sentence = "the DLA takes INT8 from a calibration table, not from Q/DQ pairs; --calib-cache writes the table"
+        return Answer("refused", f"{sentence}, or take fp16", table.said("implicit"))
+    return Answer("go", f"{module.name} has {module['dla']} DLA cores, TensorRT {asked} uses them", row.source("dla"))
+
+
+# What is looked at, in this order.
+RULES: tuple[Callable[[Question], Answer | None], ...] = (_runs, _comes, _computes, _reads, _offloads)
+
+
+def _dotted(version: Version) -> str:
+    return ".".join(map(str, version))

@@ -1,0 +1,92 @@
+"""The data of devices.toml as records: modules, JetPack releases, TensorRT versions."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import BadRequest
+
+Version = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its ``name``, and its cells as (value, source); a cell that is not there is not known."""
+
+    name: str
+    cells: dict[str, Any]
+
+    def __getitem__(self, cell: str) -> Any:
+        """The value of ``cell``, None where it is not known."""
+        return self.cells[cell][0] if cell in self.cells else None
+
+    def source(self, cell: str) -> str:
+        """Where the value of ``cell`` was read, and when."""
+        return said(self.cells[cell][1])
+
+
+@dataclass(frozen=True)
+class Target:
+    """A ``module`` and, where it was named or the module has one only, its JetPack ``release``."""
+
+    module: Row
+    release: Version | None = None
+
+
+@cache
+def data() -> dict[str, Any]:
+    """The file, read."""
+    return tomllib.loads(Path(__file__).with_name("devices.toml").read_text())
+
+
+def said(source: str) -> str:
+    """A source as a reader can follow it: what it is and when it was read."""
+    row = data()["source"][source]
+    return f"{row['what']}, read {row['read']}"
+
+
+def version(text: str) -> Version:
+    """``10.13.3`` as (10, 13, 3); raises BadRequest where it is none."""
+    if not re.fullmatch(r"\d+(\.\d+)*", text):
+        raise BadRequest(f"{text} is no version; give numbers and dots, as in 10.13.3")
+    return tuple(int(part) for part in text.split("."))
+
+
+def target(text: str) -> Target:
+    """``jetson-orin-nx`` or ``jetson-orin-nx@jp6.2``; raises BadRequest where there is none of that name."""
+    name, _, release = text.partition("@")
+    modules = data()["module"]
+    if name not in modules:
+        near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4) or list(modules)
+        raise BadRequest(f"--target {text}: no such Jetson; did you mean {', '.join(near)}?")
+    if release and not release.startswith("jp"):
+        raise BadRequest(f"--target {text}: what follows @ is a JetPack, as in {name}@jp6.2")
+    return Target(Row(name, modules[name]), version(release[2:]) if release else None)
+
+
+def jetpacks(module: Row) -> list[Row]:
+    """The releases that run on ``module``, oldest first."""
+    return [Row(name, cells) for name, cells in data()["jetpack"].items() if module.name in cells["modules"][0]]
+
+
+def jetpack(release: Version) -> Row | None:
+    """The row that ``release`` belongs to."""
+    for name, cells in data()["jetpack"].items():
+        if version(name) <= release <= version(cells.get("through", name)):
+            return Row(name, cells)
+    return None
+
+
+def tensorrt(asked: Version) -> Row | None:
+    """What is known of this version of TensorRT: the last row that begins at or before it."""
+    found = None
+    for cells in data()["tensorrt"]:
+        if version(cells["since"]) <= asked:
+            found = Row(".".join(map(str, asked)), cells)
+    return found
