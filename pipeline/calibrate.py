@@ -250,7 +250,7 @@ def _key(job: Calibration, src: Path, tensors: list[str]) -> dict[str, Any]:
         "set of images": job.images.digest,
         "order of images": [job.seed, len(job.images) - job.held],
         "stopping rule": [FIRST_LOOK, SETTLED_DB] if job.settle else None,
-        "grid": [histogram.DROPPED, histogram.FIRST, observe.LEVEL],
+        "grid": [histogram.DROPPED, histogram.FIRST, histogram.MOST, histogram.STEP, observe.LEVEL],
         "version of a tool": provenance.versions(("onnxruntime", "onnxruntime-gpu", "onnx", "numpy")),
     }
     return dict(json.loads(json.dumps(key)))
