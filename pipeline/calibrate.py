@@ -288,8 +288,8 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 def batch_size(images: Images) -> int:
-    """Images whose activations are in memory at once, and those of the batch before: a quarter of a gigabyte."""
-    return max(1, images.batch_size // 4)
+    """Images whose activations are in memory at once, and those of the batch before: one image of 224 pixels."""
+    return max(1, images.batch_size // 24)
 
 
 def _batches(images: Images, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
