@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline import calibrate, recover
+from pipeline import calibrate, recover, streaming
 from pipeline.errors import BadRequest
 from pipeline.stage import Made, Stage, Tolerance
 
@@ -115,7 +115,9 @@ def _equalise_stage(recipe: Recipe, images: Images) -> Stage | None:
 def _int8_stage(recipe: Recipe, images: Images) -> Stage:
     settle = recipe.calib_samples is None
     mixed = "mixed" in RECOVERIES[recipe.recover]
-    job = calibrate.Calibration(images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle, mixed)
+    job = calibrate.Calibration(
+        images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle, mixed, recipe.placement
+    )
     asked, parameters, mend = bounds("int8", recipe), job.parameters(), None
     if mixed:
         # The user's own calibration images have no labels, or those of other classes.
@@ -204,7 +206,7 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
         *filter(None, (make(recipe, calibration) for make in lossy)),
     ]
     source = rows[-1].name
-    for backend in engines(recipe.engine):
+    for backend in engines(recipe.engine, recipe.placement):
         module = _backend(backend)
         name = "engine" if rows[-1].name == source else f"engine_{backend.replace('-', '_')}"
         rows.append(
@@ -222,9 +224,9 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
     return rows
 
 
-def engines(asked: str) -> list[str]:
+def engines(asked: str, placement: str = "tensorrt") -> list[str]:
     """The backends to build with; raises BadRequest where the one asked for cannot be had here."""
-    reasons = {backend: _backend(backend).available() for backend in BACKENDS}
+    reasons = {backend: _reason(backend, placement) for backend in BACKENDS}
     if asked != "auto":
         if reasons[asked] is not None:
             others = [backend for backend, reason in reasons.items() if reason is None]
@@ -237,6 +239,13 @@ def engines(asked: str) -> list[str]:
     return runnable[:1] + [backend for backend in usable if backend not in runnable]
 
 
+def _reason(backend: str, placement: str) -> str | None:
+    """Why ``backend`` cannot be had, or None."""
+    module = _backend(backend)
+    unread = None if placement in module.PLACEMENTS else f"it does not read pairs that are placed for {placement}"
+    return module.available() or unread
+
+
 def _backend(name: str) -> Any:
     return importlib.import_module(f"exporters.engines.{name.replace('-', '_')}")
 
@@ -244,7 +253,7 @@ def _backend(name: str) -> Any:
 def _batches(images: Images, label: str) -> Any:
     from pipeline.report.progress import bar
 
-    size = calibrate.batch_size(images)
+    size = streaming.batch_size(images)
     with bar(label, -(-len(images) // size)) as advance:
         for batch in images.batches(size):
             yield batch
