@@ -29,8 +29,7 @@ FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
 ELEMENTWISE = {"Sub", "Div", "Mul", "Add"}
 PAIR = {"QuantizeLinear", "DequantizeLinear"}
 WEIGHTED = {"Conv", "Gemm"}
-# The first opset whose QuantizeLinear and DequantizeLinear take float16 scales, and the IR version it came with.
-OPSET, IR_VERSION = 19, 9
+OPSET = 19  # the first whose QuantizeLinear and DequantizeLinear take float16 scales
 # A scale below the normal numbers keeps fewer bits, which costs less than any larger scale would: at 3e-5 a value is
 # off by 0.1 % of itself, and by 100 % under the smallest normal number. Only 0 is no scale at all.
 NORMAL, SMALLEST = np.finfo(np.float16).smallest_normal, np.finfo(np.float16).smallest_subnormal
@@ -183,8 +182,7 @@ def _narrow_weights(weights: list[ir.Value]) -> str:
 def _narrow_scales(scales: list[ir.Value], model: ir.Model) -> str:
     coarse = sum(int(np.count_nonzero(_array(value) < NORMAL)) for value in scales)
     raised = sum(_narrow(value, SMALLEST) for value in scales)
-    model.graph.opset_imports[""] = max(OPSET, model.graph.opset_imports[""])
-    model.ir_version = max(IR_VERSION, model.ir_version)
+    onnx_file.raise_opset(model, OPSET)
     count = sum(_array(value).size for value in scales)
     return f"; of {count} scales {coarse} lie below {NORMAL:.2g} and lose bits, {raised} rose to {SMALLEST:.2g}"
 
