@@ -11,7 +11,7 @@ levels in place of 127.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -39,28 +39,32 @@ class Placement:
     unsigned: bool
 
 
+# The largest level of each format (FP8: E4M3, Micikevicius et al. 2022, arXiv 2209.05433, table 1).
+FORMATS = {"int8": LEVELS, "fp8": 448}
 PLACEMENTS = {"tensorrt": Placement(False, False, False), "onnxruntime": Placement(True, True, True)}
 
 
-def tensors(src: Path, placement: str = "tensorrt") -> dict[str, int]:
-    """The activations of ``src`` whose range :func:`int8` needs, in graph order, and each one's levels above 0."""
+def tensors(src: Path, placement: str = "tensorrt", form: str = "int8") -> dict[str, int]:
+    """The activations of ``src`` whose range :func:`quantise` needs, in graph order, and each one's largest level."""
     rules = PLACEMENTS[placement]
-    return {str(value.name): _levels(value, rules) for value in _placed(onnx_file.read(src).graph, rules)}
+    return {str(value.name): _top(value, rules, form) for value in _placed(onnx_file.read(src).graph, rules)}
 
 
-def int8(src: Path, dst: Path, amax: Mapping[str, float], placement: str = "tensorrt") -> str:
+def quantise(src: Path, dst: Path, amax: Mapping[str, float], placement: str = "tensorrt", form: str = "int8") -> str:
     """Write ``src`` with Q/DQ pairs to ``dst``; ``amax`` is the magnitude of each tensor that becomes its top level."""
     model, rules = onnx_file.read(src), PLACEMENTS[placement]
+    if form == "fp8":
+        onnx_file.raise_opset(model, 19)
     # A pooled maximum needs no range of its own: under the scale of its input, quantising again is exact.
     placed = [
-        (value, amax[str((_pooled(value) or value).name)], _levels(value, rules))
+        (value, amax[str((_pooled(value) or value).name)], _top(value, rules, form))
         for value in _placed(model.graph, rules)
     ]
-    for value, magnitude, levels in placed:
-        _pair(model.graph, value, magnitude, pairs.zero_point(rules.unsigned, levels), levels)
+    for value, magnitude, top in placed:
+        _pair(model.graph, value, magnitude, pairs.zero_point(top, unsigned=rules.unsigned), top)
     weighted = [node for node in model.graph if node.op_type in WEIGHTED]
     for node in weighted:
-        _quantise_weight(model.graph, node)
+        _quantise_weight(model.graph, node, FORMATS[form])
     onnx_file.drop_unused_constants(model.graph)
     onnx_file.write(model, dst)
     return summary(dst)
@@ -69,8 +73,10 @@ def int8(src: Path, dst: Path, amax: Mapping[str, float], placement: str = "tens
 def summary(path: Path) -> str:
     """``10 of 10 convolutions with INT8 operands, 13 activation pairs``."""
     done, convs = quantised(path)
-    pairs = onnx_file.count(onnx_file.read(path), "QuantizeLinear")
-    return f"{done} of {convs} convolutions with INT8 operands, {pairs} activation pairs"
+    graph = onnx_file.read(path).graph
+    stored = [onnx_file.weight(node.inputs[2]) for node in graph if node.op_type == "QuantizeLinear"]
+    form = "FP8" if any(zero is not None and "float8" in zero.dtype.name for zero in stored) else "INT8"
+    return f"{done} of {convs} convolutions with {form} operands, {len(stored)} activation pairs"
 
 
 def quantised(path: Path) -> tuple[int, int]:
@@ -80,8 +86,8 @@ def quantised(path: Path) -> tuple[int, int]:
     return len(done), len(convs)
 
 
-def _levels(value: ir.Value, rules: Placement) -> int:
-    return 255 if rules.unsigned and pairs.never_negative(value) else LEVELS
+def _top(value: ir.Value, rules: Placement, form: str) -> int:
+    return 255 if rules.unsigned and pairs.never_negative(value) else FORMATS[form]
 
 
 def _placed(graph: ir.Graph, rules: Placement) -> list[ir.Value]:
@@ -129,10 +135,10 @@ def _pooled(value: ir.Value) -> ir.Value | None:
     return node.inputs[0] if node is not None and node.op_type == "MaxPool" else None
 
 
-def _pair(graph: ir.Graph, value: ir.Value, amax: float, zero: NDArray[np.generic], levels: int) -> None:
+def _pair(graph: ir.Graph, value: ir.Value, amax: float, zero: NDArray[Any], top: int) -> None:
     """Q and DQ after ``value``, for all that read it."""
     readers = [(use.node, use.idx) for use in value.uses()]
-    scale = onnx_file.constant(graph, f"{value.name}_scale", np.array(_scale(amax, levels), np.float32))
+    scale = onnx_file.constant(graph, f"{value.name}_scale", np.array(_scale(amax, top), np.float32))
     point = onnx_file.constant(graph, f"{value.name}_zero_point", zero)
     quantise = _node(graph, "QuantizeLinear", value, scale, point, ir.DataType.from_numpy(zero.dtype))
     dequantise = _node(graph, "DequantizeLinear", value, scale, point, ir.DataType.FLOAT)
@@ -159,24 +165,25 @@ def _node(
     return node
 
 
-def _scale(amax: float, levels: int = LEVELS) -> float:
+def _scale(amax: float, top: int = LEVELS) -> float:
     # A tensor that is always 0 still needs a positive scale; any will do.
-    return amax / levels if amax > 0 else 1.0
+    return amax / top if amax > 0 else 1.0
 
 
-def _quantise_weight(graph: ir.Graph, node: ir.Node) -> None:
-    """An INT8 initializer and its DQ, one scale per output channel, in place of the float weight of ``node``."""
+def _quantise_weight(graph: ir.Graph, node: ir.Node, top: int) -> None:
+    """Levels and their DQ, one scale per output channel, in place of the float weight of ``node``."""
     value = node.inputs[1]
     weight = onnx_file.weight(value)
     if value is None or weight is None:
         return
     axis = channel_axis(node)
-    scales = channel_scales(weight, axis)
-    levels = np.clip(np.rint(weight / _along(scales, axis, weight.ndim)), -LEVELS, LEVELS).astype(np.int8)
-    stored = onnx_file.constant(graph, f"{value.name}_int8", levels)
+    scales, zero = channel_scales(weight, axis, top), pairs.zero_point(top)
+    ratios = np.clip(weight / _along(scales, axis, weight.ndim), -top, top)
+    levels = (np.rint(ratios) if zero.dtype == np.int8 else ratios).astype(zero.dtype)
+    stored = onnx_file.constant(graph, f"{value.name}_{zero.dtype.name}", levels)
     scale = onnx_file.constant(graph, f"{value.name}_scale", scales)
-    zero = onnx_file.constant(graph, f"{value.name}_zero_point", np.zeros(len(scales), np.int8))
-    dequantise = _node(graph, "DequantizeLinear", stored, scale, zero, ir.DataType.FLOAT, axis)
+    points = onnx_file.constant(graph, f"{value.name}_zero_point", np.zeros(len(scales), zero.dtype))
+    dequantise = _node(graph, "DequantizeLinear", stored, scale, points, ir.DataType.FLOAT, axis)
     node.replace_input_with(1, dequantise.outputs[0])
 
 
@@ -199,8 +206,8 @@ def channel_axis(node: ir.Node) -> int:
     return 1 if node.op_type == "Gemm" and not turned else 0
 
 
-def channel_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """One positive scale per channel along ``axis``: the channel's largest magnitude over 127."""
+def channel_scales(weight: NDArray[np.float32], axis: int, top: int = LEVELS) -> NDArray[np.float32]:
+    """One positive scale per channel along ``axis``: the channel's largest magnitude over the largest level."""
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     amax = np.abs(weight).max(axis=others)
-    return np.where(amax > 0, amax / np.float32(LEVELS), np.float32(1)).astype(np.float32)
+    return np.where(amax > 0, amax / np.float32(top), np.float32(1)).astype(np.float32)

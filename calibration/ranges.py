@@ -34,9 +34,10 @@ def percentile(histogram: Histogram, levels: int = LEVELS, share: float = SHARE)
 def mse(histogram: Histogram, levels: int = LEVELS) -> float:
     """The amax with the least squared error between the values and their images on ``levels`` levels.
 
-    Clipping and rounding are weighed against each other (Sung et al. 2015, arXiv 1511.06488, section 3), over ten
-    octaves below the largest magnitude in steps of 1/16, then finer around the best.
+    Clipping and rounding of what is usual (Histogram.usual) are weighed against each other (Sung et al. 2015, arXiv
+    1511.06488, section 3), over ten octaves below the largest magnitude in steps of 1/16, then finer around the best.
     """
+    histogram = histogram.usual
     best = histogram.amax
     if not histogram.counts.any():
         return best

@@ -106,6 +106,12 @@ def _both(node: ir.Node) -> bool:
     return _residual(node) and _dequantised(node, 0) and _dequantised(node, 1)
 
 
+def _mixed(node: ir.Node) -> bool:
+    makers = [_made_by(node, index) for index in (0, 1)] if _quantised(node) else []
+    scales = [onnx_file.weight(maker.inputs[1]) for maker in makers if maker is not None]
+    return len({scale.dtype for scale in scales if scale is not None}) > 1
+
+
 def _lone_add(node: ir.Node) -> bool:
     makers = [_made_by(node, index) for index in (0, 1)] if _residual(node) else []
     return any(m is not None and _quantised(m) for m in makers) and not any(_dequantised(node, i) for i in (0, 1))
@@ -129,6 +135,7 @@ RULES: dict[str, Rule] = {
     "Q010": Rule("the channels of a group are no multiple of 4, which TensorRT asks of INT8", _groups, TENSORRT),
     "Q011": Rule("its weights have a pair and its activation has none, or the other way round",
                  lambda node: node.op_type in WEIGHTED and _dequantised(node, 0) != _dequantised(node, 1)),
+    "Q012": Rule("its operands are dequantised to different types", _mixed),
 }  # fmt: skip
 
 
@@ -138,10 +145,6 @@ def lint(model: ir.Model, placement: str = "tensorrt") -> list[Finding]:
 
 
 def _found(model: ir.Model, placement: str) -> Iterator[Finding]:
-    scales = [onnx_file.weight(node.inputs[1]) for node in model.graph if _on_activation(node)]
-    types = {scale.dtype for scale in scales if scale is not None}
-    if len(types) > 1:
-        yield Finding("Q012", "", f"scales are of {' and '.join(sorted(map(str, types)))} in one graph")
     for node in model.graph:
         for rule, each in RULES.items():
             if placement in each.placements and each.broken(node):

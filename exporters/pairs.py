@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 
 from exporters import onnx_file
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    from numpy.typing import NDArray
 
-# Levels above 0 of each format that is symmetric about 0; its zero point is the second of the key.
-SYMMETRIC = {("int8", 0): 127, ("uint8", 128): 127}
+# The largest level of each format that is symmetric about 0; its zero point is the second of the key.
+SYMMETRIC = {("int8", 0): 127, ("uint8", 128): 127, ("float8_e4m3fn", 0): 448}
 # UINT8 with zero point 0 has more, where nothing negative arrives that it could cut off.
 UNSIGNED = {("uint8", 0): 255}
 WHOLE = {**SYMMETRIC, **UNSIGNED}
+NAMES = {"float8_e4m3fn": "FLOAT8E4M3FN"}
 # Nodes whose output holds no other values than their first input, or means and maxima of them.
 PASSING = {"MaxPool", "GlobalAveragePool", "AveragePool", "Flatten", "Identity", "QuantizeLinear", "DequantizeLinear"}
 
 
 def levels(quantise: ir.Node) -> int | None:
-    """How many levels above 0 this QuantizeLinear has; None where its zero point makes it cut off other values."""
+    """The largest level of this QuantizeLinear; None where its zero point makes it cut off other values."""
     zero = onnx_file.weight(quantise.inputs[2]) if len(quantise.inputs) > 2 else None
     if zero is None or len({*zero.ravel().tolist()}) != 1:
         return None
@@ -37,7 +39,7 @@ def never_negative(value: ir.Value | None) -> bool:
     return node is not None and node.op_type == "Relu"
 
 
-def zero_point(unsigned: bool, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    """The zero point that has ``count`` levels above 0."""
-    name, zero = next(kind for kind, held in WHOLE.items() if held == count and kind[0].startswith("u") == unsigned)
-    return np.array(zero, name)
+def zero_point(top: int, *, unsigned: bool = False) -> NDArray[Any]:
+    """The zero point of the format whose largest level is ``top``."""
+    name, zero = next(kind for kind, held in WHOLE.items() if held == top and kind[0].startswith("u") == unsigned)
+    return np.array(zero, ir.DataType[NAMES.get(name, name.upper())].numpy())

@@ -34,8 +34,8 @@ HELD_SHARE, HELD_MOST, HELD_LEAST = 5, 64, 8
 class Calibration:
     """What calibrates, and how.
 
-    ``cache`` is the user's own file, ``settle``: fewer images may do, ``hold``: some are set aside where there are
-    enough, whatever the method.
+    ``form`` is a row of qdq.FORMATS and ``placement`` of qdq.PLACEMENTS. ``cache`` is the user's own file, ``settle``:
+    fewer images may do, ``hold``: some are set aside where there are enough, whatever the method.
     """
 
     images: Images
@@ -45,6 +45,7 @@ class Calibration:
     settle: bool = False
     hold: bool = False
     placement: str = "tensorrt"
+    form: str = "int8"
 
     def parameters(self) -> dict[str, Any]:
         """What the ranges depend on, for the note of the stage."""
@@ -55,6 +56,7 @@ class Calibration:
             "seed": self.seed,
             "settle": self.settle,
             "placement": self.placement,
+            "form": self.form,
         }
         if self.cache is None:
             return said
@@ -88,16 +90,16 @@ class Calibration:
         return order[:count], order[count:]
 
 
-def int8(job: Calibration, src: Path, dst: Path, mend: Mend | None = None) -> Made:
+def quantise(job: Calibration, src: Path, dst: Path, mend: Mend | None = None) -> Made:
     """``src`` with Q/DQ pairs, ranges from real images or the user's table; ``mend`` may change them, and says how."""
     from calibration import qdq
 
     details: dict[str, Any] = {}
     if job.is_table and job.cache is not None and job.cache.is_file():
-        amax, said = _from_table(job.cache, [*qdq.tensors(src, job.placement)]), f"scales of {job.cache}"
+        amax, said = _from_table(job.cache, [*qdq.tensors(src, job.placement, job.form)]), f"scales of {job.cache}"
     else:
         amax, said, details = _from_images(job, src, dst)
-    qdq.int8(src, dst, amax, job.placement)
+    qdq.quantise(src, dst, amax, job.placement, job.form)
     if mend is not None:
         note, details["recovery"] = mend(src, dst)
         said = f"{said}; {note}"
@@ -120,7 +122,7 @@ def _from_images(job: Calibration, src: Path, dst: Path) -> tuple[dict[str, floa
     odd = screen(job.images)
     used, held = job.split
     # TensorRT's implicit INT8 wants a scale for every tensor, Q/DQ pairs for some.
-    levels = qdq.tensors(src, job.placement)
+    levels = qdq.tensors(src, job.placement, job.form)
     tensors = observe.activations(src) if job.is_table else [*levels]
     seen = seen_over(job, src, tensors, used)
     ranges = _ranges(seen.histograms, levels)
@@ -163,7 +165,7 @@ def _auto(
 
     outcome = tournament.compete(
         src,
-        lambda method, path: qdq.int8(src, path, ranges[method], job.placement),
+        lambda method, path: qdq.quantise(src, path, ranges[method], job.placement, job.form),
         ranges,
         dst.with_suffix(".trial"),
         lambda: batches(job.images, held),

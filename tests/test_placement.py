@@ -124,7 +124,7 @@ PLANTED: list[tuple[str, str, Fault]] = [
     ("Q009", "maxpool", without("/maxpool/MaxPool_output_0")),
     ("Q010", "layer2.0.conv2", groups_of_two),
     ("Q011", "layer2.0.conv2", without("/layer2/layer2.0/relu/Relu_output_0")),
-    ("Q012", "", other(f"{STEM}_scale", lambda s: s.astype(np.float16))),
+    ("Q012", "layer2.0.conv2", other(f"{CONV}_scale", lambda s: s.astype(np.float16))),
 ]
 
 

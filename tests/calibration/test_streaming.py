@@ -48,6 +48,8 @@ def test_large_tensors_are_sampled_alike_in_any_order_and_batch(shape: tuple[int
     images[4, -1, -1, -2] = 99
     whole, singly = histogram_of([images]), histogram_of([image[None] for image in images[::-1]])
     same(whole, singly)
+    assert whole.reach == singly.reach
+    assert whole.reach.total() == 6
     assert whole.amax == 99
     step = np.prod(shape) / (whole.total / 6)
     assert 4.9 < step < 20
@@ -86,5 +88,7 @@ def test_a_real_network_is_seen_alike_in_any_order_and_batch(built: Path) -> Non
     shards = [observe.observe(src, qdq.tensors(src), [images[::-1][start::2]]) for start in (0, 1)]
     for name, histogram in one.items():
         same(histogram, seven[name])
+        assert histogram.reach == seven[name].reach
+        assert histogram.reach.total() == 60
         shards[0][name].merge(shards[1][name])
         same(histogram, shards[0][name])
