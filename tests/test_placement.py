@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from conftest import TINY, Cli
-from faults import array, skip
+from faults import array, pair_after, skip
 
 from exporters import lint, onnx_file
 
@@ -62,28 +62,6 @@ def other(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Fault:
         tensor.CopyFrom(
             onnx.numpy_helper.from_array(np.asarray(change(onnx.numpy_helper.to_array(tensor))), tensor.name)
         )
-
-    return plant
-
-
-def pair_after(tensor: str, name: str) -> Fault:
-    """Everything that reads ``tensor`` reads it through a new pair."""
-
-    def plant(model: onnx.ModelProto) -> None:
-        held = ir.from_proto(model)
-        value = next(v for node in held.graph for v in node.outputs if v.name == tensor)
-        readers = [(use.node, use.idx) for use in value.uses()]
-        scale = onnx_file.constant(held.graph, f"{name}_s", np.array(0.1, np.float32))
-        zero = onnx_file.constant(held.graph, f"{name}_z", np.array(0, np.int8))
-        quantise = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}_q")
-        quantise.outputs[0].name = f"{name}_q"
-        dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name=f"{name}_dq")
-        dequantise.outputs[0].name = f"{name}_dq"
-        held.graph.extend([quantise, dequantise])
-        for node, index in readers:
-            node.replace_input_with(index, dequantise.outputs[0])
-        held.graph.sort()
-        model.CopyFrom(ir.to_proto(held))
 
     return plant
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import venv
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # A plain torch would bring gigabytes of CUDA where no CPU build is served; it is installed first, alone.
 TORCH = "torch==2.13.0"

@@ -1,4 +1,4 @@
-"""esp-ppq for TensorRT, with its equalisation: argv are the method, the float graph, the array and the file to write."""
+"""esp-ppq for TensorRT with its equalisation: argv are the method, the float graph, the array and what to write."""
 
 import sys
 

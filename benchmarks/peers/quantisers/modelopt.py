@@ -1,4 +1,4 @@
-"""NVIDIA Model Optimizer for ONNX: argv are the method, the float graph, the calibration array and the file to write."""
+"""NVIDIA Model Optimizer for ONNX: argv are the method, the float graph, the array and the file to write."""
 
 import sys
 
@@ -6,7 +6,7 @@ import numpy as np
 from measured import measured
 
 sys.path.remove(next(path for path in sys.path if path.endswith("quantisers")))  # this file is not the package
-from modelopt.onnx.quantization import quantize  # noqa: E402
+from modelopt.onnx.quantization import quantize
 
 method, src, calibration, dst = sys.argv[1:5]
 images = np.load(calibration)
