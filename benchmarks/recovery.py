@@ -65,7 +65,7 @@ def outliers(batches: Batches) -> Batches:
 def int8(src: Path, dst: Path, batches: Batches) -> None:
     """The int8 stage as a build runs it by default."""
     seen = observe.observe(src, qdq.tensors(src), batches)
-    qdq.int8(src, dst, {name: ranges.mse(histogram) for name, histogram in seen.items()})
+    qdq.quantise(src, dst, {name: ranges.mse(histogram) for name, histogram in seen.items()})
 
 
 def row(reference: NDArray[np.float32], labels: NDArray[np.int64], logits: NDArray[np.float32]) -> str:

@@ -1,20 +1,23 @@
-"""INT8 into the graph: QuantizeLinear/DequantizeLinear pairs where TensorRT fuses them.
+"""INT8 into the graph: QuantizeLinear/DequantizeLinear pairs where the runtime fuses them.
 
-The rules are those of the TensorRT developer guide, "Explicit Quantization": symmetric INT8 with zero point 0, one
+For TensorRT the rules are those of its developer guide, "Explicit Quantization": symmetric INT8 with zero point 0, one
 scale per activation tensor, one per output channel of a weight, bias in float; every input of a convolution or Gemm;
 of a residual Add the shortcut only, so that Conv + Add + ReLU fuse; nothing between a convolution and its ReLU;
-one pair per tensor, shared by all its consumers.
+one pair per tensor, shared by all its consumers. ONNX Runtime computes a node in integers where all that it reads and
+writes has a pair, and takes UINT8 activations: both inputs of an Add, the mean over space too, and behind a ReLU 255
+levels in place of 127.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from calibration.ranges import LEVELS
-from exporters import onnx_file
+from exporters import onnx_file, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,21 +28,43 @@ if TYPE_CHECKING:
 WEIGHTED = {"Conv", "Gemm"}
 
 
-def tensors(src: Path) -> list[str]:
-    """The activations of ``src`` whose range :func:`int8` needs, in graph order."""
-    return [str(value.name) for value in _placed(onnx_file.read(src).graph)]
+@dataclass(frozen=True)
+class Placement:
+    """Where pairs go: on ``both`` inputs of a residual Add or on its shortcut, around a mean over space, and whether
+    activations are ``unsigned``.
+    """  # noqa: D205
+
+    both: bool
+    mean: bool
+    unsigned: bool
 
 
-def int8(src: Path, dst: Path, amax: Mapping[str, float]) -> str:
-    """Write ``src`` with Q/DQ pairs to ``dst``; ``amax`` is the magnitude of each tensor that becomes 127."""
-    model = onnx_file.read(src)
+# The largest level of each format (FP8: E4M3, Micikevicius et al. 2022, arXiv 2209.05433, table 1).
+FORMATS = {"int8": LEVELS, "fp8": 448}
+PLACEMENTS = {"tensorrt": Placement(False, False, False), "onnxruntime": Placement(True, True, True)}
+
+
+def tensors(src: Path, placement: str = "tensorrt", form: str = "int8") -> dict[str, int]:
+    """The activations of ``src`` whose range :func:`quantise` needs, in graph order, and each one's largest level."""
+    rules = PLACEMENTS[placement]
+    return {str(value.name): _top(value, rules, form) for value in _placed(onnx_file.read(src).graph, rules)}
+
+
+def quantise(src: Path, dst: Path, amax: Mapping[str, float], placement: str = "tensorrt", form: str = "int8") -> str:
+    """Write ``src`` with Q/DQ pairs to ``dst``; ``amax`` is the magnitude of each tensor that becomes its top level."""
+    model, rules = onnx_file.read(src), PLACEMENTS[placement]
+    if form == "fp8":
+        onnx_file.raise_opset(model, 19)
     # A pooled maximum needs no range of its own: under the scale of its input, quantising again is exact.
-    placed = [(value, amax[str((_pooled(value) or value).name)]) for value in _placed(model.graph)]
-    for value, magnitude in placed:
-        _pair(model.graph, value, magnitude)
+    placed = [
+        (value, amax[str((_pooled(value) or value).name)], _top(value, rules, form))
+        for value in _placed(model.graph, rules)
+    ]
+    for value, magnitude, top in placed:
+        _pair(model.graph, value, magnitude, pairs.zero_point(top, unsigned=rules.unsigned), top)
     weighted = [node for node in model.graph if node.op_type in WEIGHTED]
     for node in weighted:
-        _quantise_weight(model.graph, node)
+        _quantise_weight(model.graph, node, FORMATS[form])
     onnx_file.drop_unused_constants(model.graph)
     onnx_file.write(model, dst)
     return summary(dst)
@@ -48,8 +73,10 @@ def int8(src: Path, dst: Path, amax: Mapping[str, float]) -> str:
 def summary(path: Path) -> str:
     """``10 of 10 convolutions with INT8 operands, 13 activation pairs``."""
     done, convs = quantised(path)
-    pairs = onnx_file.count(onnx_file.read(path), "QuantizeLinear")
-    return f"{done} of {convs} convolutions with INT8 operands, {pairs} activation pairs"
+    graph = onnx_file.read(path).graph
+    stored = [onnx_file.weight(node.inputs[2]) for node in graph if node.op_type == "QuantizeLinear"]
+    form = "FP8" if any(zero is not None and "float8" in zero.dtype.name for zero in stored) else "INT8"
+    return f"{done} of {convs} convolutions with {form} operands, {len(stored)} activation pairs"
 
 
 def quantised(path: Path) -> tuple[int, int]:
@@ -59,7 +86,11 @@ def quantised(path: Path) -> tuple[int, int]:
     return len(done), len(convs)
 
 
-def _placed(graph: ir.Graph) -> list[ir.Value]:
+def _top(value: ir.Value, rules: Placement, form: str) -> int:
+    return 255 if rules.unsigned and pairs.never_negative(value) else FORMATS[form]
+
+
+def _placed(graph: ir.Graph, rules: Placement) -> list[ir.Value]:
     """The activations that get a pair, in graph order."""
     graph.sort()
     depths = _depths(graph)
@@ -77,7 +108,12 @@ def _placed(graph: ir.Graph) -> list[ir.Value]:
             want(inputs[0])
         if node.op_type == "Add" and all(value.const_value is None for value in inputs):
             # The shortcut is the branch with less work behind it.
-            want(min(inputs, key=lambda value: depths.get(str(value.name), 0)))
+            inputs.sort(key=lambda value: depths.get(str(value.name), 0))
+            for value in inputs if rules.both else inputs[:1]:
+                want(value)
+        if node.op_type == "GlobalAveragePool" and rules.mean:
+            want(inputs[0])
+            want(node.outputs[0])
     return list(wanted.values())
 
 
@@ -99,13 +135,13 @@ def _pooled(value: ir.Value) -> ir.Value | None:
     return node.inputs[0] if node is not None and node.op_type == "MaxPool" else None
 
 
-def _pair(graph: ir.Graph, value: ir.Value, amax: float) -> None:
+def _pair(graph: ir.Graph, value: ir.Value, amax: float, zero: NDArray[Any], top: int) -> None:
     """Q and DQ after ``value``, for all that read it."""
     readers = [(use.node, use.idx) for use in value.uses()]
-    scale = onnx_file.constant(graph, f"{value.name}_scale", np.array(_scale(amax), np.float32))
-    zero = onnx_file.constant(graph, f"{value.name}_zero_point", np.array(0, np.int8))
-    quantise = _node(graph, "QuantizeLinear", value, scale, zero, ir.DataType.INT8)
-    dequantise = _node(graph, "DequantizeLinear", value, scale, zero, ir.DataType.FLOAT)
+    scale = onnx_file.constant(graph, f"{value.name}_scale", np.array(_scale(amax, top), np.float32))
+    point = onnx_file.constant(graph, f"{value.name}_zero_point", zero)
+    quantise = _node(graph, "QuantizeLinear", value, scale, point, ir.DataType.from_numpy(zero.dtype))
+    dequantise = _node(graph, "DequantizeLinear", value, scale, point, ir.DataType.FLOAT)
     dequantise.replace_input_with(0, quantise.outputs[0])
     for node, index in readers:
         node.replace_input_with(index, dequantise.outputs[0])
@@ -129,24 +165,25 @@ def _node(
     return node
 
 
-def _scale(amax: float) -> float:
+def _scale(amax: float, top: int = LEVELS) -> float:
     # A tensor that is always 0 still needs a positive scale; any will do.
-    return amax / LEVELS if amax > 0 else 1.0
+    return amax / top if amax > 0 else 1.0
 
 
-def _quantise_weight(graph: ir.Graph, node: ir.Node) -> None:
-    """An INT8 initializer and its DQ, one scale per output channel, in place of the float weight of ``node``."""
+def _quantise_weight(graph: ir.Graph, node: ir.Node, top: int) -> None:
+    """Levels and their DQ, one scale per output channel, in place of the float weight of ``node``."""
     value = node.inputs[1]
     weight = onnx_file.weight(value)
     if value is None or weight is None:
         return
     axis = channel_axis(node)
-    scales = channel_scales(weight, axis)
-    levels = np.clip(np.rint(weight / _along(scales, axis, weight.ndim)), -LEVELS, LEVELS).astype(np.int8)
-    stored = onnx_file.constant(graph, f"{value.name}_int8", levels)
+    scales, zero = channel_scales(weight, axis, top), pairs.zero_point(top)
+    ratios = np.clip(weight / _along(scales, axis, weight.ndim), -top, top)
+    levels = (np.rint(ratios) if zero.dtype == np.int8 else ratios).astype(zero.dtype)
+    stored = onnx_file.constant(graph, f"{value.name}_{zero.dtype.name}", levels)
     scale = onnx_file.constant(graph, f"{value.name}_scale", scales)
-    zero = onnx_file.constant(graph, f"{value.name}_zero_point", np.zeros(len(scales), np.int8))
-    dequantise = _node(graph, "DequantizeLinear", stored, scale, zero, ir.DataType.FLOAT, axis)
+    points = onnx_file.constant(graph, f"{value.name}_zero_point", np.zeros(len(scales), zero.dtype))
+    dequantise = _node(graph, "DequantizeLinear", stored, scale, points, ir.DataType.FLOAT, axis)
     node.replace_input_with(1, dequantise.outputs[0])
 
 
@@ -169,8 +206,8 @@ def channel_axis(node: ir.Node) -> int:
     return 1 if node.op_type == "Gemm" and not turned else 0
 
 
-def channel_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """One positive scale per channel along ``axis``: the channel's largest magnitude over 127."""
+def channel_scales(weight: NDArray[np.float32], axis: int, top: int = LEVELS) -> NDArray[np.float32]:
+    """One positive scale per channel along ``axis``: the channel's largest magnitude over the largest level."""
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     amax = np.abs(weight).max(axis=others)
-    return np.where(amax > 0, amax / np.float32(LEVELS), np.float32(1)).astype(np.float32)
+    return np.where(amax > 0, amax / np.float32(top), np.float32(1)).astype(np.float32)

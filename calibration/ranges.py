@@ -1,4 +1,4 @@
-"""Histogram to amax, the magnitude that becomes 127. A new method is a function and its row in METHODS."""
+"""Histogram to amax, the magnitude that becomes the top level. A new method is a function and its row in METHODS."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SHARE = 0.9999  # of the values that the percentile keeps
 LINEAR, FEWEST = 2048, 128  # bins of the entropy method over [0, amax], and the fewest that a range may span
 
 
-def minmax(histogram: Histogram) -> float:
+def minmax(histogram: Histogram, levels: int = LEVELS) -> float:  # noqa: ARG001
     """The largest magnitude seen: nothing is clipped."""
     return histogram.amax
 
 
-def percentile(histogram: Histogram, share: float = SHARE) -> float:
+def percentile(histogram: Histogram, levels: int = LEVELS, share: float = SHARE) -> float:  # noqa: ARG001
     """The magnitude below which 99.99 % of the values lie (Wu et al. 2020, arXiv 2004.09602, section 4.1)."""
     zeros = histogram.total - int(histogram.counts.sum())
     below = np.append(zeros, zeros + np.cumsum(histogram.counts))
@@ -31,33 +31,34 @@ def percentile(histogram: Histogram, share: float = SHARE) -> float:
     return min(histogram.amax, float(histogram.edges[index])) if index else 0.0
 
 
-def mse(histogram: Histogram) -> float:
-    """The amax with the least squared error between the values and their INT8 images.
+def mse(histogram: Histogram, levels: int = LEVELS) -> float:
+    """The amax with the least squared error between the values and their images on ``levels`` levels.
 
-    Clipping and rounding are weighed against each other (Sung et al. 2015, arXiv 1511.06488, section 3), over ten
-    octaves below the largest magnitude in steps of 1/16, then finer around the best.
+    Clipping and rounding of what is usual (Histogram.usual) are weighed against each other (Sung et al. 2015, arXiv
+    1511.06488, section 3), over ten octaves below the largest magnitude in steps of 1/16, then finer around the best.
     """
+    histogram = histogram.usual
     best = histogram.amax
     if not histogram.counts.any():
         return best
     for octaves in (np.linspace(-10, 0, 161), np.linspace(-1, 1, 33) / 16):
         candidates = np.minimum(best * 2.0**octaves, histogram.amax)
-        best = float(candidates[int(np.argmin(squared_errors(histogram, candidates / LEVELS)))])
+        best = float(candidates[int(np.argmin(squared_errors(histogram, candidates / levels, levels)))])
     return best
 
 
-def squared_error(histogram: Histogram, scale: float) -> float:
-    """The sum of squared errors of all values seen, when rounded to 127 levels of ``scale`` and clipped above."""
-    return float(squared_errors(histogram, np.array([scale]))[0])
+def squared_error(histogram: Histogram, scale: float, levels: int = LEVELS) -> float:
+    """The sum of squared errors of all values seen, when rounded to ``levels`` of ``scale`` and clipped above."""
+    return float(squared_errors(histogram, np.array([scale]), levels)[0])
 
 
-def squared_errors(histogram: Histogram, scales: NDArray[np.float64]) -> NDArray[np.float64]:
+def squared_errors(histogram: Histogram, scales: NDArray[np.float64], top: int = LEVELS) -> NDArray[np.float64]:
     """:func:`squared_error` of each of ``scales`` (n,): values are taken as spread evenly over their bin.
 
     Of the values x that become level k the error is the sum of (x - k s)^2 = x^2 - 2 k s x + k^2 s^2: three running
     sums over the histogram give it for any level of any scale.
     """
-    edges, levels = histogram.edges, np.arange(LEVELS + 1)
+    edges, levels = histogram.edges, np.arange(top + 1)
     middles, counts = (edges[1:] + edges[:-1]) / 2, histogram.counts.astype(np.float64)
     # Level k takes the values from (k - 1/2) s to (k + 1/2) s, the last one everything above.
     bounds = np.append(levels[:-1] + 0.5, np.inf) * scales[:, None]
@@ -71,7 +72,7 @@ def squared_errors(histogram: Histogram, scales: NDArray[np.float64]) -> NDArray
     return np.asarray(squares + np.sum(values * (values * zeroths - 2 * firsts), axis=1))
 
 
-def entropy(histogram: Histogram) -> float:
+def entropy(histogram: Histogram, levels: int = LEVELS) -> float:
     """The amax that loses least information, as TensorRT's entropy calibrators choose it.
 
     Migacz, "8-bit Inference with TensorRT" (GTC 2017, pages 19 to 38), as NVIDIA's pytorch-quantization states it: of
@@ -84,10 +85,10 @@ def entropy(histogram: Histogram) -> float:
     grid = np.linspace(0, histogram.amax, LINEAR + 1)
     bins = np.diff(np.interp(grid, histogram.edges, np.append(0, np.cumsum(histogram.counts))))
     bins[0] = bins[1]
-    ends = np.arange(FEWEST, LINEAR + 1)
+    ends = np.arange(max(FEWEST, levels + 1), LINEAR + 1)
     beyond = bins.sum() - np.cumsum(bins)[ends - 1]
     last = bins[ends - 1]
-    starts = np.ceil(np.linspace(0, ends, LEVELS + 2, axis=1)).astype(int)
+    starts = np.ceil(np.linspace(0, ends, levels + 2, axis=1)).astype(int)
     mass, filled = (np.diff(np.append(0, np.cumsum(each))[starts]) for each in (bins, bins > 0))
     inside = mass.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -107,7 +108,7 @@ def _xlogx(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(values * np.log(np.where(values > 0, values, 1)))
 
 
-METHODS: dict[str, Callable[[Histogram], float]] = {
+METHODS: dict[str, Callable[[Histogram, int], float]] = {
     "minmax": minmax,
     "percentile": percentile,
     "entropy": entropy,

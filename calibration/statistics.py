@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class Seen:
         """All of it as a safetensors file."""
         import safetensors.numpy
 
-        numbers = {name: [each.amax, each.total] for name, each in self.histograms.items()}
+        numbers = {name: [each.amax, each.total, sorted(each.reach.items())] for name, each in self.histograms.items()}
         said = {"key": self.key, "images": self.images, "before": self.before, "stopped": self.stopped}
         counts = {name: histogram.counts for name, histogram in self.histograms.items()}
         # One entry only: safetensors writes several in no fixed order.
@@ -53,7 +54,7 @@ def read(path: Path, key: Mapping[str, Any], tensors: Iterable[str]) -> Seen:
         with safetensors.safe_open(path, "np") as file:
             said = json.loads(file.metadata()["calibration"])
             counts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-        histograms = {name: _checked(amax, total, counts[name]) for name, (amax, total) in said["numbers"].items()}
+        histograms = {name: _checked(numbers, counts[name]) for name, numbers in said["numbers"].items()}
         seen = Seen(dict(said["key"]), histograms, int(said["images"]), dict(said["before"]), said["stopped"])
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} holds no whole calibration statistics ({error})") from error
@@ -65,9 +66,12 @@ def read(path: Path, key: Mapping[str, Any], tensors: Iterable[str]) -> Seen:
     return seen
 
 
-def _checked(amax: float, total: int, counts: np.ndarray[Any, Any]) -> Histogram:
-    histogram = Histogram(float(amax), int(total), counts)
+def _checked(numbers: tuple[float, int, list[tuple[int, int]]], counts: np.ndarray[Any, Any]) -> Histogram:
+    amax, total, reach = numbers
+    histogram = Histogram(float(amax), int(total), counts, Counter({int(number): int(n) for number, n in reach}))
     whole = counts.ndim == 1 and counts.dtype == np.int64 and not (counts < 0).any() and counts.sum() <= total
     if not whole or not 0 <= amax <= np.finfo(np.float32).max or len(counts) != Histogram(float(amax)).length:
         raise ValueError("counts that are none")
+    if any(not -1 <= number < len(counts) or n < 1 for number, n in histogram.reach.items()):
+        raise ValueError("images that are none")
     return histogram

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from calibration.qdq import WEIGHTED, channel_axis, channel_scales
-from calibration.ranges import LEVELS, mse, squared_error
-from exporters import onnx_file
+from calibration.ranges import mse, squared_error
+from exporters import onnx_file, pairs
 from exporters.constant import constant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from calibration.histogram import Histogram
@@ -68,27 +68,24 @@ def waste(good: Path, bad: Path, seen: Mapping[str, Histogram]) -> list[Waste]:
 def _ratios(node: ir.Node, twin: ir.Node | None, seen: Mapping[str, Histogram]) -> Iterator[tuple[str, float]]:
     for index, value in enumerate(node.inputs):
         dequantise = value.producer() if value is not None else None
-        if dequantise is None or dequantise.op_type != "DequantizeLinear" or not _symmetric(dequantise):
+        if dequantise is None or dequantise.op_type != "DequantizeLinear":
             continue
         held = constant(value)
         if held is None:
             quantise = dequantise.inputs[0].producer() if dequantise.inputs[0] is not None else None
             source = quantise.inputs[0] if quantise is not None else None
-            scale = onnx_file.weight(dequantise.inputs[1])
-            if source is not None and source.name in seen and scale is not None and scale.size == 1:
-                yield f"its input from {_maker(source)}", _of_activation(seen[str(source.name)], float(scale.item()))
+            scale, top = (
+                onnx_file.weight(dequantise.inputs[1]),
+                pairs.levels(quantise) if quantise is not None else None,
+            )
+            if source is not None and source.name in seen and top is not None and scale is not None and scale.size == 1:
+                ratio = _of_activation(seen[str(source.name)], float(scale.item()), top)
+                yield f"its input from {_maker(source)}", ratio
         elif twin is not None and node.op_type in WEIGHTED and node.op_type == twin.op_type and index == 1:
             weight = onnx_file.weight(twin.inputs[1])
-            if weight is not None and weight.shape == held.values.shape:
+            # Of FP8 the certificate compares every weight with its nearest.
+            if weight is not None and weight.shape == held.values.shape and held.array.dtype == np.int8:
                 yield "the weights", _of_weight(weight, held.values, channel_axis(node))
-
-
-def _symmetric(dequantise: ir.Node) -> bool:
-    """Whether it is INT8 with zero point 0; what else there is cannot be judged by these figures."""
-    if len(dequantise.inputs) > 2 and dequantise.inputs[2] is not None:
-        zero = onnx_file.weight(dequantise.inputs[2])
-        return zero is not None and zero.dtype == np.int8 and not zero.any()
-    return dequantise.inputs[0] is not None and dequantise.inputs[0].dtype == ir.DataType.INT8
 
 
 def _of_weight(weight: NDArray[np.float32], stored: NDArray[np.float64], axis: int) -> float:
@@ -104,8 +101,9 @@ def _maker(value: ir.Value) -> str:
     return (onnx_file.module_of(node) if node is not None else "") or str(value.name)
 
 
-def _of_activation(histogram: Histogram, scale: float) -> float:
+def _of_activation(histogram: Histogram, scale: float, top: int) -> float:
     if not scale > 0:
         return np.inf
-    noise, needed = squared_error(histogram, scale), squared_error(histogram, mse(histogram) / LEVELS)
+    best = mse(histogram, top) / top
+    noise, needed = squared_error(histogram, scale, top), squared_error(histogram, best, top)
     return noise / needed if needed > 0 else 1.0

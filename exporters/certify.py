@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from exporters import onnx_file
+from exporters import onnx_file, pairs
 from exporters.certify_rescale import follow
 from exporters.constant import Constant, attributes, constant
 from exporters.fold_batchnorm import FOLDABLE, along_outputs, obstacle
@@ -167,10 +167,10 @@ class _Walk:
             one, other = onnx_file.weight(mine), onnx_file.weight(yours)
             if one is None or other is None or not np.array_equal(one, other):
                 self.refute(_reader(dequantise), f"{quantise.name} and {dequantise.name} differ in scale or zero point")
-        operands = [onnx_file.weight(operand) for operand in quantise.inputs[1:]]
-        if len(operands) != 2 or operands[1] is None or operands[1].dtype != np.int8 or operands[1].any():
-            self.refute(_reader(dequantise), f"{quantise.name} is no symmetric INT8: its zero point is not an INT8 0")
-        if operands[0] is None or not (np.isfinite(operands[0]) & (operands[0] > 0)).all():
+        if pairs.levels(quantise) is None:
+            self.refute(_reader(dequantise), f"{quantise.name} cuts values off: its zero point is not an INT8 0")
+        scale = onnx_file.weight(quantise.inputs[1])
+        if scale is None or not (np.isfinite(scale) & (scale > 0)).all():
             self.refute(_reader(dequantise), f"{quantise.name} has a scale that is no positive number")
         return quantise.inputs[0]
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+IR_VERSIONS = {19: 9}
+
+
 def read(path: Path, *, check: bool = True) -> ir.Model:
     """The model in ``path``; raises ValueError where it is broken or points to data outside itself.
 
@@ -63,6 +66,12 @@ def constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value
     )
     graph.register_initializer(value)
     return value
+
+
+def raise_opset(model: ir.Model, least: int) -> None:
+    """Declare at least opset ``least``, of operators that mean the same in both, and the IR version it came with."""
+    model.graph.opset_imports[""] = max(least, model.graph.opset_imports[""])
+    model.ir_version = max(IR_VERSIONS[least], model.ir_version)
 
 
 def count(model: ir.Model, *operators: str) -> int:

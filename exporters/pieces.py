@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from exporters import onnx_file, reference
+from exporters import onnx_file, pairs, reference
 from exporters.constant import constant
 
 if TYPE_CHECKING:
@@ -92,9 +92,10 @@ class Pieces:
 
     @property
     def shifted(self) -> bool:
-        """Whether any of its QuantizeLinear has a zero point other than 0."""
+        """Whether any of its QuantizeLinear has a zero point that makes it cut off other values than its range does."""
         zeros = {node.input[2] for node in self.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2}
-        return any(self.array(name).any() for name in zeros if name in self.weights)
+        arrays = [self.array(name) for name in zeros if name in self.weights]
+        return any((str(array.dtype), int(zero)) not in pairs.WHOLE for array in arrays for zero in array.ravel())
 
     def at(self, cuts: Sequence[str]) -> list[Piece]:
         """The piece of each of ``cuts``, in the order given; the graph's inputs are cuts as well."""
@@ -179,7 +180,7 @@ def cuts(good: Pieces, bad: Pieces) -> list[str]:
     for file in (good, bad):
         if file.shifted and not file.name.endswith(".ort.onnx"):
             raise ValueError(
-                f"{file.name} quantises with zero points other than 0, which cut off what a ReLU would: "
+                f"{file.name} quantises with zero points that cut off what a ReLU would: "
                 "its tensors are others under the same names; quantise symmetrically"
             )
     computed = [name for node in good.graph.node for name in node.output]

@@ -1,4 +1,4 @@
-"""How far each way of storing a number may move it: float32, float16, and INT8 levels with a scale of either."""
+"""How far each way of storing a number may move it: float32, float16, and INT8 or FP8 levels with a scale of either."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ U16, U32, U64 = 2.0**-11, 2.0**-24, 2.0**-53
 SMALLEST16, SMALLEST32 = 2.0**-25, 2.0**-150
 # Half a level, and the float32 rounding of w / s for up to 127 levels.
 HALF_SCALE = 0.5 + 2.0**-16
-LEVELS = 127
+LEVELS, EIGHTH_MAX = 127, 448
 
 
 def storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
@@ -27,12 +27,25 @@ def storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
     if stored.quantised is None or stored.values.shape != exact.shape:
         return U16 * np.abs(exact) + SMALLEST16 if stored.array.dtype == np.float16 else 0.0
     levels, scale = stored.quantised
+    if levels.array.dtype.name == "float8_e4m3fn":
+        return _eighth(exact, scale.values)
     # No wider than the trusted values need, or a coarser scale would excuse itself.
     shared = tuple(axis for axis, size in enumerate(scale.values.shape) if size == 1)
     needed = np.abs(exact).max(axis=shared or None, keepdims=bool(shared), initial=0) / LEVELS
     half = np.asarray(HALF_SCALE * np.minimum(scale.values, needed))
     # The levels were chosen under the scale before it was rounded, which moves each of them, and the half level.
     return half + (np.abs(levels.values) + 1) * _of_scale(needed) if scale.array.dtype == np.float16 else half
+
+
+def _eighth(exact: NDArray[np.float64], scale: NDArray[np.float64]) -> Bound:
+    """Half the distance between E4M3 numbers next to ``exact`` over a scale no larger than its channel needs."""
+    shared = tuple(axis for axis, size in enumerate(scale.shape) if size == 1)
+    needed = np.minimum(scale, np.abs(exact).max(axis=shared or None, keepdims=bool(shared), initial=0) / EIGHTH_MAX)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponents = np.floor(np.log2(np.abs(exact) / needed))
+    # Three bits behind the point; below 2^-6 the numbers lie 2^-9 apart. A float32 rounding of w / s on top.
+    apart = 2.0 ** (np.maximum(np.nan_to_num(exponents, neginf=-6.0), -6.0) - 3)
+    return np.asarray((0.5 + 2.0**-16) * apart * needed)
 
 
 def _of_scale(scale: NDArray[np.float64]) -> NDArray[np.float64]:

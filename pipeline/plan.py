@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline import calibrate, recover
+from pipeline import calibrate, recover, streaming
 from pipeline.errors import BadRequest
 from pipeline.stage import Made, Stage, Tolerance
 
@@ -95,7 +95,7 @@ def engine(backend: str, src: Path, dst: Path) -> Made:
     module = _backend(backend)
     built: dict[str, Any] = module.build(src, dst)
     count, convolutions = built["int8"], built["convolutions"]
-    work = f"{convolutions} convolutions" if count is None else f"INT8 convolutions {count} of {convolutions}"
+    work = f"{convolutions} convolutions" if count is None else f"8-bit convolutions {count} of {convolutions}"
     share = None if count is None else count / convolutions
     return Made("; ".join([f"{backend}, {work}", *built["warnings"]]), share)
 
@@ -112,21 +112,25 @@ def _equalise_stage(recipe: Recipe, images: Images) -> Stage | None:
     return Stage("equalise", ".onnx", partial(equalise, images), bounds("equalise", recipe), parameters, tools)
 
 
-def _int8_stage(recipe: Recipe, images: Images) -> Stage:
+def _quantised_stage(form: str, recipe: Recipe, images: Images) -> Stage:
     settle = recipe.calib_samples is None
     mixed = "mixed" in RECOVERIES[recipe.recover]
-    job = calibrate.Calibration(images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle, mixed)
-    asked, parameters, mend = bounds("int8", recipe), job.parameters(), None
+    job = calibrate.Calibration(
+        images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle, mixed, recipe.placement, form
+    )
+    asked, parameters, mend = bounds(form, recipe), job.parameters(), None
     if mixed:
         # The user's own calibration images have no labels, or those of other classes.
         held = asked if recipe.calib_data is None else replace(asked, drop=None)
         mend = partial(recover.mixed, job, held)
         parameters["mixed"] = [held.sqnr_db, held.agreement, held.drop]
-    make, tools = partial(calibrate.int8, job, mend=mend), (*GRAPH, "onnxruntime")
-    return Stage("int8", ".onnx", make, asked, parameters, tools)
+    make, tools = partial(calibrate.quantise, job, mend=mend), (*GRAPH, "onnxruntime")
+    return Stage(form, ".onnx", make, asked, parameters, tools)
 
 
-# The bounds of every stage but engines, which have those of their precision.
+_halve = partial(_float16_stage, "halve")
+
+# The bounds of every stage but those behind the last quantisation, which have those of their precision.
 BOUNDS = {
     "freeze": EXACT,
     "export": REORDERED,
@@ -135,13 +139,13 @@ BOUNDS = {
     "equalise": REORDERED,
     "fp16": HALF,
     "int8": QUANTISED,
-    "halve": COMPILED,
+    "fp8": QUANTISED,
 }
 
 
 def bounds(stage: str, recipe: Recipe) -> Tolerance:
     """The bounds of ``stage`` with the user's margin, where they have one at all; raises KeyError for no such stage."""
-    found = PRECISIONS[recipe.precision][1] if stage.startswith("engine") else BOUNDS[stage]
+    found = PRECISIONS[recipe.precision][1] if stage.startswith(("halve", "engine")) else BOUNDS[stage]
     return found if found.drop is None else replace(found, drop=recipe.max_drop, confidence=recipe.confidence)
 
 
@@ -149,9 +153,11 @@ def bounds(stage: str, recipe: Recipe) -> Tolerance:
 PRECISIONS: dict[str, tuple[tuple[Lossy, ...], Tolerance]] = {
     "fp32": ((), REORDERED),
     "fp16": ((partial(_float16_stage, "fp16"),), HALF),
-    "int8": ((_equalise_stage, _int8_stage), COMPILED),
+    "int8": ((_equalise_stage, partial(_quantised_stage, "int8")), COMPILED),
     # For TensorRT with strong typing, which computes the rest of an int8 graph in float32.
-    "int8-fp16": ((_equalise_stage, _int8_stage, partial(_float16_stage, "halve")), COMPILED),
+    "int8-fp16": ((_equalise_stage, partial(_quantised_stage, "int8"), _halve), COMPILED),
+    # For Ada, Blackwell and Thor; the neighbouring level is up to an eighth away.
+    "fp8": ((_equalise_stage, partial(_quantised_stage, "fp8"), _halve), replace(COMPILED, step_sqnr_db=20)),
 }
 
 # What may mend the accuracy of INT8; `auto` is all of it.
@@ -204,7 +210,7 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
         *filter(None, (make(recipe, calibration) for make in lossy)),
     ]
     source = rows[-1].name
-    for backend in engines(recipe.engine):
+    for backend in engines(recipe.engine, recipe.placement):
         module = _backend(backend)
         name = "engine" if rows[-1].name == source else f"engine_{backend.replace('-', '_')}"
         rows.append(
@@ -222,9 +228,9 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
     return rows
 
 
-def engines(asked: str) -> list[str]:
+def engines(asked: str, placement: str = "tensorrt") -> list[str]:
     """The backends to build with; raises BadRequest where the one asked for cannot be had here."""
-    reasons = {backend: _backend(backend).available() for backend in BACKENDS}
+    reasons = {backend: _reason(backend, placement) for backend in BACKENDS}
     if asked != "auto":
         if reasons[asked] is not None:
             others = [backend for backend, reason in reasons.items() if reason is None]
@@ -237,6 +243,13 @@ def engines(asked: str) -> list[str]:
     return runnable[:1] + [backend for backend in usable if backend not in runnable]
 
 
+def _reason(backend: str, placement: str) -> str | None:
+    """Why ``backend`` cannot be had, or None."""
+    module = _backend(backend)
+    unread = None if placement in module.PLACEMENTS else f"it does not read pairs that are placed for {placement}"
+    return module.available() or unread
+
+
 def _backend(name: str) -> Any:
     return importlib.import_module(f"exporters.engines.{name.replace('-', '_')}")
 
@@ -244,7 +257,7 @@ def _backend(name: str) -> Any:
 def _batches(images: Images, label: str) -> Any:
     from pipeline.report.progress import bar
 
-    size = calibrate.batch_size(images)
+    size = streaming.batch_size(images)
     with bar(label, -(-len(images) // size)) as advance:
         for batch in images.batches(size):
             yield batch

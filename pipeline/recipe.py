@@ -80,6 +80,12 @@ class Recipe:
         "or TensorRT's calibration table where the name ends in .cache or .table",
         type=Path,
     )
+    placement: str = _knob(
+        "tensorrt",
+        "whose rules Q/DQ pairs follow: tensorrt (ONNX Runtime runs them too, partly in float), or onnxruntime "
+        "(all in integers, 255 levels behind a ReLU; TensorRT takes no such file)",
+        choices=("tensorrt", "onnxruntime"),
+    )
     recover: str = _knob(
         "auto",
         "what may mend the accuracy of INT8: equalise rescales channels, and changes no answer; "
@@ -95,6 +101,20 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse at the door what no stage could do."""
+        self._refuse_normalisation()
+        refuse_margins(self.max_drop, self.confidence)
+        if self.data_root is not None and self.data != "fashion-mnist":
+            raise BadRequest(f"--data-root goes with --data fashion-mnist, not with --data {self.data}")
+        if self.calib_cache is not None and not self.precision.startswith("int8"):
+            raise BadRequest(f"--calib-cache goes with --precision int8…, not with --precision {self.precision}")
+        if self.placement != "tensorrt" and self.precision != "int8":
+            raise BadRequest(f"--placement {self.placement} goes with --precision int8, not {self.precision}")
+        if self.calib_cache is not None and self.calib_cache.is_dir():
+            raise BadRequest(f"--calib-cache {self.calib_cache} is a folder; name a file")
+        if self.weights is not None and self.epochs is not None:
+            raise BadRequest("--weights and --epochs exclude each other: given weights are not trained")
+
+    def _refuse_normalisation(self) -> None:
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is not None and len(values) not in (1, 3):
@@ -105,16 +125,6 @@ class Recipe:
             raise BadRequest(f"--std must be above 0, not {min(self.std):g}: pixels are divided by it")
         if max(self.mean or [0], default=0) > 1 or max(self.std or [0], default=0) > 1:
             raise BadRequest("--mean and --std are in 0..1 units, as torchvision prints them; divide yours by 255")
-
-        refuse_margins(self.max_drop, self.confidence)
-        if self.data_root is not None and self.data != "fashion-mnist":
-            raise BadRequest(f"--data-root goes with --data fashion-mnist, not with --data {self.data}")
-        if self.calib_cache is not None and not self.precision.startswith("int8"):
-            raise BadRequest(f"--calib-cache goes with --precision int8…, not with --precision {self.precision}")
-        if self.calib_cache is not None and self.calib_cache.is_dir():
-            raise BadRequest(f"--calib-cache {self.calib_cache} is a folder; name a file")
-        if self.weights is not None and self.epochs is not None:
-            raise BadRequest("--weights and --epochs exclude each other: given weights are not trained")
 
 
 def refuse_margins(max_drop: float | None, confidence: float | None) -> None:

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
+
+from exporters import onnx_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,6 +208,28 @@ def unpaired(tensor: str) -> Fault:
     def plant(model: onnx.ModelProto) -> None:
         for operator in ("DequantizeLinear", "QuantizeLinear"):
             skip(f"{tensor}_{operator}")(model)
+
+    return plant
+
+
+def pair_after(tensor: str, name: str) -> Fault:
+    """Everything that reads ``tensor`` reads it through a new pair."""
+
+    def plant(model: onnx.ModelProto) -> None:
+        held = ir.from_proto(model)
+        value = next(v for node in held.graph for v in node.outputs if v.name == tensor)
+        readers = [(use.node, use.idx) for use in value.uses()]
+        scale = onnx_file.constant(held.graph, f"{name}_s", np.array(0.05, np.float32))
+        zero = onnx_file.constant(held.graph, f"{name}_z", np.array(0, np.int8))
+        quantise = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}_q")
+        quantise.outputs[0].name = f"{name}_q"
+        dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name=f"{name}_dq")
+        dequantise.outputs[0].name = f"{name}_dq"
+        held.graph.extend([quantise, dequantise])
+        for node, index in readers:
+            node.replace_input_with(index, dequantise.outputs[0])
+        held.graph.sort()
+        model.CopyFrom(ir.to_proto(held))
 
     return plant
 

@@ -293,7 +293,7 @@ main(["build", "--help"])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    lists = ("--precision {fp32,fp16,int8,int8-fp16}", "--calib-method {auto,minmax,percentile,entropy,mse}")
+    lists = ("--precision {fp32,fp16,int8,int8-fp16,fp8}", "--calib-method {auto,minmax,percentile,entropy,mse}")
     for flag in (*lists, "--json"):
         assert flag in done.stdout
 

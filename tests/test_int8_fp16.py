@@ -32,9 +32,9 @@ def test_a_build_passes_and_says_which_engine_computes_in_int8(mixed: Path) -> N
     assert report["verdict"] == "pass"
     assert rows["halve"]["certificate"]["proven"]
     assert 30 < rows["halve"]["step"]["sqnr_db"] < 60
-    assert rows["engine"]["work"] == "onnxruntime, INT8 convolutions 0 of 13"
+    assert rows["engine"]["work"] == "onnxruntime, 8-bit convolutions 0 of 13"
     assert rows["engine"]["verdict"] == "pass"
-    assert rows["engine_tensorrt_rtx"]["work"] == "tensorrt-rtx, INT8 convolutions 13 of 13"
+    assert rows["engine_tensorrt_rtx"]["work"] == "tensorrt-rtx, 8-bit convolutions 13 of 13"
     assert sum("float16 sums on a GPU" in sentence for sentence in report["not_proven"]) == 1
 
 

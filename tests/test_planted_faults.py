@@ -166,6 +166,7 @@ ONLY: list[tuple[str, str, faults.Fault]] = [
     ("certified", "int8", faults.array(f"{faults.CONV}_int8", lambda q: np.where(q == q.max(), q - 2, q))),
     ("scaled", "int8", faults.array("layer2.0/relu/Relu_output_0_scale", lambda s: s * 8)),
     ("consistent", "engine", faults.wrong_alone),
+    ("linted", "int8", faults.pair_after("/layer2/layer2.0/bn3/BatchNormalization_output_0", "main")),
 ]
 
 

@@ -47,8 +47,8 @@ def calibration(count: int) -> Calibration:
 def mended(job: Calibration, built: Path, tmp_path: Path, **bounds: float | None) -> tuple[bool, Made]:
     """What the stage says of itself, and whether its file is, byte for byte, that of the stage without recovery."""
     plain, path = tmp_path / "plain.onnx", tmp_path / "mended.onnx"
-    calibrate.int8(job, built / FOLD, plain)
-    made = calibrate.int8(job, built / FOLD, path, partial(recover.mixed, job, replace(QUANTISED, **bounds)))
+    calibrate.quantise(job, built / FOLD, plain)
+    made = calibrate.quantise(job, built / FOLD, path, partial(recover.mixed, job, replace(QUANTISED, **bounds)))
     return plain.read_bytes() == path.read_bytes(), made
 
 

@@ -16,8 +16,9 @@ from exporters import onnx_file, reference
 SUFFIX = ".ort.onnx"
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 RUNS_HERE = True
-# Not ALL: that would also fix memory layouts for the processor of this very machine.
-LEVEL = "ORT_ENABLE_EXTENDED"
+PLACEMENTS = ("tensorrt", "onnxruntime")  # of Q/DQ pairs, that it reads
+# In two steps, since ALL also fixes the memory layouts that a processor likes: the file may be run on another one.
+LEVEL, LAYOUTS = "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"
 
 
 def available() -> str | None:
@@ -41,7 +42,8 @@ def build(src: Path, dst: Path) -> dict[str, Any]:
     """
     model = onnx_file.read(src)
     quantised = onnx_file.count(model, "QuantizeLinear") > 0
-    if quantised:
+    zeros = {onnx_file.weight(node.inputs[2]).dtype.name for node in model.graph if node.op_type == "QuantizeLinear"}  # type: ignore[union-attr]
+    if "int8" in zeros:
         to_uint8(model.graph)
     half = any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values())
     # The optimiser that is wrong for float16 scales is needed where they are float32: it quantises the biases,
@@ -55,7 +57,7 @@ def build(src: Path, dst: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> Any:
-    """The compiled file as a session; nothing is optimised a second time.
+    """The compiled file as a session; only layouts are chosen anew, for the processor of this very machine.
 
     Raises RuntimeError where this processor would compute other sums than the one that it was compiled for.
     """
@@ -66,7 +68,7 @@ def load(path: Path) -> Any:
             f"{path.name} was compiled on a processor with VNNI, and on this one, without, its INT8 sums would "
             "saturate; build it again here"
         )
-    return reference.session(path, alone=True)
+    return reference.session(path, LAYOUTS, alone=True)
 
 
 def to_uint8(graph: ir.Graph) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SUFFIX = ".engine"
 PACKAGES = ("tensorrt",)
 RUNS_HERE = True
+PLACEMENTS = ("tensorrt",)  # of Q/DQ pairs, that it reads
 
 
 def available() -> str | None:

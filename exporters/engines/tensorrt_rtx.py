@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 SUFFIX = ".engine"
 PACKAGES = ("tensorrt-rtx",)
 RUNS_HERE = False
+PLACEMENTS = ("tensorrt",)  # of Q/DQ pairs, that it reads
 
 
 def available() -> str | None:

@@ -18,6 +18,8 @@ WORTH_TELLING = re.compile(
     r"unsupported|fallback|falling back|subnormal|missing|not supported|defaulting", re.IGNORECASE
 )
 
+EIGHT_BITS = re.compile(r"Datatype: (Int8|FP8)")
+
 
 def build(package: str, src: Path, dst: Path) -> dict[str, Any]:
     """Build ``src`` with ``package`` (tensorrt or tensorrt_rtx) into ``dst``.
@@ -84,9 +86,9 @@ def _errors(messages: list[tuple[str, str]]) -> str:
 
 
 def _int8_convolutions(messages: list[tuple[str, str]]) -> int | None:
-    """Convolution layers that read INT8, from the list that a detailed build logs; None where it logs none."""
+    """Convolution layers that read INT8 or FP8, from the list that a detailed build logs; None where it logs none."""
     lists = [text for _, text in messages if text.lstrip().startswith("Layers:")]
     if not lists:
         return None
     layers = [line for line in lists[-1].splitlines() if "LayerType: correlation" in line]
-    return sum("Datatype: Int8" in line.split("Constants:")[0] for line in layers)
+    return sum(bool(EIGHT_BITS.search(line.split("Constants:")[0])) for line in layers)

@@ -144,10 +144,22 @@ def _scaled(exhibit: Exhibit) -> list[str]:
     return [f"at {item.module}: {item.sentence}" for item in found if item.decibels > GROSS][:NAMED]
 
 
+def _linted(exhibit: Exhibit) -> list[str]:
+    """Whether its Q/DQ pairs stand where their runtime takes them, and lets layers fuse."""
+    from exporters import lint, onnx_file
+
+    if exhibit.path.suffixes != [".onnx"]:
+        return []
+    model = onnx_file.read(exhibit.path)
+    found = lint.lint(model, lint.placement_of(model))
+    return [f"{item.rule} at {item.module or 'the graph'}: {item.sentence}" for item in found[:NAMED]]
+
+
 # What is asked of every file beside its answers; each gives sentences, none where there is nothing to say.
 CHECKS: dict[str, Callable[[Exhibit], list[str]]] = {
     "alike": _alike,
     "consistent": _consistent,
     "certified": _certified,
     "scaled": _scaled,
+    "linted": _linted,
 }

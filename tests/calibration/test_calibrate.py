@@ -111,7 +111,7 @@ def test_a_planted_heavy_tail_makes_minmax_lose(built: Path, tmp_path: Path) -> 
     seen = observe(src, qdq.tensors(src), [array[:70], array[:1] * 40])  # one image far too bright
 
     def quantise(method: str, path: Path) -> None:
-        qdq.int8(src, path, {name: ranges.METHODS[method](each) for name, each in seen.items()})
+        qdq.quantise(src, path, {name: ranges.METHODS[method](each) for name, each in seen.items()})
 
     outcome = tournament.compete(src, quantise, ranges.METHODS, tmp_path / "trial.onnx", lambda: [array[70:]])
     assert outcome.error_db["minmax"] > outcome.error_db[outcome.winner] + 3

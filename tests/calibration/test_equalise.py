@@ -154,7 +154,7 @@ def right(path: Path, images: Images) -> NDArray[np.bool_]:
 
 def int8(src: Path, dst: Path, images: Images) -> Path:
     seen = observe.observe(src, qdq.tensors(src), images.batches(50))
-    qdq.int8(src, dst, {name: ranges.mse(histogram) for name, histogram in seen.items()})
+    qdq.quantise(src, dst, {name: ranges.mse(histogram) for name, histogram in seen.items()})
     return dst
 
 

@@ -80,3 +80,18 @@ def test_the_percentile_is_onnxruntimes(values: np.ndarray) -> None:
     # Theirs is a step of a linear grid of 2048 over the widest range; ours lies at most one of their steps beside it.
     step = 2 * float(np.abs(values).max()) / 2048
     assert abs(ranges.percentile(histogram_of(values)) - theirs) <= 1.5 * step
+
+
+def test_a_few_images_far_too_bright_do_not_decide_the_range() -> None:
+    images = np.random.default_rng(3).standard_normal((100, 4000)).astype(np.float32)
+    honest, bright = Histogram(), Histogram()
+    honest.add(images)
+    images[::50] *= 10
+    bright.add(images)
+    assert ranges.minmax(bright) > 8 * ranges.minmax(honest)
+    assert ranges.mse(bright) < 1.5 * ranges.mse(honest)
+    # Of one image in five it is no accident.
+    images[::5] *= 10
+    common = Histogram()
+    common.add(images)
+    assert ranges.mse(common) > 4 * ranges.mse(honest)

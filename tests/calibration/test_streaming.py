@@ -42,6 +42,28 @@ def test_order_batches_and_shards_change_nothing(seed: int) -> None:
     same(whole, left)
 
 
+@pytest.mark.parametrize("shape", [(64, 112, 112), (32, 35, 55), (3, 97, 97)])
+def test_large_tensors_are_sampled_alike_in_any_order_and_batch(shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(1).standard_normal((6, *shape)).astype(np.float32)
+    images[4, -1, -1, -2] = 99
+    whole, singly = histogram_of([images]), histogram_of([image[None] for image in images[::-1]])
+    same(whole, singly)
+    assert whole.reach == singly.reach
+    assert whole.reach.total() == 6
+    assert whole.amax == 99
+    step = np.prod(shape) / (whole.total / 6)
+    assert 4.9 < step < 20
+    # Every row, column and channel is looked at: no step may share a factor with their numbers.
+    counted = [histogram_of([np.where(np.arange(shape[2]) == column, images, 0)[:1]]) for column in range(shape[2])]
+    seen = [int(histogram.counts.sum()) for histogram in counted]
+    assert min(seen) > 0.9 * np.prod(shape[:2]) / step - 2
+    halves = (
+        np.percentile(np.abs(images), 99),
+        float(whole.edges[np.searchsorted(np.cumsum(whole.counts), 0.99 * whole.total)]),
+    )
+    assert halves[1] == pytest.approx(halves[0], rel=0.05)
+
+
 def test_every_value_is_in_its_bin() -> None:
     values = np.concatenate([2.0 ** np.arange(-39, 60, 0.37), [0, 2.0**-41, 3.0, 3.0]]).astype(np.float32)
     histogram = histogram_of([values])
@@ -66,5 +88,7 @@ def test_a_real_network_is_seen_alike_in_any_order_and_batch(built: Path) -> Non
     shards = [observe.observe(src, qdq.tensors(src), [images[::-1][start::2]]) for start in (0, 1)]
     for name, histogram in one.items():
         same(histogram, seven[name])
+        assert histogram.reach == seven[name].reach
+        assert histogram.reach.total() == 60
         shards[0][name].merge(shards[1][name])
         same(histogram, shards[0][name])

@@ -1,0 +1,55 @@
+"""FP16 made safe: what float16 cannot hold over all calibration images stays in float32, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from exporters import onnx_file
+from exporters.engines import tensorrt_rtx
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
+
+
+def scaled(weights: Path, path: Path, factor: float) -> Path:
+    """The same function with what goes from conv1 to conv2 of layer2.0 ``factor`` times as large."""
+    held = load_file(weights)
+    held["layer2.0.bn1.weight"] *= factor
+    held["layer2.0.bn1.bias"] *= factor
+    held["layer2.0.conv2.weight"] /= factor
+    save_file(held, path)
+    return path
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-fp16"])
+@pytest.mark.parametrize("factor", [1e6, 1e-7])
+def test_a_layer_out_of_range_stays_in_float32_by_name(
+    cli: Cli, weights: Path, tmp_path: Path, precision: str, factor: float
+) -> None:
+    path = scaled(weights, tmp_path / "w.safetensors", factor)
+    flags = ("--arch", "resnext_tiny", "--precision", precision, "--recover", "none", "--weights", path)
+    report = cli.report(*flags, "--engine", "onnxruntime", "--max-drop", "0.03", "-o", tmp_path / "out")
+    row = next(row for row in report["stages"] if row["name"] in {"fp16", "halve"})
+    kept = row["work"].split("float32 kept: ")[1]
+    assert "layer2.0.conv1 (" in kept
+    assert "layer2.0.conv2 (" in kept
+    assert "layer1" not in kept
+    assert "layer3" not in kept
+    assert row["certificate"]["proven"]
+    made = tmp_path / "out" / row["file"]
+    types = {tensor.name: tensor.data_type for tensor in onnx.load(made).graph.initializer}
+    assert types["layer2.0.conv1.bias"] == onnx.TensorProto.FLOAT
+    assert types["layer3.0.conv1.bias"] == onnx.TensorProto.FLOAT16
+    assert onnx_file.count(onnx_file.read(made), "Cast") <= 5
+    tensorrt_rtx.build(made, tmp_path / "engine")
+
+
+def test_a_network_in_range_stays_whole(mixed: Path) -> None:
+    casts = [node for node in onnx_file.read(next(mixed.glob("0?-halve.onnx"))).graph if node.op_type == "Cast"]
+    assert len(casts) == 2
