@@ -1,9 +1,9 @@
-"""Whether a precision, a TensorRT and a DLA can be had on a device: each rule answers go, refused or unknown, and why."""
+"""Whether a precision, a TensorRT and a DLA can be had on a device: each rule answers, and says why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.targets import table
 
@@ -17,7 +17,6 @@ ORDER = ("go", "unknown", "refused")
 # The opset that the graph of each precision is written with: float16 scales and FP8 need 19.
 OPSETS = {"fp32": 17, "fp16": 17, "int8": 17, "int8-fp16": 19, "fp8": 19}
 STRONG = ("int8-fp16", "fp8")  # graphs whose types only strong typing keeps
-ON_DLA = ("fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,7 @@ def worst(answers: list[Answer]) -> str:
     return max((answer.verdict for answer in answers), key=ORDER.index)
 
 
-def _answers(
-    module: Row, release: Version, tensorrt: Version | None, precision: str | None, dla: bool
-) -> list[Answer]:
+def _answers(module: Row, release: Version, tensorrt: Version | None, precision: str | None, dla: bool) -> list[Answer]:
     jetpack = table.jetpack(release)
     shipped = jetpack["tensorrt"] if jetpack else None
     known = tensorrt or (table.version(shipped) if shipped else None)
@@ -77,8 +74,9 @@ def _runs(question: Question) -> Answer:
         return Answer("unknown", f"nothing is known of JetPack {release}", "")
     if name not in question.jetpack["modules"]:
         others = ", ".join(row.name for row in table.jetpacks(question.module))
-        sentence = f"JetPack {release} does not run on {name}; these do: {others}"
-        return Answer("refused", sentence, question.jetpack.source("modules"))
+        verdict, verb = ("unknown", "is not said to") if question.jetpack["partial"] else ("refused", "does not")
+        sentence = f"JetPack {release} {verb} run on {name}; these do: {others}"
+        return Answer(verdict, sentence, question.jetpack.source("modules"))
     return Answer("go", f"JetPack {release} runs on {name}", question.jetpack.source("modules"))
 
 
@@ -88,7 +86,11 @@ def _comes(question: Question) -> Answer:
     if question.tensorrt is None:
         return Answer("unknown", f"nothing is known of the TensorRT of JetPack {release}; name one by --tensorrt", "")
     asked, shipped = _dotted(question.tensorrt), row["tensorrt"] if row else None
-    if row is not None and shipped is not None and question.tensorrt == table.version(shipped)[: len(question.tensorrt)]:
+    if (
+        row is not None
+        and shipped is not None
+        and question.tensorrt == table.version(shipped)[: len(question.tensorrt)]
+    ):
         return Answer("go", f"JetPack {release} brings TensorRT {shipped}", row.source("tensorrt"))
     for cells in table.data()["combination"]:
         first, last = map(table.version, cells["tensorrt"])
@@ -114,9 +116,13 @@ def _reads(question: Question) -> Answer | None:
     if question.precision is None or row is None:
         return None
     needed, asked = OPSETS[question.precision], _dotted(question.tensorrt or ())
+    cure = "take fp16, or INT8 by the calibration table that --calib-cache writes"
     if row["typing"] == "weak" and question.precision in STRONG:
         sentence = f"TensorRT {asked} has no strong typing, without which a graph of {question.precision} is not kept"
-        return Answer("refused", f"{sentence}; take int8, built with the flags INT8 and FP16", row.source("typing"))
+        return Answer("refused", f"{sentence}; {cure}", row.source("typing"))
+    if row["typing"] == "weak" and question.precision == "int8":
+        sentence = f"TensorRT {asked} reads weights behind Q/DQ pairs in float32 only, and int8 stores them in INT8"
+        return Answer("refused", f"{sentence}; {cure}", table.said("guide"))
     if row["opset"] < needed:
         sentence = f"TensorRT {asked} reads opset {row['opset']} and {question.precision} is written with {needed}"
         return Answer("refused", sentence, row.source("opset"))
@@ -124,28 +130,53 @@ def _reads(question: Question) -> Answer | None:
 
 
 def _offloads(question: Question) -> Answer | None:
-    """Whether the DLA takes it."""
+    """Whether the DLA takes it: the first of DLA that applies."""
     if not question.dla:
         return None
-    module, row, asked = question.module, question.version, _dotted(question.tensorrt or ())
-    if not module["dla"]:
-        return Answer("refused", f"{module.name} has no DLA", module.source("dla"))
-    if row is None:
+    module, row = question.module, question.version
+    if module["dla"] and row is None:
         return Answer("unknown", "nothing is known of the DLA without a known TensorRT", "")
-    if not row["dla"]:
-        return Answer("refused", f"TensorRT {asked} has no DLA", row.source("dla"))
-    if question.tensorrt and question.tensorrt >= (11,) and module.name != "jetson-agx-orin":
-        return Answer("refused", f"TensorRT {asked} has the DLA of jetson-agx-orin only", row.source("dla"))
-    if question.precision not in {None, *ON_DLA}:
-        return Answer("refused", f"a DLA computes in {' and '.join(ON_DLA)}, not {question.precision}", row.source("dla"))
-    if question.precision == "int8" and row["typing"] == "strong":
-        return Answer("unknown", f"nothing is known of Q/DQ on the DLA with TensorRT {asked}; fp16 runs there", "")
-    if question.precision == "int8":
-        sentence = "the DLA takes INT8 from a calibration table, not from Q/DQ pairs; --calib-cache writes the table"
-        return Answer("refused", f"{sentence}, or take fp16", table.said("implicit"))
-    return Answer("go", f"{module.name} has {module['dla']} DLA cores, TensorRT {asked} uses them", row.source("dla"))
+    found = next(each for each in DLA if each.applies(question, row))
+    words = {"module": module.name, "tensorrt": _dotted(question.tensorrt or ()), "precision": question.precision}
+    return Answer(found.verdict, found.sentence.format(**words, cores=module["dla"]), table.said(found.source))
 
 
+@dataclass(frozen=True)
+class Clause:
+    """An answer about the DLA, and when it is the one."""
+
+    applies: Callable[[Question, Any], bool]
+    verdict: str
+    sentence: str
+    source: str = "dla"
+
+
+DLA = (
+    Clause(lambda question, _: not question.module["dla"], "refused", "{module} has no DLA", "benchmarks"),
+    Clause(lambda _, row: not row["dla"], "refused", "TensorRT {tensorrt} has no DLA"),
+    Clause(
+        lambda question, row: row["typing"] == "strong" and question.module.name != "jetson-agx-orin",
+        "refused",
+        "TensorRT {tensorrt} has the DLA of jetson-agx-orin only",
+    ),
+    Clause(
+        lambda question, _: question.precision not in {None, "fp16", "int8"},
+        "refused",
+        "a DLA computes in fp16 and int8, not {precision}",
+    ),
+    Clause(
+        lambda question, row: question.precision == "int8" and row["typing"] == "strong",
+        "unknown",
+        "nothing is known of Q/DQ pairs on the DLA with TensorRT {tensorrt}; fp16 runs there",
+    ),
+    Clause(
+        lambda question, _: question.precision == "int8",
+        "refused",
+        "the DLA takes INT8 from a calibration table, not from Q/DQ pairs; --calib-cache writes one, or take fp16",
+        "implicit",
+    ),
+    Clause(lambda *_: True, "go", "{module} has {cores} DLA cores, and TensorRT {tensorrt} uses them"),
+)
 # What is looked at, in this order.
 RULES: tuple[Callable[[Question], Answer | None], ...] = (_runs, _comes, _computes, _reads, _offloads)
 
