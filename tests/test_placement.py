@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from conftest import TINY, Cli
+from conftest import ROOT, TINY, Cli
 from faults import array, pair_after, skip
+from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from exporters import lint, onnx_file
 
@@ -112,6 +115,34 @@ def test_a_broken_rule_is_named_with_its_module(built: Path, rule: str, module: 
     plant(model)
     found = {(finding.rule, finding.module) for finding in lint.lint(ir.from_proto(model))}
     assert (rule, module) in found
+
+
+def lint_command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "pipeline", "lint", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_file_of_another_quantiser_is_told_why_tensorrt_refuses_it(built: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).uniform(0, 255, (8, 1, 32, 32)).astype(np.float32)
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        left = iter([{"images": images}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.left, None)
+
+    quantize_static(built / "04-fold_batchnorm.onnx", tmp_path / "own.onnx", Reader(), per_channel=True)
+    done = lint_command(tmp_path / "own.onnx")
+    assert done.returncode == 1
+    assert "Q001 layer1.0.conv1: " in done.stdout or "Q001 layer1.0.relu" in done.stdout
+    assert "Q005 layer2.0.conv2: its bias is quantised" in done.stdout
+    assert lint_command(built / "05-int8.onnx").returncode == 0
+    assert lint_command(built / "05-int8.onnx", "--placement", "onnxruntime", "--json").stdout.startswith("[")
+    (tmp_path / "cut.onnx").write_bytes((built / "05-int8.onnx").read_bytes()[:5000])
+    done = lint_command(tmp_path / "cut.onnx")
+    assert done.returncode == 2
+    assert "cut.onnx is truncated" in done.stderr
+    assert lint_command(tmp_path / "missing.onnx").returncode == 2
 
 
 def test_a_pair_that_cuts_off_what_no_relu_does_is_named(integers: Path) -> None:

@@ -1,0 +1,41 @@
+"""``python -m pipeline lint FILE``: the rules of Q/DQ pairs that any ONNX file breaks, each with its module."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import BadRequest, Exit
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "hold the Q/DQ pairs of an ONNX file against the rules of TensorRT or ONNX Runtime"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.add_argument("file", type=Path, help="an ONNX file, of whatever origin")
+    parser.add_argument("--placement", choices=("tensorrt", "onnxruntime"), default="tensorrt", help="whose rules")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit 0 where no rule is broken, 1 where one is."""
+    from exporters import lint, onnx_file
+
+    try:
+        found = lint.lint(onnx_file.read(arguments.file), arguments.placement)
+    except ValueError as error:
+        raise BadRequest(f"lint: {error}") from error
+    if arguments.json:
+        json.dump([asdict(item) for item in found], sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        for item in found:
+            sys.stdout.write(f"{item.rule} {item.module}: {item.sentence}\n")
+        sys.stdout.write(f"{arguments.file.name}: {len(found)} findings by the rules of {arguments.placement}\n")
+    return Exit.FAIL if found else Exit.PASS
