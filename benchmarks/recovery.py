@@ -1,7 +1,7 @@
-"""What channels of different sizes cost INT8, and what equalisation wins back: ``python -m benchmarks.recovery BUILD``.
+"""What each range method and equalisation buy: ``python -m benchmarks.recovery BUILD…``.
 
 Of finished builds, ``04-fold_batchnorm.onnx`` as it is, with rescaled channels, and with 1 % of the calibration images
-ten times too bright: prints a Markdown table.
+ten times too bright: prints a Markdown table, one column a method.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from onnx import numpy_helper
 
 from calibration import observe, qdq, ranges
 from calibration.recovery.equalise import equalise
+from pipeline import again
 from pipeline.data import sets
 from pipeline.data.images import Images, spread
 from pipeline.parity import answers
 from pipeline.parity.drift import accuracy, drift
-from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,10 +62,10 @@ def outliers(batches: Batches) -> Batches:
     return np.array_split(changed, len(batches))
 
 
-def int8(src: Path, dst: Path, batches: Batches) -> None:
-    """The int8 stage as a build runs it by default."""
-    seen = observe.observe(src, qdq.tensors(src), batches)
-    qdq.quantise(src, dst, {name: ranges.mse(histogram) for name, histogram in seen.items()})
+def amaxes(src: Path, batches: Batches) -> dict[str, dict[str, float]]:
+    """Each method's range of each tensor."""
+    seen = observe.observe(src, list(qdq.tensors(src)), batches)
+    return {method: {name: find(each, 127) for name, each in seen.items()} for method, find in ranges.METHODS.items()}
 
 
 def row(reference: NDArray[np.float32], labels: NDArray[np.int64], logits: NDArray[np.float32]) -> str:
@@ -87,30 +87,33 @@ def measure(src: Path, calibration: Images, test: Images, folder: Path) -> None:
         "rescaled, outliers": (folder / "rescaled.onnx", outliers(batches)),
     }
     for case, (path, seen) in cases.items():
-        work = equalise(path, folder / "equalised.onnx", seen)
-        cells = []
-        for source in (path, folder / "equalised.onnx"):
-            int8(source, folder / "int8.onnx", seen)
-            logits = answers.of_file(folder / "int8.onnx").answers(test, "INT8")
-            cells.append(row(reference, test.labels, logits))
-        print(f"| {src.parent.name} | {case} | {' | '.join(cells)} | {work} |", flush=True)
+        equalise(path, folder / "equalised.onnx", seen)
+        for step, source in (("none", path), ("equalised", folder / "equalised.onnx")):
+            cells = []
+            for amax in amaxes(source, seen).values():
+                qdq.quantise(source, folder / "int8.onnx", amax)
+                logits = answers.of_file(folder / "int8.onnx").answers(test, "INT8")
+                cells.append(row(reference, test.labels, logits))
+            print(f"| {case} | {step} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("builds", nargs="+", type=Path)
-    parser.add_argument("--data", default="digits")
     parser.add_argument("--calib-samples", type=int, default=100)
     parser.add_argument("--test-samples", type=int, default=900)
     asked = parser.parse_args()
-    print("| network | case | none: drop · agree % · SQNR dB | equalised | work |\n|---|---|---|---|---|")
     for build in asked.builds:
-        src = build / "04-fold_batchnorm.onnx"
-        data = sets.load(Recipe(arch="resnet18", data=asked.data))
+        recipe = again.recipe_of(build)
+        data = sets.load(recipe)
+        preprocessing = data.preprocessing.adjusted(recipe)
         parts = [(data.calibration, asked.calib_samples), (data.test, asked.test_samples)]
-        images = [Images(part.take(spread(part.labels, count, 0)), data.preprocessing) for part, count in parts]
+        images = [Images(part.take(spread(part.labels, count, 0)), preprocessing) for part, count in parts]
+        print(f"\n{recipe.arch}, {asked.calib_samples} images calibrate, {asked.test_samples} judge\n")
+        print(f"| case | recovery | {' | '.join(ranges.METHODS)}: drop · agree % · SQNR dB |")
+        print("|---|---|---|---|---|---|")
         with tempfile.TemporaryDirectory() as folder:
-            measure(src, *images, Path(folder))
+            measure(build / "04-fold_batchnorm.onnx", *images, Path(folder))
 
 
 if __name__ == "__main__":
