@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from pipeline.data.images import Images
 
 HERE = Path(__file__).parent
-# Each quantiser: its environment, its script and the method that is asked of it. None is ours.
-PEERS: dict[str, tuple[str, str, str] | None] = {
-    "edge-resnet": None,
+# Each quantiser: its environment, its script and the method that is asked of it; of ours the placement.
+PEERS: dict[str, tuple[str, str, str] | str] = {
+    "edge-resnet": "tensorrt",
+    "edge-resnet for ONNX Runtime": "onnxruntime",
     "ORT minmax": ("onnxruntime", "ort", "minmax"),
     "ORT entropy": ("onnxruntime", "ort", "entropy"),
     "ORT percentile": ("onnxruntime", "ort", "percentile"),
@@ -63,7 +64,11 @@ def main() -> None:
         for case in asked.cases:
             rows = {peer: cell(asked.work, arch, case, peer, images) for peer in asked.peers}
             print("\n".join(table.lines(arch, case, len(images), rows)), flush=True)
-    print(table.tools(asked.work, {row[0] for peer, row in PEERS.items() if row and peer in asked.peers}))
+    print(
+        table.tools(
+            asked.work, {row[0] for peer, row in PEERS.items() if isinstance(row, tuple) and peer in asked.peers}
+        )
+    )
 
 
 def cell(work: Path, arch: str, case: str, peer: str, images: Images) -> dict[str, Any]:
@@ -74,14 +79,14 @@ def cell(work: Path, arch: str, case: str, peer: str, images: Images) -> dict[st
     if note.exists():
         return dict(json.loads(note.read_text()))
     folder.mkdir(parents=True, exist_ok=True)
-    source = ours(work, arch, case, folder)
+    source, asked = ours(work, arch, case, folder, "tensorrt"), PEERS[peer]
     print(f"{time.strftime('%H:%M:%S')} {arch}, {case}: {peer}", file=sys.stderr, flush=True)
     made: dict[str, Any] = {}
-    if PEERS[peer] is None:
-        file = next((folder / "ours").glob("0?-int8.onnx"))
+    if isinstance(asked, str):
+        file = next(ours(work, arch, case, folder, asked).parent.glob("0?-int8.onnx"))
         made = {"work": json.loads(file.with_suffix(".json").read_text())["work"]}
     elif not file.exists():
-        made = theirs(work, PEERS[peer] or ("", "", ""), source, calibration(folder, case, source), file)
+        made = theirs(work, asked, source, calibration(folder, case, source), file)
     if "failed" not in made:
         try:
             made |= judge.judged(file, reference(folder, source, images), images)
@@ -91,9 +96,9 @@ def cell(work: Path, arch: str, case: str, peer: str, images: Images) -> dict[st
     return made
 
 
-def ours(work: Path, arch: str, case: str, folder: Path) -> Path:
+def ours(work: Path, arch: str, case: str, folder: Path, placement: str) -> Path:
     """The float graph that everybody starts from, of a build by the product's defaults."""
-    done = folder / "ours"
+    done = folder / {"tensorrt": "ours"}.get(placement, f"ours-{placement}")
     if not (done / "report.json").exists():
         _, is_rescaled, taken = CASES[case]
         weights = networks.checkpoint(arch, work)
@@ -105,6 +110,7 @@ def ours(work: Path, arch: str, case: str, folder: Path) -> Path:
         command = [sys.executable, "-m", "pipeline", "build", "--arch", arch, "--weights", str(weights)]
         command += ["--data", "fashion-mnist", "--input-size", str(networks.SIZE), "--precision", "int8"]
         command += ["--calib-data", str(folder / "calibration.npy"), "--engine", "onnxruntime", "-o", str(done)]
+        command += ["--placement", placement]
         command += ["--test-samples", "500", *(["--calib-samples", str(taken)] if taken else [])]
         finished = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
         if finished.returncode not in {0, 4}:  # undecided: so few test images leave the drop open

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,5 +46,5 @@ def tools(work: Path, names: set[str]) -> str:
     own = [f"{name} {value}" for name, value in provenance.versions(("torch", "onnx", "onnxruntime")).items()]
     return (
         f"\n{time.strftime('%Y-%m-%d')}; {len(os.sched_getaffinity(0))} processors, {model.split(':')[1].strip()}, "
-        f"{platform.platform(terse=True)}; judged with {', '.join(own)}; peers: {'; '.join(found)}"
+        f"judged with {', '.join(own)}; peers: {'; '.join(found)}"
     )
