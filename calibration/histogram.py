@@ -35,9 +35,8 @@ class Histogram:
     """``counts[i]`` of ``total`` magnitudes |x| lie in [edges[i], edges[i + 1]); all others are below the first edge.
 
     ``amax`` is the largest magnitude of all values, exactly; of large tensors the same sample of every image is
-    counted. ``reach[i]`` images have their largest magnitude in bin i
-    (-1: below the first). Nothing depends on the order of
-    the images or on how they were batched.
+    counted. ``reach[i]`` images have their largest magnitude in bin i (-1: below the first). Nothing depends on the
+    order of the images or on how they were batched.
     """
 
     amax: float = 0.0
@@ -92,7 +91,7 @@ class Histogram:
         enough = int(np.ceil(IMAGES * self.reach.total()))
         number = next((number for number, below in _running(self.reach) if below >= enough), -1)
         limit = float(np.float32(BEYOND * _edge(number + 1)))
-        if not enough or limit >= self.amax:
+        if number < 0 or limit >= self.amax:  # what is 0 on nearly every image has nothing usual
             return self
         return Histogram(limit, self.total - self.beyond(limit), self.counts[: _number(limit) + 1], self.reach)
 

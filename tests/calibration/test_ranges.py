@@ -90,6 +90,9 @@ def test_a_few_images_far_too_bright_do_not_decide_the_range() -> None:
     bright.add(images)
     assert ranges.minmax(bright) > 8 * ranges.minmax(honest)
     assert ranges.mse(bright) < 1.5 * ranges.mse(honest)
+    rare = Histogram()
+    rare.add(np.where(np.arange(100)[:, None] < 3, images, 0))
+    assert ranges.mse(rare) > ranges.mse(honest) / 2
     # Of one image in five it is no accident.
     images[::5] *= 10
     common = Histogram()
