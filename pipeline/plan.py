@@ -90,10 +90,9 @@ def equalise(calibration: Images, src: Path, dst: Path) -> Made:
     return Made(stage.equalise(src, dst, _batches(calibration, "equalising")))
 
 
-def engine(backend: str, src: Path, dst: Path) -> Made:
+def engine(backend: str, options: dict[str, Any], src: Path, dst: Path) -> Made:
     """The engine of one backend."""
-    module = _backend(backend)
-    built: dict[str, Any] = module.build(src, dst)
+    built: dict[str, Any] = _backend(backend).build(src, dst, **options)
     count, convolutions = built["int8"], built["convolutions"]
     work = f"{convolutions} convolutions" if count is None else f"8-bit convolutions {count} of {convolutions}"
     share = None if count is None else count / convolutions
@@ -217,15 +216,22 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
             Stage(
                 name,
                 module.SUFFIX,
-                partial(engine, backend),
+                partial(engine, backend, options := _options(module, recipe)),
                 bounds(name, recipe),
-                {"backend": backend, "machine": module.machine()},
+                {"backend": backend, "machine": module.machine(), **options},
                 module.PACKAGES,
                 source=source,
                 runs_here=module.RUNS_HERE,
             )
         )
     return rows
+
+
+def refuse_engines(recipe: Recipe) -> None:
+    """Raise BadRequest, before any work, where an engine or what is asked of it cannot be had here."""
+    taken = [_options(_backend(backend), recipe) for backend in engines(recipe.engine, recipe.placement)]
+    if recipe.rtx_sm and not any(taken):
+        raise BadRequest("--rtx-sm goes with TensorRT-RTX: install the extra rtx, or ask for --engine tensorrt-rtx")
 
 
 def engines(asked: str, placement: str = "tensorrt") -> list[str]:
@@ -241,6 +247,18 @@ def engines(asked: str, placement: str = "tensorrt") -> list[str]:
     if not runnable:
         raise BadRequest(f"--engine auto: no backend can run here ({'; '.join(filter(None, reasons.values()))})")
     return runnable[:1] + [backend for backend in usable if backend not in runnable]
+
+
+def _options(module: Any, recipe: Recipe) -> dict[str, Any]:
+    """What the user asked of this backend; raises BadRequest where it cannot do it."""
+    found = {name: value for name in module.OPTIONS if (value := getattr(recipe, name)) is not None}
+    for target in found.get("rtx_sm", ()):
+        if target not in module.TARGETS:
+            raise BadRequest(f"--rtx-sm {target}: TensorRT-RTX builds for {', '.join(module.TARGETS)} with no GPU")
+        if recipe.precision in module.LACKS.get(target, ()):
+            can = [name for name in PRECISIONS if name not in module.LACKS[target]]
+            raise BadRequest(f"--rtx-sm {target}: no {recipe.precision} there; take {', '.join(can)}")
+    return found
 
 
 def _reason(backend: str, placement: str) -> str | None:

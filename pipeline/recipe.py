@@ -49,6 +49,12 @@ class Recipe:
     engine: str = _knob(
         "auto", "what runs it; auto: the best that this machine can build",
     )  # fmt: skip
+    rtx_sm: list[str] | None = _knob(
+        None,
+        "GPUs that TensorRT-RTX builds for, by SM without its point, as in 86 89 120 (default: its portable choice)",
+        nargs="+",
+        metavar="SM",
+    )
     data: str = _knob("digits", "digits, fashion-mnist, or a folder with train/CLASS/ and val/CLASS/ images")
     data_root: Path | None = _knob(None, "folder that holds the files of --data fashion-mnist", type=Path)
     weights: Path | None = _knob(

@@ -27,7 +27,7 @@ NEEDS_TORCH = {"pipeline.models.resnet"}
 FLAGS = """
     --allow-fallback --arch --calib-cache --calib-data --calib-method --calib-samples --channels --confidence --data
     --data-root --device --engine --epochs --input-size --interpolation --json --max-drop --mean --output
-    --placement --precision --recover --resize --seed --std --test-samples --weights -o
+    --placement --precision --recover --resize --rtx-sm --seed --std --test-samples --weights -o
 """.split()
 
 

@@ -17,6 +17,7 @@ SUFFIX = ".ort.onnx"
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 RUNS_HERE = True
 PLACEMENTS = ("tensorrt", "onnxruntime")  # of Q/DQ pairs, that it reads
+OPTIONS: tuple[str, ...] = ()  # the knobs of a recipe that it takes
 # In two steps, since ALL also fixes the memory layouts that a processor likes: the file may be run on another one.
 LEVEL, LAYOUTS = "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"
 

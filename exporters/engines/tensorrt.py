@@ -19,6 +19,7 @@ SUFFIX = ".engine"
 PACKAGES = ("tensorrt",)
 RUNS_HERE = True
 PLACEMENTS = ("tensorrt",)  # of Q/DQ pairs, that it reads
+OPTIONS: tuple[str, ...] = ()  # the knobs of a recipe that it takes
 
 
 def available() -> str | None:

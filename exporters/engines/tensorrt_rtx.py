@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any
 from exporters.engines import trt_builder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 SUFFIX = ".engine"
 PACKAGES = ("tensorrt-rtx",)
 RUNS_HERE = False
 PLACEMENTS = ("tensorrt",)  # of Q/DQ pairs, that it reads
+OPTIONS = ("rtx_sm",)  # the knobs of a recipe that it takes
+# SM without its point: what 1.7 can build for with no GPU, and what of it lacks units or kernels (measured: for 7.5 the
+# builder finds no float32 Gemm; for 8.6 and older "HW-specific datatypes: fp8_e4m3").
+TARGETS = ("75", "80", "86", "89", "120", "121")
+LACKS = {"75": ("fp32", "int8", "fp8"), "80": ("fp8",), "86": ("fp8",)}
 
 
 def available() -> str | None:
@@ -26,6 +32,6 @@ def machine() -> None:
     return
 
 
-def build(src: Path, dst: Path) -> dict[str, Any]:
-    """Build ``src`` into ``dst`` for the portable default targets; see trt_builder.build."""
-    return trt_builder.build("tensorrt_rtx", src, dst)
+def build(src: Path, dst: Path, rtx_sm: Sequence[str] = ()) -> dict[str, Any]:
+    """Build ``src`` into ``dst`` for ``rtx_sm`` (of TARGETS), or its portable default; see trt_builder.build."""
+    return trt_builder.build("tensorrt_rtx", src, dst, *(f"SM{target}" for target in rtx_sm))

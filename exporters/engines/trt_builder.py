@@ -21,17 +21,19 @@ WORTH_TELLING = re.compile(
 EIGHT_BITS = re.compile(r"Datatype: (Int8|FP8)")
 
 
-def build(package: str, src: Path, dst: Path) -> dict[str, Any]:
+def build(package: str, src: Path, dst: Path, *targets: str) -> dict[str, Any]:
     """Build ``src`` with ``package`` (tensorrt or tensorrt_rtx) into ``dst``.
+
+    ``targets`` are members of TensorRT-RTX's ComputeCapability; without any it takes its portable default.
 
     Returns ``convolutions``, how many of them the builder itself lists with ``int8`` inputs (None where ``src`` has no
     Q/DQ or the builder lists nothing), and its ``warnings``; raises RuntimeError with the builder's own errors.
     """
-    answer: dict[str, Any] = child.call("exporters.engines.trt_builder:in_child", package, str(src), str(dst))
+    answer: dict[str, Any] = child.call("exporters.engines.trt_builder:in_child", package, str(src), str(dst), *targets)
     return answer
 
 
-def in_child(package: str, src: str, dst: str) -> dict[str, Any]:
+def in_child(package: str, src: str, dst: str, *targets: str) -> dict[str, Any]:
     """Parse, build, write; every None and False that the library answers becomes an error with its words."""
     trt = importlib.import_module(package)
     messages: list[tuple[str, str]] = []
@@ -52,6 +54,10 @@ def in_child(package: str, src: str, dst: str) -> dict[str, Any]:
         raise SystemExit(f"the parser refuses {Path(src).name}: {_parser_errors(parser)}")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if targets:
+        config.num_compute_capabilities = len(targets)
+    for index, target in enumerate(targets):
+        config.set_compute_capability(getattr(trt.ComputeCapability, target), index)
     profile = builder.create_optimization_profile()
     images = network.get_input(0)
     profile.set_shape(images.name, *((batch, *tuple(images.shape)[1:]) for batch in BATCHES))

@@ -53,7 +53,7 @@ def build(recipe: Recipe) -> dict[str, Any]:
     from pipeline.report import record, terminal
 
     arch = specs.find(recipe.arch)
-    plan.engines(recipe.engine, recipe.placement)
+    plan.refuse_engines(recipe)
     data = sets.load(recipe)
     preprocessing = data.preprocessing.adjusted(recipe)
     description = frozen.describe(arch, specs.ARCHITECTURES[arch], data.classes, preprocessing)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
+from calibration import observe, qdq
+from exporters import float16
 from exporters.engines import gpu, tensorrt, tensorrt_rtx
+from pipeline.plan import PRECISIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from conftest import Cli
 
 
 def test_every_convolution_of_the_int8_file_is_built_in_int8(built: Path, tmp_path: Path) -> None:
@@ -38,6 +44,52 @@ def test_an_empty_file_never_reaches_the_parser(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"")
     with pytest.raises(RuntimeError, match="ONNX file"):
         tensorrt_rtx.build(tmp_path / "a.onnx", tmp_path / "x.engine")
+
+
+@pytest.fixture(scope="module")
+def files(built: Path, mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny network in every precision."""
+    folder, src = tmp_path_factory.mktemp("precisions"), built / "04-fold_batchnorm.onnx"
+    images = np.random.default_rng(0).uniform(0, 255, (4, 1, 32, 32)).astype(np.float32)
+    peaks = {name: each.amax for name, each in observe.observe(src, observe.activations(src), [images]).items()}
+    float16.float16(src, folder / "fp16.onnx", peaks)
+    qdq.quantise(src, folder / "fp8.onnx", peaks, form="fp8")
+    halves = {"fp16": folder / "fp16.onnx", "int8-fp16": next(mixed.glob("0?-halve.onnx")), "fp8": folder / "fp8.onnx"}
+    return {"fp32": src, "int8": built / "05-int8.onnx", **halves}
+
+
+@pytest.mark.parametrize("target", tensorrt_rtx.TARGETS)
+def test_each_gpu_gets_what_the_table_says(files: dict[str, Path], tmp_path: Path, target: str) -> None:
+    assert set(files) == set(PRECISIONS)
+    refused = []
+    for precision, path in files.items():
+        try:
+            tensorrt_rtx.build(path, tmp_path / "x.engine", [target])
+        except RuntimeError:
+            refused.append(precision)
+    assert sorted(refused) == sorted(tensorrt_rtx.LACKS.get(target, ()))
+
+
+def test_several_gpus_share_one_engine(files: dict[str, Path], tmp_path: Path) -> None:
+    for name, targets in (("one", ["86"]), ("three", ["86", "89", "120"])):
+        tensorrt_rtx.build(files["fp16"], tmp_path / name, targets)
+    assert (tmp_path / "three").stat().st_size > (tmp_path / "one").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (("--precision", "fp32", "--rtx-sm", "75"), "--rtx-sm 75: no fp32 there; take fp16, int8-fp16"),
+        (("--precision", "fp8", "--rtx-sm", "120", "86"), "--rtx-sm 86: no fp8 there"),
+        (("--precision", "fp16", "--rtx-sm", "87"), "TensorRT-RTX builds for 75, 80, 86, 89, 120, 121"),
+        (("--precision", "fp16", "--engine", "onnxruntime", "--rtx-sm", "86"), "goes with TensorRT-RTX"),
+    ],
+)
+def test_what_no_gpu_of_that_kind_can_is_refused_before_any_work(
+    cli: Cli, tmp_path: Path, flags: tuple[str, ...], part: str
+) -> None:
+    assert part in cli.refused("--arch", "resnext_tiny", *flags, "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_gpu_tensorrt_says_so() -> None:
