@@ -264,8 +264,10 @@ def test_an_interrupt_ends_cleanly(cli: Cli, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+# Where the tests run in the background of a shell, SIGINT is ignored, and would be here as well.
 INTERRUPTED_IN_EXEC = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pipeline.__main__ import main
 from pipeline.commands import build
 build.run = lambda _: exec("import os, signal; os.kill(os.getpid(), signal.SIG{name}); [None for _ in range(9**7)]")
