@@ -2,7 +2,8 @@
 
     python -m benchmarks.calibration [--images 128] [--rounds 3]
 
-A ResNeXt-50 at 224 pixels with random weights; each measurement in a process of its own, in turns, medians.
+A ResNeXt-50 at 224 pixels with random weights; each measurement in a process of its own, in turns, medians. Of ModelOpt
+and NNCF, in environments of their own, it is the whole of their quantisation: they offer no part of it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import platformdirs
+
+from benchmarks.peers import environments
+from benchmarks.peers.measured import measured
 
 BATCH = 1
 
@@ -73,39 +77,46 @@ def minmax(src: Path, batches: list[np.ndarray]) -> None:
     measured(lambda: (made.collect_data(Reader()), made.compute_data()))
 
 
-def measured(work: object) -> None:
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()  # type: ignore[operator]
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    # Not ru_maxrss: a child inherits its parent's.
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    peak = int(line.split()[1]) * 1024 / 1e9
-    print(json.dumps([wall, cpu, peak]))
-
-
 WAYS = {"plain forward": forward, "edge-resnet, all methods": ours, "onnxruntime minmax": minmax}
+PEERS = {"ModelOpt max": ("modelopt", "modelopt", "max"), "NNCF": ("nncf", "nncf_onnx", "default")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", action="store_true", help="ModelOpt and NNCF as well")
+    parser.add_argument("--work", type=Path, default=Path(platformdirs.user_cache_dir("edge-resnet"), "peers"))
     parser.add_argument("--way", choices=WAYS)
     parser.add_argument("--src", type=Path)
     asked = parser.parse_args()
+    some = np.random.default_rng(0).uniform(0, 255, (8, 3, 224, 224)).astype(np.float32)
     if asked.way:
-        some = np.random.default_rng(0).uniform(0, 255, (8, 3, 224, 224)).astype(np.float32)
         WAYS[asked.way](asked.src, [some[i % 8 : i % 8 + BATCH] for i in range(0, asked.images, BATCH)])
         return
     with tempfile.TemporaryDirectory() as folder:
         src = network(Path(folder))
-        found: dict[str, list[list[float]]] = {way: [] for way in WAYS}
+        np.save(Path(folder, "images.npy"), np.resize(some, (asked.images, *some.shape[1:])))
+        found: dict[str, list[list[float]]] = {way: [] for way in (*WAYS, *(PEERS if asked.peers else ()))}
         for _ in range(asked.rounds):
             for way, row in found.items():
-                command = [sys.executable, "-m", "benchmarks.calibration", "--way", way, "--src", str(src)]
-                done = subprocess.run([*command, "--images", str(asked.images)], stdout=subprocess.PIPE, check=True)
-                row.append(json.loads(done.stdout))
+                row.append(cost(way, src, asked))
     show(asked, found)
+
+
+def cost(way: str, src: Path, asked: argparse.Namespace) -> list[float]:
+    """Seconds, CPU seconds and peak GB of ``way`` in a process of its own."""
+    paths = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "peers")}
+    command = [sys.executable, "-m", "benchmarks.calibration", "--way", way, "--src", src, "--images", asked.images]
+    if way in PEERS:
+        environment, script, method = PEERS[way]
+        file = Path(__file__).parent / "peers" / "quantisers" / f"{script}.py"
+        images, made = src.parent / "images.npy", src.parent / "made.onnx"
+        command = [environments.python(environment, asked.work), file, method, src, images, made]
+    line = list(map(str, command))
+    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, env=paths, text=True)
+    last = next(line for line in reversed(done.stdout.splitlines()) if line.startswith('{"seconds'))
+    return list(json.loads(last).values())
 
 
 def show(asked: argparse.Namespace, found: dict[str, list[list[float]]]) -> None:
