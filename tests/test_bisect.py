@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -13,10 +14,13 @@ import pytest
 from conftest import ROOT, Cli
 from test_debug import CONV, FOLD, INPUT, INT8, Fault, both, change, coarser, residual
 
+from calibration import switch
 from pipeline import again
-from pipeline.bisect import bisect
+from pipeline.bisect import Trial, bisect
 from pipeline.data import choice
 from pipeline.diagnosis import diagnose
+from pipeline.parity import answers
+from pipeline.parity.search import smallest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +50,20 @@ def test_planted_layers_are_found_exactly(built: Path, tmp_path: Path, modules: 
     assert set(found["because"]) == set(modules)
     assert found["after"]["sqnr_db"] > 30
     assert found["evaluations"] <= len(modules) * (np.log2(found["layers"]) + 3) + 2
+
+
+def test_the_set_is_within_one_layer_of_brute_force(built: Path) -> None:
+    """Real noise adds up and cancels, so the search may miss the least set; by how much is counted."""
+    images = choice.some(again.test_images(built), 32)
+    layers = switch.layers(built / INT8)
+    bounds = again.bounds(built, "int8", sqnr_db=37.0)
+    reference = answers.of_file(built / FOLD).answers(images, "float")
+    trial = Trial(built / FOLD, built / INT8, images, bounds, {}, lambda: None, reference)
+    found = smallest(layers, trial.passes, trial.ranked)
+    assert found is not None
+    assert len(found) >= 2
+    for size in range(len(found) - 1):
+        assert not any(trial.passes(frozenset(off)) for off in itertools.combinations(layers, size)), size
 
 
 def test_a_fault_outside_the_pairs_is_told_from_one_inside(built: Path, tmp_path: Path) -> None:
