@@ -137,6 +137,20 @@ def test_the_uint8_form_is_exact(built: Path, tmp_path: Path) -> None:
     assert "Max" in kinds
 
 
+def test_merged_groups_are_exact(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
+    groups, answers = [], []
+    for full in (1, engine.FULL_GROUP):
+        monkeypatch.setattr(engine, "FULL_GROUP", full)
+        path = tmp_path / f"{full}.ort.onnx"
+        engine.build(built / "05-int8.onnx", path)
+        nodes = [node for node in onnx_file.read(path, check=False).graph if node.op_type == "QLinearConv"]
+        groups.append([node.attributes["group"].as_int() for node in nodes])
+        answers.append(engine.load(path).run(["logits"], {"images": images})[0])
+    assert [sorted(counts)[-3:] for counts in groups] == [[4, 4, 4], [2, 4, 4]]  # 8, 16 and 32 channels each
+    np.testing.assert_array_equal(*answers)
+
+
 def test_a_crash_in_a_child_is_an_error_here() -> None:
     with pytest.raises(RuntimeError, match="os:abort crashed \\(SIGABRT\\)"):
         child.call("os:abort")
