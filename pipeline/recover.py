@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.bisect import Trial
 from pipeline.calibrate import HELD_LEAST, HELD_SHARE
 from pipeline.data.images import Images
+from pipeline.errors import BadRequest
 from pipeline.parity import answers
 from pipeline.parity.search import smallest
 from pipeline.report.progress import bar
@@ -37,6 +38,11 @@ def mixed(job: Calibration, bounds: Tolerance, src: Path, dst: Path) -> tuple[st
     layers = switch.layers(dst)
     with bar("layers in float", None) as advance:
         reference = answers.of_file(src).answers(images, f"answers of {src.name}")
+        if reference.shape[1] > 2 and len(set(reference.argmax(1).tolist())) == 1:
+            raise BadRequest(
+                f"the network answers class {int(reference[0].argmax())} to each of {len(images)} calibration images: "
+                "they show one class; give images of all classes, or --recover none to take them as they are"
+            )
         trial = Trial(src, dst, images, replace(bounds, drop=drop), {}, advance, reference)
         modules = smallest(layers, trial.passes, trial.ranked)
         account = {

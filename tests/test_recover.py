@@ -104,3 +104,17 @@ def test_images_held_out_give_no_statistics_and_change_none_of_the_first() -> No
     assert not set(first) & set(held)
     assert list(replace(job, hold=False).split[0][:80]) == list(first)
     assert len(set(job.images.labels[held])) == 10
+
+
+def test_calibration_images_of_one_class_are_told_by_what_the_network_answers(
+    cli: Cli, weights: Path, tmp_path: Path
+) -> None:
+    data = digits.read()
+    images = Images(data.train.take(np.flatnonzero(data.train.labels == 3)), data.preprocessing)
+    np.save(tmp_path / "threes.npy", np.concatenate(list(images.batches(20))))
+    flags = ("--arch", "resnext_tiny", "--precision", "int8", "--weights", weights, "--engine", "onnxruntime")
+    flags = (*flags, "--calib-data", tmp_path / "threes.npy", "-o", tmp_path / "out")
+    sentence = cli.refused(*flags, "--recover", "auto")
+    assert "the network answers class 3 to each of 1" in sentence
+    assert not list((tmp_path / "out").glob("06-*"))
+    assert cli(*flags, "--recover", "none").returncode in {0, 4}
