@@ -6,12 +6,15 @@ import importlib.util
 import platform
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from exporters import onnx_file, reference
+from exporters import channel_space, onnx_file, reference
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SUFFIX = ".ort.onnx"
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
@@ -20,6 +23,8 @@ PLACEMENTS = ("tensorrt", "onnxruntime")  # of Q/DQ pairs, that it reads
 OPTIONS: tuple[str, ...] = ()  # the knobs of a recipe that it takes
 # In two steps, since ALL also fixes the memory layouts that a processor likes: the file may be run on another one.
 LEVEL, LAYOUTS = "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"
+# Channels that a group of an INT8 convolution is filled up to; with 8 and with 32 a ResNeXt-50 runs slower.
+FULL_GROUP = 16
 
 
 def available() -> str | None:
@@ -47,6 +52,9 @@ def build(src: Path, dst: Path) -> dict[str, Any]:
     if "int8" in zeros:
         to_uint8(model.graph)
     half = any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values())
+    if not half:
+        merge_groups(model.graph)
+        integer_bias(model.graph)
     # The optimiser that is wrong for float16 scales is needed where they are float32: it quantises the biases,
     # without which no convolution runs in INT8.
     disabled = reference.DISABLED if half else ()
@@ -105,3 +113,64 @@ def _relu_behind(graph: ir.Graph, quantise: ir.Node, zero: ir.Value) -> None:
     quantise.replace_input_with(0, relu.inputs[0])
     graph.append(floor)
     graph.remove(relu, safe=True)
+
+
+def merge_groups(graph: ir.Graph) -> None:
+    """Merge the groups of INT8 convolutions up to FULL_GROUP channels, with weights of 0 between them: the same sums.
+
+    ONNX Runtime multiplies group by group, which at 4 channels takes up to four times as long as in float32.
+    """
+    for node in [node for node in graph if node.op_type == "Conv" and _in_integers(node)]:
+        dequantise, groups = node.inputs[1].producer(), channel_space.groups(node)  # type: ignore[union-attr]
+        assert dequantise is not None
+        levels = onnx_file.weight(dequantise.inputs[0])
+        assert levels is not None
+        channels = levels.shape[1]
+        merged = next((n for n in range(FULL_GROUP // channels, 1, -1) if groups % n == 0), 1)
+        if merged == 1:
+            continue
+        # Filter k is the one of group k // (filters of a group), and reads its place among the merged.
+        place = np.arange(len(levels)) // (len(levels) // groups) % merged
+        wide = np.zeros((len(levels), merged, *levels.shape[1:]), levels.dtype)
+        wide[np.arange(len(levels)), place] = levels
+        wide = wide.reshape(len(levels), merged * channels, *levels.shape[2:])
+        dequantise.replace_input_with(0, onnx_file.constant(graph, f"{dequantise.name}_merged", wide))
+        node.attributes["group"] = ir.AttrInt64("group", groups // merged)
+    onnx_file.drop_unused_constants(graph)
+
+
+def integer_bias(graph: ir.Graph) -> None:
+    """Quantise the bias of a Gemm between pairs: ONNX Runtime does that by itself for convolutions only.
+
+    Without it the Gemm runs in float, and dequantises its weights in every run.
+    """
+    for node in [node for node in graph if node.op_type == "Gemm" and len(node.inputs) == 3]:
+        one, other, bias = _scale(node.inputs[0]), _scale(node.inputs[1]), onnx_file.weight(node.inputs[2])
+        scale = None if one is None or other is None else one * other
+        if scale is None or bias is None or bias.shape != scale.shape or not (np.abs(bias / scale) < 2**31 - 1).all():
+            continue
+        stored = onnx_file.constant(graph, f"{node.name}_bias_int32", np.rint(bias / scale).astype(np.int32))
+        operand = onnx_file.constant(graph, f"{node.name}_bias_scale", scale)
+        dequantise = ir.node("DequantizeLinear", [stored, operand], {"axis": 0}, name=f"{node.name}_bias")
+        dequantise.outputs[0].name = f"{node.name}_bias"
+        dequantise.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        node.replace_input_with(2, dequantise.outputs[0])
+        graph.insert_before(node, dequantise)
+    onnx_file.drop_unused_constants(graph)
+
+
+def _scale(value: ir.Value | None) -> NDArray[np.float32] | None:
+    maker = value.producer() if value is not None else None
+    return onnx_file.weight(maker.inputs[1]) if maker is not None and maker.op_type == "DequantizeLinear" else None
+
+
+def _in_integers(conv: ir.Node) -> bool:
+    """Whether ONNX Runtime will compute ``conv`` in integers, with symmetric weights that no other node reads."""
+    makers = [value.producer() if value is not None else None for value in conv.inputs[:2]]
+    if any(maker is None or maker.op_type != "DequantizeLinear" for maker in makers):
+        return False
+    levels, zero = (onnx_file.weight(makers[1].inputs[index]) for index in (0, 2))  # type: ignore[union-attr]
+    readers = [use.node for use in conv.outputs[0].uses()]
+    after = [use.node for node in readers if node.op_type == "Relu" for use in node.outputs[0].uses()] or readers
+    alone = levels is not None and zero is not None and not zero.any() and len(conv.inputs[1].uses()) == 1  # type: ignore[union-attr]
+    return alone and all(node.op_type == "QuantizeLinear" for node in after)

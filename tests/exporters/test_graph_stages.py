@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from faults import array
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters import child, float16, fold_batchnorm, onnx_file, reference
@@ -135,6 +136,36 @@ def test_the_uint8_form_is_exact(built: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(before, after)
     kinds = {node.op_type for node in model.graph}
     assert "Max" in kinds
+
+
+def test_merged_groups_are_exact(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
+    groups, answers = [], []
+    for full in (1, engine.FULL_GROUP):
+        monkeypatch.setattr(engine, "FULL_GROUP", full)
+        path = tmp_path / f"{full}.ort.onnx"
+        engine.build(built / "05-int8.onnx", path)
+        nodes = [node for node in onnx_file.read(path, check=False).graph if node.op_type == "QLinearConv"]
+        groups.append([node.attributes["group"].as_int() for node in nodes])
+        answers.append(engine.load(path).run(["logits"], {"images": images})[0])
+    assert [sorted(counts)[-3:] for counts in groups] == [[4, 4, 4], [2, 4, 4]]  # 8, 16 and 32 channels each
+    np.testing.assert_array_equal(*answers)
+
+
+@pytest.mark.parametrize(("smaller", "kind"), [(0.5, "QGemm"), (1e-9, "Gemm")], ids=["fits", "beyond INT32"])
+def test_the_classifier_runs_in_integers_where_its_bias_fits(
+    built: Path, tmp_path: Path, smaller: float, kind: str
+) -> None:
+    model = onnx.load(built / "05-int8.onnx")
+    array("fc.weight_scale", lambda scale: scale * np.float32(smaller))(model)
+    onnx.save(model, tmp_path / "a.onnx")
+    engine.build(tmp_path / "a.onnx", tmp_path / "b.ort.onnx")
+    kinds = [node.op_type for node in onnx_file.read(tmp_path / "b.ort.onnx", check=False).graph]
+    assert [found for found in kinds if "Gemm" in found] == [kind]
+    images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
+    sessions = reference.session(tmp_path / "a.onnx"), engine.load(tmp_path / "b.ort.onnx")
+    before, after = (session.run(["logits"], {"images": images})[0] for session in sessions)
+    np.testing.assert_allclose(after, before, rtol=0, atol=0.02 * np.abs(before).max())
 
 
 def test_a_crash_in_a_child_is_an_error_here() -> None:
