@@ -25,7 +25,7 @@ def search(count: int, passes: object, rank: object = None) -> tuple[list[int] |
     return found if found is None else [layers.index(layer) for layer in found], len(asked)
 
 
-@pytest.mark.parametrize("culprits", [1, 2, 3, 4])
+@pytest.mark.parametrize("culprits", range(1, FEW + 1))
 @pytest.mark.parametrize("count", [10, 57, 200])
 def test_planted_culprits_are_found_exactly_in_few_questions(count: int, culprits: int) -> None:
     draw = random.Random(count + culprits)
