@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 # Beyond this many layers the loss is spread over the network: ranking them finds smaller sets, in fewer questions.
 FEW = 2
+# Questions spent on replacing two layers by one: noise also cancels, and no ranking of single layers knows that.
+EXCHANGES = 100
 
 
 def smallest(layers: Sequence[str], passes: Passes, rank: Callable[[], Sequence[str]]) -> list[str] | None:
@@ -19,14 +22,14 @@ def smallest(layers: Sequence[str], passes: Passes, rank: Callable[[], Sequence[
     ``passes(off)`` is asked for sets of layers; switching more of them off is taken to never hurt. Each of k culprits
     is found by halving, as QuickXplain does (Junker 2004, AAAI, section 4): at most k (log2 n + 3) + 2 questions. Where
     more than a few are needed, ``rank`` orders the layers once, the most costly first, and the shortest head that
-    passes is taken.
+    passes is taken; then two are replaced by one as long as that passes, in at most EXCHANGES questions.
     """
     if passes(frozenset()):
         return []
     if not passes(frozenset(layers)):
         return None
     chosen: list[str] = []
-    rest = list(layers)
+    rest, ranked = list(layers), list[str]()
     while not (chosen and passes(frozenset(chosen))):
         if len(chosen) == FEW:
             ranked = list(rank())
@@ -36,6 +39,8 @@ def smallest(layers: Sequence[str], passes: Passes, rank: Callable[[], Sequence[
         chosen.append(rest[size - 1])
         rest = rest[: size - 1]
     needed = _needed(chosen, passes)
+    if len(needed) > FEW:
+        needed = _exchanged(needed, ranked, passes)
     return [layer for layer in layers if layer in needed]
 
 
@@ -54,3 +59,15 @@ def _needed(chosen: Sequence[str], passes: Passes) -> set[str]:
         if passes(frozenset(kept - {layer})):
             kept.discard(layer)
     return kept
+
+
+def _exchanged(kept: set[str], ranked: Sequence[str], passes: Passes) -> set[str]:
+    budget = iter(range(EXCHANGES))
+    while True:
+        others = [layer for layer in ranked if layer not in kept]
+        pairs = combinations([layer for layer in reversed(ranked) if layer in kept], 2)
+        tried = (kept - {*pair} | {other} for (pair, other), _ in zip(product(pairs, others), budget, strict=False))
+        fewer = next((one for one in tried if passes(frozenset(one))), None)
+        if fewer is None:
+            return kept
+        kept = _needed(sorted(fewer), passes)
