@@ -20,6 +20,7 @@ from pipeline.bisect import Trial, bisect
 from pipeline.data import choice
 from pipeline.diagnosis import diagnose
 from pipeline.parity import answers
+from pipeline.parity.drift import drift
 from pipeline.parity.search import smallest
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ def test_the_set_is_within_one_layer_of_brute_force(built: Path) -> None:
     """Real noise adds up and cancels, so the search may miss the least set; by how much is counted."""
     images = choice.some(again.test_images(built), 32)
     layers = switch.layers(built / INT8)
-    bounds = again.bounds(built, "int8", sqnr_db=37.0)
     reference = answers.of_file(built / FOLD).answers(images, "float")
+    before = drift(reference, answers.of_file(built / INT8).answers(images, "int8")).sqnr_db or 0.0
+    bounds = again.bounds(built, "int8", sqnr_db=before + 1.5)
     trial = Trial(built / FOLD, built / INT8, images, bounds, {}, lambda: None, reference)
     found = smallest(layers, trial.passes, trial.ranked)
     assert found is not None
