@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # gamma / sqrt(var + eps), times W: four float64 operations; the bias has three more. Sixteen covers both generously.
 FOLD = 16 * U64
+# What has weights that training changes.
+LAYERS = {"Conv", "Gemm"}
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
 
 
@@ -55,14 +57,16 @@ class Certificate:
 
     ``largest`` is the greatest share of its bound that any constant used up (1 is the bound itself); ``left`` are the
     BatchNormalizations that were not folded, each with what stands in its way. The channels of ``rescaled`` channel
-    spaces are powers of two apart: proven exactly, for writers and readers together. ``operators`` counts the nodes of
-    each kind, before and after.
+    spaces are powers of two apart: proven exactly, for writers and readers together. ``retrained`` weights and biases
+    are others, which was allowed, and of which nothing is proven. ``operators`` counts the nodes of each kind, before
+    and after.
     """
 
     constants: int = 0
     nodes: int = 0
     folded: int = 0
     rescaled: int = 0
+    retrained: int = 0
     largest: float = 0.0
     left: dict[str, str] = field(default_factory=dict)
     refuted: list[Refutation] = field(default_factory=list)
@@ -74,13 +78,16 @@ class Certificate:
         return not self.refuted
 
 
-def certify(before: Path, after: Path) -> Certificate:
-    """Walk both files; raises ValueError where one cannot be read, or where they are the same file."""
+def certify(before: Path, after: Path, *, retrained: bool = False) -> Certificate:
+    """Walk both files; raises ValueError where one cannot be read, or where they are the same file.
+
+    ``retrained`` layers may have other weights and biases, of the same shapes; everything else is proven as ever.
+    """
     if before.exists() and after.exists() and before.samefile(after):
         raise ValueError(f"{before.name} would be compared with itself; give the file before and the file after")
     old, new = onnx_file.read(before).graph, onnx_file.read(after).graph
-    rescaled = follow(old, new)
-    walk = _Walk(old, new)
+    rescaled = 0 if retrained else follow(old, new)
+    walk = _Walk(old, new, retrained=retrained)
     walk.certificate.rescaled = rescaled
     walk.run()
     return walk.certificate
@@ -89,8 +96,8 @@ def certify(before: Path, after: Path) -> Certificate:
 class _Walk:
     """One walk: the pairs of values still to compare, and which node stands for which."""
 
-    def __init__(self, before: ir.Graph, after: ir.Graph) -> None:
-        self.certificate = Certificate()
+    def __init__(self, before: ir.Graph, after: ir.Graph, *, retrained: bool) -> None:
+        self.certificate, self.retrained = Certificate(), retrained
         self.inputs = [[value.name for value in graph.inputs] for graph in (before, after)]
         self.opsets = [graph.opset_imports for graph in (before, after)]
         # With each pair the node that reads it: where the edge goes wrong, that is the place to name.
@@ -206,6 +213,8 @@ class _Walk:
             self.todo.append((old, new, node))
         elif was is None or now is None:
             self.refute(node, f"{new.name} of {node.name} is a constant in one file only")
+        elif self.retrained and node.op_type in LAYERS and was.array.dtype == now.array.dtype:
+            self._compare_retrained(node, was, now)
         elif was.quantised is not None and now.quantised is not None:
             (levels, scale), (stored, scaled) = was.quantised, now.quantised
             self._within(node, f"levels of {new.name}", stored, levels.values, 0.0)
@@ -215,6 +224,11 @@ class _Walk:
             self._within(node, str(new.name), now, was.array.astype(np.float16).astype(np.float64), 0.0)
         else:
             self._within(node, str(new.name), now, was.values, storage(now, was.values))
+
+    def _compare_retrained(self, node: ir.Node, was: Constant, now: Constant) -> None:
+        self.certificate.retrained += not np.array_equal(was.array, now.array)
+        if was.array.shape != now.array.shape:
+            self.refute(node, f"a weight of {node.name} has shape {now.array.shape}, it had {was.array.shape}")
 
     def _compare_fold(self, conv: ir.Node, norm: ir.Node, folded: ir.Node) -> None:
         if why := obstacle(norm):

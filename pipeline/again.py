@@ -71,11 +71,11 @@ def stage_files(directory: Path, stage: str | None) -> tuple[Path, Path]:
     found = report(directory)
     try:
         rows = {row["name"]: row for row in found["stages"] if row["file"]}
-        # Where channels were rescaled the same name means other values: that is certified, and not compared.
+        # Where channels were rescaled or weights retrained the same name means other values.
         comparable = [
             name
             for name, row in rows.items()
-            if _onnx(row) and _onnx(rows.get(row["source"], {})) and not (row["certificate"] or {}).get("rescaled")
+            if _onnx(row) and _onnx(rows.get(row["source"], {})) and not _others(row["certificate"] or {})
         ]
         failed = [name for name in comparable if rows[name]["verdict"] == "fail"]
         noise = {name: _noise(rows[name]) for name in comparable}
@@ -109,6 +109,10 @@ def last_judged(directory: Path) -> tuple[Path, float]:
     return path, confidence
 
 
+def _others(certificate: dict[str, Any]) -> bool:
+    return bool(certificate.get("rescaled") or certificate.get("retrained"))
+
+
 def _onnx(row: dict[str, Any]) -> bool:
     return str(row.get("file")).endswith(".onnx")
 
@@ -123,4 +127,5 @@ def bounds(directory: Path, stage: str, **asked: float | None) -> Tolerance:
     from pipeline import plan
 
     found = plan.bounds(stage, recipe_of(directory))
-    return replace(found, **{name: value for name, value in asked.items() if value is not None})
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    return replace(found, **given)

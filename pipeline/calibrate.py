@@ -98,7 +98,7 @@ def quantise(job: Calibration, src: Path, dst: Path, mend: Mend | None = None) -
     if job.is_table and job.cache is not None and job.cache.is_file():
         amax, said = _from_table(job.cache, [*qdq.tensors(src, job.placement, job.form)]), f"scales of {job.cache}"
     else:
-        amax, said, details = _from_images(job, src, dst)
+        amax, said, details = measured(job, src, dst)
     qdq.quantise(src, dst, amax, job.placement, job.form)
     if mend is not None:
         note, details["recovery"] = mend(src, dst)
@@ -116,7 +116,11 @@ def _from_table(path: Path, tensors: list[str]) -> dict[str, float]:
         raise BadRequest(f"--calib-cache: {error}; delete it to calibrate anew") from error
 
 
-def _from_images(job: Calibration, src: Path, dst: Path) -> tuple[dict[str, float], str, dict[str, Any]]:
+def measured(job: Calibration, src: Path, dst: Path) -> tuple[dict[str, float], str, dict[str, Any]]:
+    """The range of each tensor of ``src`` that will carry a pair, how it was found, and the account of it.
+
+    Files that are tried on the way stand beside ``dst``.
+    """
     from calibration import observe, qdq, table
 
     odd = screen(job.images)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline import calibrate, recover, streaming
-from pipeline.errors import BadRequest
+from pipeline import calibrate, engines, recover, streaming
 from pipeline.stage import Made, Stage, Tolerance
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.models.resnet import ResNet
     from pipeline.recipe import Recipe
 
-    Lossy = Callable[[Recipe, Images], Stage | None]
+    Lossy = Callable[[Recipe, Images, Images], Stage | None]
 
 # What writes every graph, and so belongs into the key of every stage that does.
 GRAPH = ("onnx", "onnx-ir", "numpy")
@@ -35,6 +33,9 @@ QUANTISED = Tolerance(sqnr_db=15, step_sqnr_db=15, agreement=0.97, drop=0.01)
 # An engine, or float16 between layers, may round some activations to the neighbouring level, and nothing more.
 COMPILED = replace(QUANTISED, step_sqnr_db=30)
 
+RETRAINED = (
+    "qat retrained the weights: its certificate proves the structure, and the test images alone speak for its answers."
+)
 FLOAT16_ON_CPU = (
     "ONNX Runtime on the CPU rounds to float16 between layers but computes inside them in float32; "
     "float16 sums on a GPU may differ."
@@ -90,30 +91,52 @@ def equalise(calibration: Images, src: Path, dst: Path) -> Made:
     return Made(stage.equalise(src, dst, _batches(calibration, "equalising")))
 
 
+def qat(job: calibrate.Calibration, images: Images, src: Path, dst: Path) -> Made:
+    """The same network with weights that INT8 rounds better: trained under its rounding, on ``images``."""
+    from calibration.recovery import qat as stage
+    from pipeline.report.progress import bar
+
+    amax, said, _ = calibrate.measured(job, src, dst)
+    with bar("tuning under INT8", stage.RECIPE.steps) as advance:
+        work = stage.qat(src, dst, amax, job.placement, images.select, len(images), job.seed, advance)
+    return Made(f"{work}, {said}")
+
+
 def engine(backend: str, options: dict[str, Any], src: Path, dst: Path) -> Made:
     """The engine of one backend."""
-    built: dict[str, Any] = _backend(backend).build(src, dst, **options)
+    built: dict[str, Any] = engines.module(backend).build(src, dst, **options)
     count, convolutions = built["int8"], built["convolutions"]
     work = f"{convolutions} convolutions" if count is None else f"8-bit convolutions {count} of {convolutions}"
     share = None if count is None else count / convolutions
     return Made("; ".join([f"{backend}, {work}", *built["warnings"]]), share)
 
 
-def _float16_stage(name: str, recipe: Recipe, calibration: Images) -> Stage:
+def _float16_stage(name: str, recipe: Recipe, calibration: Images, _: Images) -> Stage:
     make, parameters, tools = partial(fp16, calibration), {"images": calibration.digest}, (*GRAPH, "onnxruntime")
     return Stage(name, ".onnx", make, bounds(name, recipe), parameters, tools, not_proven=FLOAT16_ON_CPU)
 
 
-def _equalise_stage(recipe: Recipe, images: Images) -> Stage | None:
-    if "equalise" not in RECOVERIES[recipe.recover]:
+def _equalise_stage(recipe: Recipe, images: Images, _: Images) -> Stage | None:
+    if "equalise" not in recipe.recoveries:
         return None
     parameters, tools = {"images": images.digest}, (*GRAPH, "onnxruntime")
     return Stage("equalise", ".onnx", partial(equalise, images), bounds("equalise", recipe), parameters, tools)
 
 
-def _quantised_stage(form: str, recipe: Recipe, images: Images) -> Stage:
+def _qat_stage(recipe: Recipe, calibration: Images, train: Images) -> Stage | None:
+    if "qat" not in recipe.recoveries:
+        return None
+    # The user's own calibration images are what the network will see; the data set may be another.
+    images = train if recipe.calib_data is None else calibration
+    job = calibrate.Calibration(calibration, recipe.calib_method, recipe.seed, placement=recipe.placement)
+    parameters, tools = {**job.parameters(), "train": images.digest}, ("torch", *GRAPH, "onnxruntime")
+    make = partial(qat, job, images)
+    return Stage("qat", ".onnx", make, bounds("qat", recipe), parameters, tools, not_proven=RETRAINED)
+
+
+def _quantised_stage(form: str, recipe: Recipe, images: Images, _: Images) -> Stage:
     settle = recipe.calib_samples is None
-    mixed = "mixed" in RECOVERIES[recipe.recover]
+    mixed = "mixed" in recipe.recoveries
     job = calibrate.Calibration(
         images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle, mixed, recipe.placement, form
     )
@@ -136,6 +159,7 @@ BOUNDS = {
     "simplify": REORDERED,
     "fold_batchnorm": REORDERED,
     "equalise": REORDERED,
+    "qat": replace(QUANTISED, retrained=True),
     "fp16": HALF,
     "int8": QUANTISED,
     "fp8": QUANTISED,
@@ -152,30 +176,21 @@ def bounds(stage: str, recipe: Recipe) -> Tolerance:
 PRECISIONS: dict[str, tuple[tuple[Lossy, ...], Tolerance]] = {
     "fp32": ((), REORDERED),
     "fp16": ((partial(_float16_stage, "fp16"),), HALF),
-    "int8": ((_equalise_stage, partial(_quantised_stage, "int8")), COMPILED),
+    "int8": ((_equalise_stage, _qat_stage, partial(_quantised_stage, "int8")), COMPILED),
     # For TensorRT with strong typing, which computes the rest of an int8 graph in float32.
-    "int8-fp16": ((_equalise_stage, partial(_quantised_stage, "int8"), _halve), COMPILED),
+    "int8-fp16": ((_equalise_stage, _qat_stage, partial(_quantised_stage, "int8"), _halve), COMPILED),
     # For Ada, Blackwell and Thor; the neighbouring level is up to an eighth away.
     "fp8": ((_equalise_stage, partial(_quantised_stage, "fp8"), _halve), replace(COMPILED, step_sqnr_db=20)),
-}
-
-# What may mend the accuracy of INT8; `auto` is all of it.
-RECOVERIES: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "auto": ("equalise", "mixed"),
-    "equalise": ("equalise",),
-    "mixed": ("mixed",),
 }
 
 # Stages that change nothing an engine needs, and so may be passed over: what `--allow-fallback` can name.
 FALLBACKS = ("simplify",)
 
-# Backends by preference: `auto` judges the first that can run here, and also builds those that run only elsewhere.
-BACKENDS = ("tensorrt", "onnxruntime", "tensorrt-rtx")
 
-
-def stages(recipe: Recipe, network: ResNet, description: Description, calibration: Images) -> list[Stage]:
-    """All rows, in order."""
+def stages(
+    recipe: Recipe, network: ResNet, description: Description, calibration: Images, train: Images
+) -> list[Stage]:
+    """All rows, in order; ``train`` gives no range and no verdict."""
     from pipeline.models import frozen
 
     lossy, _ = PRECISIONS[recipe.precision]
@@ -206,17 +221,17 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
             may_fall_back="simplify" in (recipe.allow_fallback or ()),
         ),
         Stage("fold_batchnorm", ".onnx", fold_batchnorm, bounds("fold_batchnorm", recipe), {}, GRAPH),
-        *filter(None, (make(recipe, calibration) for make in lossy)),
+        *filter(None, (make(recipe, calibration, train) for make in lossy)),
     ]
     source = rows[-1].name
-    for backend in engines(recipe.engine, recipe.placement):
-        module = _backend(backend)
+    for backend in engines.chosen(recipe.engine, recipe.placement):
+        module = engines.module(backend)
         name = "engine" if rows[-1].name == source else f"engine_{backend.replace('-', '_')}"
         rows.append(
             Stage(
                 name,
                 module.SUFFIX,
-                partial(engine, backend, options := _options(module, recipe)),
+                partial(engine, backend, options := engines.options(module, recipe)),
                 bounds(name, recipe),
                 {"backend": backend, "machine": module.machine(), **options},
                 module.PACKAGES,
@@ -225,51 +240,6 @@ def stages(recipe: Recipe, network: ResNet, description: Description, calibratio
             )
         )
     return rows
-
-
-def refuse_engines(recipe: Recipe) -> None:
-    """Raise BadRequest, before any work, where an engine or what is asked of it cannot be had here."""
-    taken = [_options(_backend(backend), recipe) for backend in engines(recipe.engine, recipe.placement)]
-    if recipe.rtx_sm and not any(taken):
-        raise BadRequest("--rtx-sm goes with TensorRT-RTX: install the extra rtx, or ask for --engine tensorrt-rtx")
-
-
-def engines(asked: str, placement: str = "tensorrt") -> list[str]:
-    """The backends to build with; raises BadRequest where the one asked for cannot be had here."""
-    reasons = {backend: _reason(backend, placement) for backend in BACKENDS}
-    if asked != "auto":
-        if reasons[asked] is not None:
-            others = [backend for backend, reason in reasons.items() if reason is None]
-            raise BadRequest(f"--engine {asked}: {reasons[asked]}; available here: {', '.join(others) or 'none'}")
-        return [asked]
-    usable = [backend for backend in BACKENDS if reasons[backend] is None]
-    runnable = [backend for backend in usable if _backend(backend).RUNS_HERE]
-    if not runnable:
-        raise BadRequest(f"--engine auto: no backend can run here ({'; '.join(filter(None, reasons.values()))})")
-    return runnable[:1] + [backend for backend in usable if backend not in runnable]
-
-
-def _options(module: Any, recipe: Recipe) -> dict[str, Any]:
-    """What the user asked of this backend; raises BadRequest where it cannot do it."""
-    found = {name: value for name in module.OPTIONS if (value := getattr(recipe, name)) is not None}
-    for target in found.get("rtx_sm", ()):
-        if target not in module.TARGETS:
-            raise BadRequest(f"--rtx-sm {target}: TensorRT-RTX builds for {', '.join(module.TARGETS)} with no GPU")
-        if recipe.precision in module.LACKS.get(target, ()):
-            can = [name for name in PRECISIONS if name not in module.LACKS[target]]
-            raise BadRequest(f"--rtx-sm {target}: no {recipe.precision} there; take {', '.join(can)}")
-    return found
-
-
-def _reason(backend: str, placement: str) -> str | None:
-    """Why ``backend`` cannot be had, or None."""
-    module = _backend(backend)
-    unread = None if placement in module.PLACEMENTS else f"it does not read pairs that are placed for {placement}"
-    return module.available() or unread
-
-
-def _backend(name: str) -> Any:
-    return importlib.import_module(f"exporters.engines.{name.replace('-', '_')}")
 
 
 def _batches(images: Images, label: str) -> Any:

@@ -34,6 +34,10 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+# What may mend the accuracy of INT8, the cheapest first; `auto` is all that leaves the weights what they are.
+RECOVERIES = ("equalise", "mixed", "qat")
+AUTO = ("equalise", "mixed")
+
 _count = whole(1, 10**9)
 _pixels = whole(1, 4096)
 
@@ -94,8 +98,9 @@ class Recipe:
     )
     recover: str = _knob(
         "auto",
-        "what may mend the accuracy of INT8: equalise rescales channels, and changes no answer; "
-        "mixed leaves the fewest layers in float where calibration images held out miss the bounds",
+        "what may mend the accuracy of INT8: none, auto (equalise,mixed), or with commas some of equalise (rescales "
+        "channels, and changes no answer), mixed (leaves the fewest layers in float where calibration images held out "
+        "miss the bounds), qat (retrains the weights under INT8, without labels)",
     )
     test_samples: int | None = _knob(None, "images that judge, spread over the classes (default: all)", type=_count)
     max_drop: float = _knob(0.01, "loss of top-1 that is allowed, absolute (0.01 is one point)", type=float)
@@ -117,8 +122,21 @@ class Recipe:
             raise BadRequest(f"--placement {self.placement} goes with --precision int8, not {self.precision}")
         if self.calib_cache is not None and self.calib_cache.is_dir():
             raise BadRequest(f"--calib-cache {self.calib_cache} is a folder; name a file")
+        if "qat" in self.recoveries and not self.precision.startswith("int8"):
+            raise BadRequest(f"--recover {self.recover}: qat goes with --precision int8…, not {self.precision}")
         if self.weights is not None and self.epochs is not None:
             raise BadRequest("--weights and --epochs exclude each other: given weights are not trained")
+
+    @property
+    def recoveries(self) -> tuple[str, ...]:
+        """What ``recover`` names; raises BadRequest where there is none of that name."""
+        found = {"none": (), "auto": AUTO}.get(self.recover, tuple(self.recover.split(",")))
+        if unknown := [name for name in found if name not in RECOVERIES]:
+            some = ", ".join(RECOVERIES)
+            raise BadRequest(
+                f"--recover {self.recover}: there is no {unknown[0]!r}; take none, auto, or with commas some of {some}"
+            )
+        return found
 
     def _refuse_normalisation(self) -> None:
         for name in ("mean", "std"):

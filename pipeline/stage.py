@@ -21,7 +21,7 @@ class Tolerance:
     ``sqnr_db`` bounds the median over images against the frozen network, ``step_sqnr_db`` against the file before;
     ``agreement`` is the least share of images with the same top-1 answer as the frozen network; ``drop`` the largest
     loss of top-1 accuracy against it, absolute (0.01 is one point), that its upper bound may reach; each bound holds
-    with ``confidence``.
+    with ``confidence``. ``retrained`` weights may be others: then answers alone judge them.
     """
 
     sqnr_db: float
@@ -29,6 +29,7 @@ class Tolerance:
     agreement: float
     drop: float | None = None
     confidence: float = 0.95
+    retrained: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,14 @@ PACKAGES = ("tensorrt-rtx",)
 RUNS_HERE = False
 PLACEMENTS = ("tensorrt",)  # of Q/DQ pairs, that it reads
 OPTIONS = ("rtx_sm",)  # the knobs of a recipe that it takes
-# SM without its point: what 1.7 can build for with no GPU, and what of it lacks units or kernels (measured: for 7.5 the
-# builder finds no float32 Gemm; for 8.6 and older "HW-specific datatypes: fp8_e4m3").
-TARGETS = ("75", "80", "86", "89", "120", "121")
-LACKS = {"75": ("fp32", "int8", "fp8"), "80": ("fp8",), "86": ("fp8",)}
+# SM without its point: what 1.7 can build for with no GPU, and the precisions there (measured: for 7.5 the builder
+# finds no float32 Gemm; for 8.6 and older "HW-specific datatypes: fp8_e4m3").
+AMPERE = ("fp32", "fp16", "int8", "int8-fp16")
+TARGETS = {
+    "75": ("fp16", "int8-fp16"),
+    **dict.fromkeys(("80", "86"), AMPERE),
+    **dict.fromkeys(("89", "120", "121"), (*AMPERE, "fp8")),
+}
 
 
 def available() -> str | None:

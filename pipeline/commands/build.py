@@ -10,9 +10,10 @@ from calibration.ranges import METHODS
 from pipeline import recipe as recipes
 from pipeline import workspace
 from pipeline.data import choice, conformance
+from pipeline.engines import BACKENDS
 from pipeline.errors import PipelineError, StageFailed
 from pipeline.parity import answers
-from pipeline.plan import BACKENDS, FALLBACKS, PRECISIONS, RECOVERIES
+from pipeline.plan import FALLBACKS, PRECISIONS
 from pipeline.run import Build
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "precision": PRECISIONS,
         "engine": ("auto", *BACKENDS),
         "calib_method": ("auto", *METHODS),
-        "recover": RECOVERIES,
         "allow_fallback": FALLBACKS,
     }
     recipes.add_flags(parser, tables)
@@ -46,14 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def build(recipe: Recipe) -> dict[str, Any]:
     """The report of a whole build; everything it made is in the recipe's output directory."""
-    from pipeline import plan
+    from pipeline import engines, plan
     from pipeline.data import sets
     from pipeline.data.images import Images
     from pipeline.models import frozen, specs, weights
     from pipeline.report import record, terminal
 
     arch = specs.find(recipe.arch)
-    plan.refuse_engines(recipe)
+    engines.refuse(recipe)
     data = sets.load(recipe)
     preprocessing = data.preprocessing.adjusted(recipe)
     description = frozen.describe(arch, specs.ARCHITECTURES[arch], data.classes, preprocessing)
@@ -69,7 +69,7 @@ def build(recipe: Recipe) -> dict[str, Any]:
         sources = {"data": data.source, "weights": origin}
         images = {"calibration": calibration.digest, "test": test.digest}
         report = record.header(recipe, output, description, sources, images)
-        stages = plan.stages(recipe, network, description, calibration)
+        stages = plan.stages(recipe, network, description, calibration, train)
         reference = answers.of_network(network).answers(test, "answers of the network")
         return _judged(report, stages, Build(test, reference, output, unfinished))
 

@@ -23,6 +23,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     parser.add_argument("before", type=Path, help="the ONNX or frozen .safetensors file that is trusted")
     parser.add_argument("after", type=Path, help="the ONNX file that a stage made of it")
+    parser.add_argument("--retrained", action="store_true", help="layers may have other weights, as after QAT")
     parser.add_argument("--json", action="store_true", help="print the certificate as JSON")
 
 
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.parity.proof import certify
 
     try:
-        certificate = certify(arguments.before, arguments.after)
+        certificate = certify(arguments.before, arguments.after, retrained=arguments.retrained)
     except ValueError as error:
         raise BadRequest(str(error)) from error
     if arguments.json:
@@ -48,8 +49,9 @@ def _lines(certificate: Certificate) -> list[str]:
     changed = [f"{kind} {a} → {b}" for kind, (a, b) in certificate.operators.items() if a != b]
     operators = [f"operators: {', '.join(changed)}"] * bool(changed)
     moved = [f"{certificate.rescaled} channel spaces rescaled by powers of two"] * (certificate.rescaled > 0)
+    others = [f"{certificate.retrained} weights are others, and not proven"] * (certificate.retrained > 0)
     lines = [
-        "; ".join([compared, folds, *moved]),
+        "; ".join([compared, folds, *moved, *others]),
         *operators,
         *(f"left: {module}: {reason}" for module, reason in certificate.left.items()),
     ]

@@ -126,7 +126,8 @@ def _certified(exhibit: Exhibit) -> list[str]:
     source, path = exhibit.source, exhibit.path
     if source is None or path.suffixes != [".onnx"] or source.suffixes not in ([".onnx"], [".safetensors"]):
         return []
-    certificate = certify(source, path)
+    assert exhibit.row.tolerance is not None
+    certificate = certify(source, path, retrained=exhibit.row.tolerance.retrained)
     exhibit.row.certificate = {"proven": certificate.proven, **asdict(certificate)}
     return [f"refuted at {item.module or 'the graph'}: {item.found}" for item in certificate.refuted[:NAMED]]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 from pathlib import Path
 
-from pipeline import provenance
+from pipeline import engines, provenance
 from pipeline.errors import EXTRAS
 from pipeline.targets.judge import Answer
 
@@ -24,13 +23,7 @@ NEEDS = (
 
 def answers() -> list[Answer]:
     """The machine, its GPU, and every package and backend; nothing heavy is imported."""
-    return [_machine(), _gpu(), *map(_package, NEEDS), *map(_backend, _backends())]
-
-
-def _backends() -> tuple[str, ...]:
-    from pipeline.plan import BACKENDS
-
-    return BACKENDS
+    return [_machine(), _gpu(), *map(_package, NEEDS), *map(_backend, engines.BACKENDS)]
 
 
 def _machine() -> Answer:
@@ -58,7 +51,7 @@ def _package(need: tuple[str, str, str]) -> Answer:
 
 
 def _backend(name: str) -> Answer:
-    module = importlib.import_module(f"exporters.engines.{name.replace('-', '_')}")
+    module = engines.module(name)
     reason = module.available()
     if reason:
         return Answer("refused", f"--engine {name}: {reason}", "")
