@@ -243,7 +243,7 @@ def test_a_whole_build_stops_at_the_guilty_stage(
 
     data = digits.read()
     calibration = choice.calibration(recipe, data, data.preprocessing.adjusted(recipe))
-    stages = plan.stages(recipe, network, description, calibration)
+    stages = plan.stages(recipe, network, description, calibration, calibration)
     plant = faults.GRAPH_FAULTS[guilty][number][1]
     planted = [wrapped(stage, plant) if stage.name == guilty else stage for stage in stages]
     with workspace.directory(tmp_path / "out") as unfinished:
