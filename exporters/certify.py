@@ -19,17 +19,15 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from exporters import onnx_file, pairs
 from exporters.certify_rescale import follow
-from exporters.constant import Constant, attributes, constant
+from exporters.constant import Constant, attributes, constant, meaning
 from exporters.fold_batchnorm import FOLDABLE, along_outputs, obstacle
 from exporters.rounding import SMALLEST32, U32, U64, scale_as, storage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -275,7 +273,7 @@ class _Walk:
 
     def _compare_attributes(self, old: ir.Node, new: ir.Node) -> None:
         was, now = attributes(old), attributes(new)
-        meanings = [_meaning(node, opsets) for node, opsets in zip((old, new), self.opsets, strict=True)]
+        meanings = [meaning(node, opsets) for node, opsets in zip((old, new), self.opsets, strict=True)]
         if meanings[0] != meanings[1]:
             self.refute(new, f"{new.op_type} of {new.name} means something else in another opset")
         for name in sorted(was.keys() | now.keys()):
@@ -284,15 +282,9 @@ class _Walk:
 
 
 def _end(value: ir.Value) -> str:
-    """An input or output of a graph as a caller sees it."""
-    return f"{value.name} {value.dtype} {value.shape}"
-
-
-def _meaning(node: ir.Node, opsets: Mapping[str, int]) -> int | None:
-    """The version of the operator that the opset gives; None for operators that ONNX does not know."""
-    version = opsets.get(node.domain)
-    known = version is not None and onnx.defs.has(node.op_type, version, node.domain)
-    return onnx.defs.get_schema(node.op_type, version or 0, node.domain).since_version if known else None
+    """An input or output of a graph as a caller sees it; bytes that are only cast are the same numbers."""
+    cast = value.dtype == ir.DataType.UINT8 and all(node.op_type == "Cast" for node in value.consumers())
+    return f"{value.name} {ir.DataType.FLOAT if cast else value.dtype} {value.shape}"
 
 
 def _reader(node: ir.Node) -> ir.Node:

@@ -12,11 +12,13 @@ from exporters.certify import Certificate, Refutation
 from exporters.constant import constant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     import onnx_ir as ir
     from numpy.typing import NDArray
+
+    from exporters.constant import Constant
 
 # What each operator reads behind its first input, in PyTorch's words.
 READ = {
@@ -24,7 +26,8 @@ READ = {
     "Gemm": ("weight", "bias"),
     "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
 }
-PIXELS = ("pixel_mean", "pixel_std")
+# What normalises the pixels, in no module of its own.
+PIXELS = {"Sub": ("pixel_mean",), "Div": ("pixel_std",)}
 
 
 def certify_weights(before: Path, after: Path) -> Certificate:
@@ -38,6 +41,8 @@ def certify_weights(before: Path, after: Path) -> Certificate:
     certificate = Certificate(constants=len(weights), nodes=sum(1 for _ in graph))
     # Not by the names of initializers: the exporter writes tensors with the same values once.
     found = dict(_told(graph))
+    # What other operators read is known by its name alone.
+    found.update({name: held.array for name, held in _named(graph, weights.keys() - found.keys())})
     for name in sorted(weights.keys() | found.keys()):
         if name not in found:
             said = f"no node reads {name}"
@@ -53,12 +58,17 @@ def certify_weights(before: Path, after: Path) -> Certificate:
 def _told(graph: ir.Graph) -> Iterator[tuple[str, NDArray[np.float32] | None]]:
     """What each layer of ``graph`` reads, under the name that PyTorch gives it; None where it is computed."""
     for node in graph:
-        for name, value in zip(READ.get(node.op_type, ()), node.inputs[1:], strict=False):
+        module = onnx_file.module_of(node)
+        for name, value in zip((READ if module else PIXELS).get(node.op_type, ()), node.inputs[1:], strict=False):
             held = constant(value)
-            yield f"{onnx_file.module_of(node)}.{name}", None if held is None else held.array
-    for name in PIXELS:
-        if name in graph.initializers:
-            yield name, onnx_file.weight(graph.initializers[name])
+            yield f"{module}.{name}".lstrip("."), None if held is None else held.array
+
+
+def _named(graph: ir.Graph, names: Collection[str]) -> Iterator[tuple[str, Constant]]:
+    """The constants of ``graph`` that have these names and are read."""
+    for value in (*graph.initializers.values(), *(node.outputs[0] for node in graph if node.op_type == "Identity")):
+        if value.name in names and value.uses() and (held := constant(value)) is not None:
+            yield str(value.name), held
 
 
 def _read(path: Path) -> dict[str, NDArray[np.float32]]:

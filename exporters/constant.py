@@ -13,6 +13,8 @@ import onnx_ir as ir
 from exporters import onnx_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
 
 
@@ -29,7 +31,10 @@ class Constant:
 
 
 def constant(value: ir.Value | None) -> Constant | None:
-    """The constant behind ``value``, through Identity, Cast, Quantize- and DequantizeLinear; None where computed."""
+    """The constant behind ``value``, through Identity, Cast, Transpose, Unsqueeze, Quantize- and DequantizeLinear.
+
+    None where it is computed.
+    """
     array = onnx_file.weight(value)
     if array is not None:
         return Constant(array, array.astype(np.float64))
@@ -40,13 +45,25 @@ def constant(value: ir.Value | None) -> Constant | None:
         (attribute,) = node.attributes.values()
         held = np.asarray(attribute.as_tensor().numpy() if attribute.name == "value" else attribute.value)
         return Constant(held, held.astype(np.float64)) if held.dtype.kind in "biuf" else None
-    if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
-        return _rescaled(node)
+    if node.op_type in HANDED_ON:
+        return HANDED_ON[node.op_type](node)
     inner = constant(node.inputs[0]) if node.op_type in {"Identity", "Cast"} else None
     if inner is not None and node.op_type == "Cast":
         held = inner.array.astype(ir.DataType(node.attributes["to"].as_int()).numpy())
         return Constant(held, held.astype(np.float64))
     return inner
+
+
+def _laid_out(node: ir.Node) -> Constant | None:
+    """The same numbers under other axes, as the exporter hands on the slope of a PReLU or the weight of a MatMul."""
+    inner, axes = constant(node.inputs[0]), constant(node.inputs[1] if len(node.inputs) > 1 else None)
+    if inner is None or (axes is None and node.op_type == "Unsqueeze"):
+        return None
+    if axes is not None:
+        held = np.expand_dims(inner.array, tuple(int(axis) for axis in axes.array.ravel()))
+    else:
+        held = np.transpose(inner.array, attributes(node).get("perm"))
+    return Constant(held, held.astype(np.float64)) if inner.quantised is None else None
 
 
 def _rescaled(node: ir.Node) -> Constant | None:
@@ -68,6 +85,14 @@ def _rescaled(node: ir.Node) -> Constant | None:
     with np.errstate(invalid="ignore"):  # 0 under an infinite scale is NaN, which no bound lets pass
         values = centred * wide
     return Constant(inner.array, values, (Constant(inner.array, centred), Constant(scale, wide)))
+
+
+HANDED_ON: dict[str, Callable[[ir.Node], Constant | None]] = {
+    "Transpose": _laid_out,
+    "Unsqueeze": _laid_out,
+    "QuantizeLinear": _rescaled,
+    "DequantizeLinear": _rescaled,
+}
 
 
 def attributes(node: ir.Node) -> dict[str, Any]:
@@ -100,3 +125,10 @@ def _plain(attribute: ir.Attr) -> Any:
 
 def _text(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
+
+
+def meaning(node: ir.Node, opsets: Mapping[str, int]) -> int | None:
+    """The version of the operator that the opset gives; None for operators that ONNX does not know."""
+    version = opsets.get(node.domain)
+    known = version is not None and onnx.defs.has(node.op_type, version, node.domain)
+    return onnx.defs.get_schema(node.op_type, version or 0, node.domain).since_version if known else None

@@ -109,7 +109,7 @@ def _mismatch(
 def _cure(key: str, ours: tuple[int, ...] | None, theirs: tuple[int, ...] | None, given: Mapping[str, Tensor]) -> str:
     if key.startswith("fc.") and ours and theirs:
         return f"the file knows {theirs[0]} classes and the data set {ours[0]}: use the data it was trained on"
-    if key == "conv1.weight" and ours and theirs and ours[1] != theirs[1]:
+    if key in {"conv1.weight", "conv1.0.weight"} and ours and theirs and ours[1] != theirs[1]:
         return f"the file takes {theirs[1]} channel(s): ask for --channels {theirs[1]}"
     fits = _architectures(given)
     return f"the file fits --arch {' or '.join(fits)}" if fits else "it is no checkpoint of this family"

@@ -7,13 +7,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.models.own import OwnSpec
 from pipeline.models.specs import ResNetSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import nn
+
     from pipeline.data.preprocessing import Preprocessing
-    from pipeline.models.resnet import ResNet
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,14 @@ class Description:
     """All that is needed to rebuild a network around its weights."""
 
     arch: str
-    spec: ResNetSpec
+    spec: ResNetSpec | OwnSpec
     classes: tuple[str, ...]
     preprocessing: dict[str, Any]
 
-    def network(self) -> ResNet:
+    def network(self) -> nn.Module:
         """The network with fresh weights."""
-        from pipeline.models.resnet import ResNet
-
         record = self.preprocessing
-        return ResNet(self.spec, len(self.classes), record["channels"], record["mean"], record["std"])
+        return self.spec.network(len(self.classes), record["channels"], record["mean"], record["std"])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -42,12 +42,14 @@ class Description:
         }
 
 
-def describe(arch: str, spec: ResNetSpec, classes: tuple[str, ...], preprocessing: Preprocessing) -> Description:
+def describe(
+    arch: str, spec: ResNetSpec | OwnSpec, classes: tuple[str, ...], preprocessing: Preprocessing
+) -> Description:
     """The description of a network for this data."""
     return Description(arch, spec, classes, json.loads(json.dumps(preprocessing.to_json())))
 
 
-def write(network: ResNet, description: Description, path: Path) -> None:
+def write(network: nn.Module, description: Description, path: Path) -> None:
     """Weights and description into ``path``; the same network always gives the same bytes."""
     import safetensors.torch
 
@@ -59,7 +61,7 @@ def write(network: ResNet, description: Description, path: Path) -> None:
     path.write_bytes(safetensors.torch.save(tensors, record))
 
 
-def digest(network: ResNet) -> str:
+def digest(network: nn.Module) -> str:
     """SHA-256 over the names and values of all weights."""
     from pipeline.models.checkpoint import parameters
 
@@ -69,7 +71,7 @@ def digest(network: ResNet) -> str:
     return seen.hexdigest()
 
 
-def read(path: Path) -> tuple[ResNet, Description]:
+def read(path: Path) -> tuple[nn.Module, Description]:
     """The network in ``path``, on the CPU, in inference mode; raises ValueError where its weights were changed."""
     import safetensors
 
@@ -78,7 +80,8 @@ def read(path: Path) -> tuple[ResNet, Description]:
     with safetensors.safe_open(path, "pt") as file:
         fields = json.loads(file.metadata()["network"])
     expected = fields.pop("sha256")
-    fields["spec"] = ResNetSpec.from_json(fields["spec"])
+    own = "function" in fields["spec"]
+    fields["spec"] = OwnSpec(**fields["spec"]) if own else ResNetSpec.from_json(fields["spec"])
     fields["classes"] = tuple(fields["classes"])
     description = Description(**fields)
     network = description.network()

@@ -17,13 +17,14 @@ from pipeline.report.terminal import say
 from pipeline.workspace import explain
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pipeline.data.images import Images
     from pipeline.models.frozen import Description
-    from pipeline.models.resnet import ResNet
     from pipeline.recipe import Recipe
 
 
-def given(recipe: Recipe, description: Description) -> tuple[ResNet, str] | None:
+def given(recipe: Recipe, description: Description) -> tuple[nn.Module, str] | None:
     """The network with the user's own weights, in inference mode, and where they come from; None without any."""
     if recipe.weights is None:
         return None
@@ -32,7 +33,7 @@ def given(recipe: Recipe, description: Description) -> tuple[ResNet, str] | None
     return network.eval(), f"weights from {recipe.weights}"
 
 
-def trained(recipe: Recipe, description: Description, images: Images, epochs: int) -> tuple[ResNet, str]:
+def trained(recipe: Recipe, description: Description, images: Images, epochs: int) -> tuple[nn.Module, str]:
     """The network trained here, now or in an earlier run, in inference mode, and where its weights are kept."""
     path = _cached(recipe, description, images, epochs)
     try:
@@ -92,7 +93,9 @@ def _cached(recipe: Recipe, description: Description, images: Images, epochs: in
         "network": description.to_json(),
         "images": images.digest,
         "recipe": {**asdict(RECIPE), "epochs": epochs},
-        "code": provenance.source_hash("pipeline/train/fit.py", "pipeline/models/resnet.py"),
+        "code": provenance.source_hash(
+            "pipeline/train/fit.py", "pipeline/models/resnet.py", "pipeline/models/same_padding.py"
+        ),
         "seed": recipe.seed,
         "device": choose_device(recipe.device),
         "threads": torch.get_num_threads(),

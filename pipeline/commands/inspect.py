@@ -1,0 +1,86 @@
+"""``python -m pipeline inspect --arch NAME``: the shape after every stage, parameters, multiplications, a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import BadRequest, Exit
+from pipeline.recipe import whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.models.specs import ResNetSpec
+    from pipeline.models.summary import Summary
+
+HELP = "show a network without making it: shapes, parameters, multiplications, a picture"
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """``1x3x224x224`` as numbers."""
+    if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){3}", text):
+        raise argparse.ArgumentTypeError(f"{text} is no shape; give images, channels, height, width, as in 1x3x224x224")
+    return tuple(map(int, text.split("x")))
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.add_argument("--arch", required=True, help="a name that build knows, or a .toml file of its fields")
+    parser.add_argument(
+        "--input", type=shape, default=(1, 3, 224, 224), metavar="NxCxHxW", help="of the images (default: 1x3x224x224)"
+    )
+    parser.add_argument("--classes", type=whole(1, 10**6), default=1000, help="that it tells apart (default: 1000)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the network into an .svg, .pdf or .png")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit 0: this command shows, it does not judge."""
+    from pipeline.models import specs, summary
+    from pipeline.report import chart, drawing
+
+    name, spec = specs.find(arguments.arch)
+    if not isinstance(spec, specs.ResNetSpec):
+        raise BadRequest(f"inspect --arch {name}: only networks of this family have stages to show")
+    if arguments.picture is not None:
+        chart.refuse(arguments.picture, "--picture")
+    found = summary.summarise(spec, arguments.classes, arguments.input)
+    if arguments.picture is not None:
+        drawing.network(name, spec, found, arguments.picture)
+    if arguments.json:
+        json.dump({"arch": name, "spec": spec.to_json(), **found.to_json()}, sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        _show(name, spec, found)
+    return Exit.PASS
+
+
+def _show(name: str, spec: ResNetSpec, found: Summary) -> None:
+    from pipeline.report import terminal
+
+    console = terminal.wide_console()
+    blocks = {f"layer{number}": f"{depth} {spec.block}" for number, depth in enumerate(spec.depths, start=1)}
+    rows = (
+        (part.name, blocks.get(part.name, ""), str(list(part.shape)), f"{part.parameters:,}", f"{part.macs:,}")
+        for part in found.parts
+    )
+    heads = {"stage": False, "blocks": False, "output": False, "parameters": True, "MACs of an image": True}
+    console.print(terminal.table(heads, rows))
+    for line in lines(name, spec, found):
+        console.print(line)
+
+
+def lines(name: str, spec: ResNetSpec, found: Summary) -> Iterator[str]:
+    """The sums, and what grouping saves."""
+    yield f"{name}: {found.parameters:,} parameters, {found.macs:,} MACs of an image in convolutions and linear layers"
+    if (dense := found.dense) is not None:
+        parameters, macs = dense.parameters / found.parameters, dense.macs / found.macs
+        yield (
+            f"in one group instead of {spec.groups}: {dense.parameters:,} parameters ({parameters:.2f} times as many), "
+            f"{dense.macs:,} MACs ({macs:.2f} times)"
+        )
