@@ -22,6 +22,6 @@ test: .venv/ready-$(EXTRAS)
 # torch goes first and pinned: a plain `torch` may bring gigabytes of CUDA packages.
 .venv/ready-$(EXTRAS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
