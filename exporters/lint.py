@@ -6,17 +6,29 @@ Sources: TensorRT developer guide, "Explicit Quantization"; onnx-tensorrt, docs/
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from exporters import onnx_file, pairs
+import onnx
+import onnx_ir as ir
+
+from exporters import lint_layers as layers
+from exporters import lint_pairs as pairs
+from exporters import onnx_file
+from exporters.pairs import zero_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import onnx_ir as ir
-
-WEIGHTED = {"Conv", "Gemm"}
-PER_GROUP = 4  # channels of an INT8 convolution's group are a multiple of it in TensorRT
+# Operators of ONNX 1.23 that TensorRT's parser does not build (measured: supports_operator of TensorRT-RTX 1.7.1).
+UNKNOWN = {
+    "AffineGrid", "Bernoulli", "BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor",
+    "CenterCropPad", "Col2Im", "Compress", "ConcatFromSequence", "ConvInteger", "CumProd", "DFT", "DeformConv",
+    "Det", "DynamicQuantizeLinear", "ImageDecoder", "MatMulInteger", "MaxRoiPool", "MaxUnpool", "MelWeightMatrix",
+    "Multinomial", "NegativeLogLikelihoodLoss", "Optional", "OptionalGetElement", "OptionalHasElement",
+    "QLinearConv", "QLinearMatMul", "RegexFullMatch", "SequenceAt", "SequenceConstruct", "SequenceEmpty",
+    "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap", "SoftmaxCrossEntropyLoss",
+    "SplitToSequence", "StringConcat", "StringNormalizer", "StringSplit", "SwiGLU", "TfIdfVectorizer", "Unique",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,129 +41,110 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Opset:
+    """The opset that a file declares, and the ``newest`` that its reader knows."""
+
+    declared: int
+    newest: int
+
+
+Subject = ir.Node | ir.Value | Opset
+TENSORRT_8, TENSORRT, ONNXRUNTIME = ("tensorrt-8",), ("tensorrt", "tensorrt-8"), ("onnxruntime",)
+PLACEMENTS = (*TENSORRT, *ONNXRUNTIME)
+
+
+@dataclass(frozen=True)
 class Rule:
-    """``broken`` tells of each node whether it breaks the rule; ``placements`` are those that have it."""
+    """``broken`` tells of each ``subject`` whether it breaks the rule; ``placements`` are those that have it.
+
+    A subject is a node, an input of the graph or the opset; ``sentence`` may name what it says.
+    """
 
     sentence: str
-    broken: Callable[[ir.Node], bool]
-    placements: tuple[str, ...] = ("tensorrt", "onnxruntime")
+    broken: Callable[[Any], bool]
+    placements: tuple[str, ...] = PLACEMENTS
+    subject: type = ir.Node
 
 
-def _made_by(node: ir.Node, index: int) -> ir.Node | None:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    return value.producer() if value is not None else None
-
-
-def _dequantised(node: ir.Node, index: int) -> bool:
-    maker = _made_by(node, index)
-    return maker is not None and maker.op_type == "DequantizeLinear"
-
-
-def _on_activation(node: ir.Node) -> bool:
-    return node.op_type == "QuantizeLinear" and onnx_file.weight(node.inputs[0]) is None
-
-
-def _quantised(node: ir.Node) -> bool:
-    return node.op_type in WEIGHTED and _dequantised(node, 0) and _dequantised(node, 1)
-
-
-def _residual(node: ir.Node) -> bool:
-    return node.op_type == "Add" and all(onnx_file.weight(value) is None for value in node.inputs)
-
-
-def _scale_size(node: ir.Node) -> int:
-    scale = onnx_file.weight(node.inputs[1])
-    return 1 if scale is None else int(scale.size)
-
-
-def _not_int8(node: ir.Node) -> bool:
-    zero = onnx_file.weight(node.inputs[2]) if len(node.inputs) > 2 else None
-    return _on_activation(node) and (
-        zero is None or zero.dtype.name not in {"int8", "float8_e4m3fn"} or bool(zero.any())
-    )
-
-
-def _cuts(node: ir.Node) -> bool:
-    return _on_activation(node) and pairs.levels(node) is None
-
-
-def _before_relu(node: ir.Node) -> bool:
-    maker = _made_by(node, 0)
-    if node.op_type != "Relu" or maker is None or maker.op_type != "DequantizeLinear":
-        return False
-    quantise = _made_by(maker, 0)
-    source = _made_by(quantise, 0) if quantise is not None else None
-    return source is not None and source.op_type in WEIGHTED
-
-
-def _half_pooled(node: ir.Node) -> bool:
-    readers = [use.node for value in node.outputs for use in value.uses()]
-    return node.op_type == "MaxPool" and _dequantised(node, 0) and any(r.op_type != "QuantizeLinear" for r in readers)
-
-
-def _groups(node: ir.Node) -> bool:
-    groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
-    if node.op_type != "Conv" or groups == 1 or not _quantised(node):
-        return False
-    value = node.inputs[1]
-    while (weight := onnx_file.weight(value)) is None:
-        maker = value.producer() if value is not None else None
-        if maker is None:
-            return False
-        value = maker.inputs[0]
-    return any(size % PER_GROUP for size in (len(weight) // groups, weight.shape[1]))
-
-
-def _both(node: ir.Node) -> bool:
-    return _residual(node) and _dequantised(node, 0) and _dequantised(node, 1)
-
-
-def _mixed(node: ir.Node) -> bool:
-    makers = [_made_by(node, index) for index in (0, 1)] if _quantised(node) else []
-    scales = [onnx_file.weight(maker.inputs[1]) for maker in makers if maker is not None]
-    return len({scale.dtype for scale in scales if scale is not None}) > 1
-
-
-def _lone_add(node: ir.Node) -> bool:
-    makers = [_made_by(node, index) for index in (0, 1)] if _residual(node) else []
-    return any(m is not None and _quantised(m) for m in makers) and not any(_dequantised(node, i) for i in (0, 1))
-
-
-TENSORRT, ONNXRUNTIME = ("tensorrt",), ("onnxruntime",)
 RULES: dict[str, Rule] = {
-    "Q001": Rule("its activation pair is not symmetric INT8 or FP8, the only ones TensorRT reads", _not_int8, TENSORRT),
-    "Q002": Rule("its pair cuts values off: its zero point is neither symmetric nor behind a ReLU", _cuts, ONNXRUNTIME),
+    "Q001": Rule("its activation pair is not symmetric INT8 or FP8, the only ones TensorRT reads",
+                 pairs.activation_asymmetric, TENSORRT),
+    "Q002": Rule("its pair cuts values off: its zero point is neither symmetric nor behind a ReLU",
+                 pairs.cuts, ONNXRUNTIME),
     "Q003": Rule("its activation has one scale a channel, under which it silently runs in float",
-                 lambda node: _on_activation(node) and _scale_size(node) > 1),
-    "Q004": Rule("its weights have one scale for all output channels",
-                 lambda node: node.op_type in WEIGHTED and _dequantised(node, 1)
-                 and _scale_size(_made_by(node, 1) or node) == 1),
-    "Q005": Rule("its bias is quantised", lambda node: node.op_type in WEIGHTED and _dequantised(node, 2)),
-    "Q006": Rule("a pair stands between it and its convolution, and keeps them from fusing", _before_relu, TENSORRT),
-    "Q007": Rule("both inputs of the residual Add have a pair, which keeps convolution and Add apart", _both,
-                 TENSORRT),
-    "Q008": Rule("no input of the residual Add has a pair, so its INT8 convolution answers in float", _lone_add),
-    "Q009": Rule("it pools what is quantised and hands it on in float", _half_pooled),
-    "Q010": Rule("the channels of a group are no multiple of 4, which TensorRT asks of INT8", _groups, TENSORRT),
+                 pairs.activation_by_channel),
+    "Q004": Rule("its weights have one scale for all output channels", layers.weights_under_one_scale),
+    "Q005": Rule("its bias is quantised", layers.bias_paired),
+    "Q006": Rule("a pair stands between it and its convolution, and keeps them from fusing",
+                 layers.after_pair, TENSORRT),
+    "Q007": Rule("both inputs of the residual Add have a pair, which keeps convolution and Add apart",
+                 layers.both_paired, TENSORRT),
+    "Q008": Rule("no input of the residual Add has a pair, so its INT8 convolution answers in float",
+                 layers.none_paired),
+    "Q009": Rule("it pools what is quantised and hands it on in float", layers.pooled_to_float),
+    "Q010": Rule("the channels of a group are no multiple of 4, which TensorRT asks of INT8",
+                 layers.uneven_groups, TENSORRT),
     "Q011": Rule("its weights have a pair and its activation has none, or the other way round",
-                 lambda node: node.op_type in WEIGHTED and _dequantised(node, 0) != _dequantised(node, 1)),
-    "Q012": Rule("its operands are dequantised to different types", _mixed),
+                 layers.half_quantised),
+    "Q012": Rule("its operands are dequantised to different types", layers.mixed_types),
+    "Q013": Rule("a scale of its pair is no positive number", pairs.not_positive),
+    "Q014": Rule("a scale or zero point of its pair is computed, and only a constant is taken", pairs.computed),
+    "Q015": Rule("what it quantises is dequantised by another scale or zero point", pairs.unlike),
+    "Q016": Rule("its zero point has another type than the levels it belongs to", pairs.ill_typed),
+    "Q017": Rule("its scales are not as many as its zero points, or as the channels they scale", pairs.miscounted),
+    "Q018": Rule("it is quantised under two scales, and written once for each", pairs.under_two_scales),
+    "Q019": Rule("its weights are not scaled along their output channels, and it silently runs in float",
+                 layers.weights_along_another_axis),
+    "Q020": Rule("its weights are not symmetric INT8 or FP8, the only ones TensorRT reads",
+                 layers.weights_asymmetric, TENSORRT),
+    "Q021": Rule("its weights are stored quantised, and TensorRT 8 reads float ones behind a whole pair only",
+                 layers.weights_stored, TENSORRT_8),
+    "Q022": Rule("TensorRT's parser does not know {0.op_type} (node {0.name})",
+                 lambda node: pairs.is_a(node, *UNKNOWN), TENSORRT),
+    "Q023": Rule("TensorRT takes {0.op_type} of {0.domain} (node {0.name}) for a plugin, or ONNX's own of that name",
+                 lambda node: node.domain != "", TENSORRT),
+    "Q024": Rule("the file is written in opset {0.declared}, and {0.newest} is the newest that is read",
+                 lambda opset: opset.declared > opset.newest, subject=Opset),
+    "Q025": Rule("its shape {0.shape} leaves more than the batch open, and needs a profile of its sizes",
+                 lambda value: value.shape is None or not all(map(_is_size, value.shape[1:])), TENSORRT, ir.Value),
 }  # fmt: skip
 
 
-def lint(model: ir.Model, placement: str = "tensorrt") -> list[Finding]:
-    """What breaks the rules of ``placement``, in the order of the graph."""
-    return list(_found(model, placement))
+def lint(model: ir.Model, placement: str = "tensorrt", opset: int | None = None) -> list[Finding]:
+    """What breaks the rules of ``placement``, in the order of the graph; ``opset`` is the newest that is read there."""
+    return list(dict.fromkeys(_found(model, placement, opset)))
 
 
-def _found(model: ir.Model, placement: str) -> Iterator[Finding]:
-    for node in model.graph:
-        for rule, each in RULES.items():
-            if placement in each.placements and each.broken(node):
-                yield Finding(rule, onnx_file.module_of(node) or str(node.name), each.sentence)
+def _found(model: ir.Model, placement: str, opset: int | None) -> Iterator[Finding]:
+    imports = model.graph.opset_imports
+    newest = onnx.defs.onnx_opset_version() if opset is None else opset
+    declared = Opset(imports.get("", imports.get("ai.onnx", 0)), newest)
+    rules = {rule: each for rule, each in RULES.items() if placement in each.placements}
+    subjects: list[Subject] = [declared, *model.graph.inputs, *model.graph.all_nodes()]
+    for subject in subjects:
+        for rule, each in rules.items():
+            if isinstance(subject, each.subject) and each.broken(subject):
+                yield Finding(rule, _module(subject), each.sentence.format(subject))
+
+
+def _is_size(size: int | ir.SymbolicDim) -> bool:
+    return isinstance(size, int) and size > 0
+
+
+def _module(subject: Subject) -> str:
+    """Where it is: the module of a node, and of a pair without one that of what reads it; the name of an input."""
+    if not isinstance(subject, ir.Node):
+        return "" if isinstance(subject, Opset) else str(subject.name)
+    nodes = [subject]
+    for node in nodes:
+        if module := onnx_file.module_of(node):
+            return module
+        readers = [use.node for value in node.outputs for use in value.uses()]
+        nodes += [reader for reader in readers if pairs.is_a(node, *pairs.PAIR) and reader not in nodes]
+    return subject.name or subject.op_type
 
 
 def placement_of(model: ir.Model) -> str:
     """Whose placement the activations' zero points speak of."""
-    zeros = [onnx_file.weight(node.inputs[2]) for node in model.graph if _on_activation(node) and len(node.inputs) > 2]
+    zeros = [zero_of(node) for node in model.graph if pairs.on_activation(node)]
     return "onnxruntime" if any(zero is not None and zero.dtype.name == "uint8" for zero in zeros) else "tensorrt"

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import numpy as np
@@ -25,22 +25,36 @@ def read(path: Path, *, check: bool = True) -> ir.Model:
     ``check=False`` is for files with operators that ONNX does not know, as ONNX Runtime compiles them.
     """
     try:
-        proto = onnx.load(path, load_external_data=False)
-        _refuse_external_data(proto)
+        proto = onnx.load(path, format="protobuf", load_external_data=False)  # else .json and .txt are read as text
+        _refuse_tensors(proto)
         if check:
             onnx.checker.check_model(str(path))  # from the file: the model would be serialised once more for it
+        return ir.from_proto(proto)
     except DecodeError as error:
         raise ValueError(f"{path.name} is truncated or no ONNX file at all") from error
-    except (onnx.checker.ValidationError, ValueError, OSError) as error:
+    except (onnx.checker.ValidationError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path.name} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
-    return ir.from_proto(proto)
 
 
-def _refuse_external_data(proto: onnx.ModelProto) -> None:
-    tensors = [*proto.graph.initializer, *(a.t for node in proto.graph.node for a in node.attribute)]
-    for tensor in tensors:
+def _refuse_tensors(proto: onnx.ModelProto) -> None:
+    for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise ValueError(f"it keeps {tensor.name} in another file, and only files that hold all are read")
+        try:  # the checker takes more data than the shape has room for
+            ir.serde.deserialize_tensor(tensor).numpy()
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{tensor.name} does not hold what its shape says") from error
+
+
+def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
+    """Every tensor in ``message``, also those of attributes, subgraphs and functions."""
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for each in [value] if isinstance(value, Message) else value:
+                yield from _tensors(each)
 
 
 def write(model: ir.Model, path: Path) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Run = Callable[[Mapping[str, NDArray[np.float32]]], list[NDArray[np.float32]]]
 
 FLOATS = {"tensor(float)": onnx.TensorProto.FLOAT, "tensor(float16)": onnx.TensorProto.FLOAT16}
+BYTES = "tensor(uint8)"
+NARROW = {"tensor(float16)": "float16", BYTES: "uint8"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Pieces:
         self.made = {name: node for node in self.graph.node for name in node.output}
 
     def _types(self, proto: onnx.ModelProto) -> dict[str, int]:
-        """The element type of every float tensor that a node computes, as the runtime infers it."""
+        """The element type of every float tensor that a node computes, as the runtime infers it, and of inputs."""
         whole = onnx.ModelProto()
         whole.CopyFrom(proto)
         present = {value.name for value in whole.graph.output}
@@ -88,7 +90,10 @@ class Pieces:
         whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed if name not in present)
         session = reference.session(whole.SerializeToString())
         known = [*session.get_inputs(), *session.get_outputs()]
-        return {value.name: FLOATS[value.type] for value in known if value.type in FLOATS}
+        bytes_in: dict[str, int] = {
+            value.name: onnx.TensorProto.UINT8 for value in session.get_inputs() if value.type == BYTES
+        }
+        return {**{value.name: FLOATS[value.type] for value in known if value.type in FLOATS}, **bytes_in}
 
     @property
     def shifted(self) -> bool:
@@ -153,10 +158,10 @@ class Pieces:
     def runner(self, model: onnx.ModelProto, inputs: Sequence[str]) -> Run:
         """What turns tensors by name, of which it takes ``inputs``, into the outputs of ``model``, all float32."""
         session = reference.session(model.SerializeToString())
-        halves = {value.name for value in session.get_inputs() if value.type == "tensor(float16)"}
+        narrow = {value.name: NARROW[value.type] for value in session.get_inputs() if value.type in NARROW}
 
         def run(tensors: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-            fed = {name: tensors[name].astype("float16") if name in halves else tensors[name] for name in inputs}
+            fed = {name: tensors[name].astype(narrow.get(name, "float32")) for name in inputs}
             return [value.astype("float32") for value in session.run(None, fed)]
 
         return run

@@ -55,14 +55,17 @@ def session(
     compiled: Path | None = None,
     *,
     alone: bool = False,
+    provider: str = PROVIDER,
 ) -> onnxruntime.InferenceSession:
-    """A session on the CPU at ``level``, the optimised graph written to ``compiled`` if that is given.
+    """A session of ``provider`` alone at ``level``, the optimised graph written to ``compiled`` if that is given.
 
     ``alone``: it is the one busy session, and keeps its memory and its threads awake from run to run, which is faster.
     Raises RuntimeError where another provider than the one asked for would answer.
     """
     import onnxruntime
 
+    if provider not in (there := onnxruntime.get_available_providers()):
+        raise RuntimeError(f"asked ONNX Runtime for {provider}, it has {', '.join(there)}")
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     # The processors this process may use, which ONNX Runtime's own default (all cores) ignores in a container.
@@ -79,8 +82,10 @@ def session(
         # Weights become UINT8 where the processor's UINT8 x INT8 sums saturate at 16 bits (x86 with no VNNI): without
         # this a ResNeXt-50 on such a machine keeps 10 dB and loses 10 points, and ONNX Runtime says nothing.
         settings.add_session_config_entry("session.x64quantprecision", "1")
+    if provider != PROVIDER:
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     source = model if isinstance(model, bytes) else str(model)
-    made = onnxruntime.InferenceSession(source, settings, providers=[PROVIDER], disabled_optimizers=list(disabled))
-    if made.get_providers()[0] != PROVIDER:
-        raise RuntimeError(f"asked ONNX Runtime for {PROVIDER}, it runs {made.get_providers()[0]}")
+    made = onnxruntime.InferenceSession(source, settings, providers=[provider], disabled_optimizers=list(disabled))
+    if made.get_providers()[0] != provider:
+        raise RuntimeError(f"asked ONNX Runtime for {provider}, it runs {made.get_providers()[0]}")
     return made

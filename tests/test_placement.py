@@ -12,18 +12,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 from conftest import ROOT, TINY, Cli
-from faults import array, pair_after, skip
+from faults import array
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from exporters import lint, onnx_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-    Fault = Callable[[onnx.ModelProto], None]
-
-CONV, STEM = "layer2.0.conv2.weight", "/relu/Relu_output_0"
 
 
 @pytest.fixture(scope="session")
@@ -57,66 +52,6 @@ def test_honest_files_break_no_rule(built: Path, integers: Path, mixed: Path) ->
         assert lint.lint(model, lint.placement_of(model)) == []
 
 
-def other(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Fault:
-    """The initializer that ends so with another type or shape."""
-
-    def plant(model: onnx.ModelProto) -> None:
-        tensor = min((t for t in model.graph.initializer if t.name.endswith(name)), key=lambda t: len(t.name))
-        tensor.CopyFrom(
-            onnx.numpy_helper.from_array(np.asarray(change(onnx.numpy_helper.to_array(tensor))), tensor.name)
-        )
-
-    return plant
-
-
-def quantised_bias(model: onnx.ModelProto) -> None:
-    node = next(node for node in model.graph.node if node.op_type == "Conv" and "layer2.0/conv2" in node.name)
-    bias = onnx.numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == node.input[2]))
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.round(bias / 1e-3).astype(np.int32), "b32"))
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1e-3, np.float32), "bs"))
-    model.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", ["b32", "bs"], ["bdq"], name="bdq"))
-    node.input[2] = "bdq"
-
-
-def without(tensor: str) -> Fault:
-    def plant(model: onnx.ModelProto) -> None:
-        for operator in ("DequantizeLinear", "QuantizeLinear"):
-            skip(f"{tensor}_{operator}")(model)
-
-    return plant
-
-
-def groups_of_two(model: onnx.ModelProto) -> None:
-    node = next(node for node in model.graph.node if "layer2.0/conv2" in node.name and node.op_type == "Conv")
-    group = next(attribute for attribute in node.attribute if attribute.name == "group")
-    width = next(t for t in model.graph.initializer if t.name == f"{CONV}_int8").dims[1]
-    group.i *= width // 2
-    other(f"{CONV}_int8", lambda w: w[:, :2])(model)
-
-
-ADD = "/layer1/layer1.0/Add"
-PLANTED: list[tuple[str, str, Fault]] = [
-    ("Q001", "relu", other(f"{STEM}_zero_point", lambda zero: zero.astype(np.uint8))),
-    ("Q003", "relu", other(f"{STEM}_scale", lambda s: np.full(16, s))),
-    ("Q004", "layer2.0.conv2", other(f"{CONV}_scale", np.max)),
-    ("Q005", "layer2.0.conv2", quantised_bias),
-    ("Q006", "layer2.0.relu", pair_after("/layer2/layer2.0/bn1/BatchNormalization_output_0", "p")),
-    ("Q007", "layer2.0", pair_after("/layer2/layer2.0/bn3/BatchNormalization_output_0", "p")),
-    ("Q009", "maxpool", without("/maxpool/MaxPool_output_0")),
-    ("Q010", "layer2.0.conv2", groups_of_two),
-    ("Q011", "layer2.0.conv2", without("/layer2/layer2.0/relu/Relu_output_0")),
-    ("Q012", "layer2.0.conv2", other(f"{CONV}_scale", lambda s: s.astype(np.float16))),
-]
-
-
-@pytest.mark.parametrize(("rule", "module", "plant"), PLANTED, ids=[row[0] for row in PLANTED])
-def test_a_broken_rule_is_named_with_its_module(built: Path, rule: str, module: str, plant: Fault) -> None:
-    model = onnx.load(built / "05-int8.onnx")
-    plant(model)
-    found = {(finding.rule, finding.module) for finding in lint.lint(ir.from_proto(model))}
-    assert (rule, module) in found
-
-
 def lint_command(*arguments: object) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "pipeline", "lint", *map(str, arguments)]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -143,6 +78,24 @@ def test_a_file_of_another_quantiser_is_told_why_tensorrt_refuses_it(built: Path
     assert done.returncode == 2
     assert "cut.onnx is truncated" in done.stderr
     assert lint_command(tmp_path / "missing.onnx").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        ("--tensorrt 10.3", 0, "05-int8.onnx: 0 findings by the rules of tensorrt\n"),
+        ("--tensorrt 8.6", 1, "Q021 layer2.0.conv2: its weights are stored quantised"),
+        ("--tensorrt 8.2", 1, "Q024 the graph: the file is written in opset 17, and 13 is the newest that is read"),
+        ("--opset 16", 1, "1 findings by the rules of tensorrt"),
+        ("--tensorrt 7.2", 2, "nothing is known of TensorRT 7.2; give the opset it reads by --opset"),
+        ("--tensorrt ten", 2, "ten is no version"),
+        ("--tensorrt 8.6 --placement onnxruntime", 2, "does not go with the rules of onnxruntime"),
+    ],
+)
+def test_lint_knows_what_a_tensorrt_reads(built: Path, flags: str, code: int, said: str) -> None:
+    done = lint_command(built / "05-int8.onnx", *flags.split())
+    assert said in done.stdout + done.stderr
+    assert done.returncode == code
 
 
 def test_a_pair_that_cuts_off_what_no_relu_does_is_named(integers: Path) -> None:

@@ -1,1 +1,1 @@
-"""Engine backends, one module each: ``available``, ``machine``, ``build`` and, where RUNS_HERE, ``load``."""
+"""Engine backends, one module each: ``available``, ``machine``, ``build``, ``describe``; where RUNS_HERE ``load``."""

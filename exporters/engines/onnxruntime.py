@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from exporters import channel_space, onnx_file, reference
+from exporters import channel_space, float_weights, onnx_file, reference
+from exporters.engines import ort_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
+
+    from exporters.engines.description import Description
 
 SUFFIX = ".ort.onnx"
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
@@ -41,13 +46,19 @@ def machine() -> str:
     return "x86 with VNNI" if {"avx512_vnni", "avx_vnni"} & set(flags) else "x86 without VNNI"
 
 
-def build(src: Path, dst: Path) -> dict[str, Any]:
-    """Compile the ONNX file ``src`` to ``dst``.
+def build(
+    src: Path,
+    dst: Path,
+    _options: Mapping[str, Any] | None = None,
+    _heard: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Compile the ONNX file ``src`` to ``dst``; it takes no options.
 
     Returns ``convolutions``, how many of them run in ``int8`` (None where ``src`` has no Q/DQ), and ``warnings``.
     """
     model = onnx_file.read(src)
     quantised = onnx_file.count(model, "QuantizeLinear") > 0
+    float_weights.stored_levels(model.graph)
     zeros = {onnx_file.weight(node.inputs[2]).dtype.name for node in model.graph if node.op_type == "QuantizeLinear"}  # type: ignore[union-attr]
     if "int8" in zeros:
         to_uint8(model.graph)
@@ -78,6 +89,11 @@ def load(path: Path) -> Any:
             "saturate; build it again here"
         )
     return reference.session(path, LAYOUTS, alone=True)
+
+
+def describe(path: Path, _details: Mapping[str, Any] | None = None) -> Description:
+    """What the compiled file in ``path`` is made of; raises ValueError where it is none."""
+    return ort_layers.describe(onnx_file.read(path, check=False))
 
 
 def to_uint8(graph: ir.Graph) -> None:

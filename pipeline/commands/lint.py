@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BadRequest, Exit
+from pipeline.targets import table
 
 if TYPE_CHECKING:
     import argparse
@@ -20,6 +21,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     parser.add_argument("file", type=Path, help="an ONNX file, of whatever origin")
     parser.add_argument("--placement", choices=("tensorrt", "onnxruntime"), default="tensorrt", help="whose rules")
+    newest = parser.add_mutually_exclusive_group()
+    newest.add_argument("--opset", type=int, metavar="N", help="the newest opset that is read there")
+    newest.add_argument("--tensorrt", metavar="V", help="the TensorRT that reads it, as in 8.6 or 10.3")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
@@ -27,8 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where no rule is broken, 1 where one is."""
     from exporters import lint, onnx_file
 
+    placement, opset = _reader(arguments)
     try:
-        found = lint.lint(onnx_file.read(arguments.file), arguments.placement)
+        found = lint.lint(onnx_file.read(arguments.file), placement, opset)
     except ValueError as error:
         raise BadRequest(f"lint: {error}") from error
     if arguments.json:
@@ -36,6 +41,18 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write("\n")
     else:
         for item in found:
-            sys.stdout.write(f"{item.rule} {item.module}: {item.sentence}\n")
-        sys.stdout.write(f"{arguments.file.name}: {len(found)} findings by the rules of {arguments.placement}\n")
+            sys.stdout.write(f"{item.rule} {item.module or 'the graph'}: {item.sentence}\n")
+        sys.stdout.write(f"{arguments.file.name}: {len(found)} findings by the rules of {placement}\n")
     return Exit.FAIL if found else Exit.PASS
+
+
+def _reader(arguments: argparse.Namespace) -> tuple[str, int | None]:
+    """Whose rules, and the newest opset that it reads."""
+    if arguments.tensorrt is None:
+        return arguments.placement, arguments.opset
+    if arguments.placement != "tensorrt":
+        raise BadRequest(f"lint: --tensorrt does not go with the rules of {arguments.placement}; give one of them")
+    row = table.tensorrt(table.version(arguments.tensorrt))
+    if row is None:
+        raise BadRequest(f"lint: nothing is known of TensorRT {arguments.tensorrt}; give the opset it reads by --opset")
+    return "tensorrt-8" if row["typing"] == "weak" else "tensorrt", row["opset"]

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters import child, float16, fold_batchnorm, onnx_file, reference
 from exporters.engines import onnxruntime as engine
+from exporters.engines import onnxruntime_cuda
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,3 +198,9 @@ def test_a_file_whose_sums_would_saturate_here_is_refused(
             engine.load(path)
     else:
         assert engine.load(path)
+
+
+def test_a_provider_that_is_not_there_never_falls_back_to_the_cpu(built: Path, tmp_path: Path) -> None:
+    assert onnxruntime_cuda.available() is not None
+    with pytest.raises(RuntimeError, match=r"asked ONNX Runtime for CUDAExecutionProvider, it has .*CPUExecution"):
+        onnxruntime_cuda.build(built / "04-fold_batchnorm.onnx", tmp_path / "a.cuda.onnx")
