@@ -15,8 +15,21 @@ if TYPE_CHECKING:
 # From best to worst: one JetPack is as good as its worst answer, a device as good as its best JetPack.
 ORDER = ("go", "unknown", "refused")
 # The opset that the graph of each precision is written with: float16 scales and FP8 need 19.
-OPSETS = {"fp32": 17, "fp16": 17, "int8": 17, "int8-fp16": 19, "fp8": 19}
+OPSETS = {"fp32": 17, "fp16": 17, "int8": 17, "int8-trt8": 17, "int8-fp16": 19, "fp8": 19}
 STRONG = ("int8-fp16", "fp8")  # graphs whose types only strong typing keeps
+UNITS = {"int8-trt8": "int8"}  # what computes them, where it goes by another name
+
+
+def form(precision: str, tensorrt: Version) -> str:
+    """The graph that ``precision`` is written as for this TensorRT.
+
+    With strong typing all that is not INT8 is computed in the type of the scales, and with weak typing the weights are
+    read in float32 only.
+    """
+    row = table.tensorrt(tensorrt)
+    if precision != "int8" or row is None:
+        return precision
+    return "int8-trt8" if row["typing"] == "weak" else "int8-fp16"
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,7 @@ def _computes(question: Question) -> Answer | None:
     if question.precision is None:
         return None
     name, can = question.module.name, question.module["precisions"]
-    verdict = "go" if question.precision in can else "refused"
+    verdict = "go" if UNITS.get(question.precision, question.precision) in can else "refused"
     return Answer(verdict, f"{name} computes in {', '.join(can)}", question.module.source("precisions"))
 
 
@@ -116,7 +129,7 @@ def _reads(question: Question) -> Answer | None:
     if question.precision is None or row is None:
         return None
     needed, asked = OPSETS[question.precision], _dotted(question.tensorrt or ())
-    cure = "take fp16, or INT8 by the calibration table that --calib-cache writes"
+    cure = "take fp16 or int8-trt8"
     if row["typing"] == "weak" and question.precision in STRONG:
         sentence = f"TensorRT {asked} has no strong typing, without which a graph of {question.precision} is not kept"
         return Answer("refused", f"{sentence}; {cure}", row.source("typing"))
@@ -160,7 +173,7 @@ DLA = (
         "TensorRT {tensorrt} has the DLA of jetson-agx-orin only",
     ),
     Clause(
-        lambda question, _: question.precision not in {None, "fp16", "int8"},
+        lambda question, _: question.precision not in {None, "fp16", "int8", "int8-trt8"},
         "refused",
         "a DLA computes in fp16 and int8, not {precision}",
     ),
@@ -170,7 +183,7 @@ DLA = (
         "nothing is known of Q/DQ pairs on the DLA with TensorRT {tensorrt}; fp16 runs there",
     ),
     Clause(
-        lambda question, _: question.precision == "int8",
+        lambda question, _: question.precision in {"int8", "int8-trt8"},
         "refused",
         "the DLA takes INT8 from a calibration table, not from Q/DQ pairs; --calib-cache writes one, or take fp16",
         "implicit",

@@ -8,9 +8,12 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Version = tuple[int, ...]
 
@@ -58,13 +61,17 @@ def version(text: str) -> Version:
     return tuple(int(part) for part in text.split("."))
 
 
-def target(text: str) -> Target:
-    """``jetson-orin-nx`` or ``jetson-orin-nx@jp6.2``; raises BadRequest where there is none of that name."""
+def target(text: str, others: Iterable[str] = ()) -> Target:
+    """``jetson-orin-nx`` or ``jetson-orin-nx@jp6.2``; raises BadRequest where there is none of that name.
+
+    ``others`` are names that would do as well.
+    """
     name, _, release = text.partition("@")
     modules = data()["module"]
     if name not in modules:
-        near = difflib.get_close_matches(name, modules, n=3, cutoff=0.4) or list(modules)
-        raise BadRequest(f"--target {text}: no such Jetson; did you mean {', '.join(near)}?")
+        known = [*others, *modules]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+        raise BadRequest(f"--target {text}: no such device; did you mean {', '.join(near)}?")
     if release and not release.startswith("jp"):
         raise BadRequest(f"--target {text}: what follows @ is a JetPack, as in {name}@jp6.2")
     return Target(Row(name, modules[name]), version(release[2:]) if release else None)

@@ -26,6 +26,10 @@ jetson-xavier-nx@jp5.1     -       fp16       -    go
 jetson-xavier-nx@jp5.1.2   -       fp16       dla  go
 jetson-xavier-nx@jp5.1     -       int8       dla  refused
 jetson-xavier-nx@jp5.1     -       int8       -    refused
+jetson-xavier-nx@jp5.1     -       int8-trt8  -    go
+jetson-xavier-nx@jp5.1     -       int8-trt8  dla  refused
+jetson-orin-nano@jp6.0     -       int8-trt8  -    go
+jetson-xavier-nx@jp4.6.1   -       int8-trt8  -    refused
 jetson-xavier-nx@jp6.0     -       fp16       -    refused
 jetson-agx-xavier@jp4.6.1  -       -          -    go
 jetson-agx-xavier@jp5.1    10.3    fp16       -    unknown

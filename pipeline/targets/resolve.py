@@ -1,0 +1,78 @@
+"""What a target decides of a recipe: backends, the form of INT8, batches; refused before any work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipeline import provenance
+from pipeline.errors import BadRequest
+from pipeline.targets import judge, table
+
+if TYPE_CHECKING:
+    from pipeline.recipe import Recipe
+
+# Targets that are no Jetson, and the backend of each.
+ENGINES = {"cpu": "onnxruntime", "gpu": "tensorrt", "rtx": "tensorrt-rtx"}
+# TensorRT-RTX has no Jetson among its GPUs: its parser and builder stand in, for the nearest SM that it knows.
+STAND_IN = {"jetson-thor": "120"}
+OTHERWISE = "86"
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """``recipe`` with all that its target decides; raises BadRequest where it cannot be had there."""
+    if recipe.target is None:
+        if recipe.tensorrt is not None:
+            raise BadRequest("--tensorrt goes with --target: it is the one on a Jetson")
+        return recipe
+    wanted = ENGINES.get(recipe.target, "auto")
+    if recipe.engine not in {"auto", wanted}:
+        raise BadRequest(f"--target {recipe.target} decides the engine: leave --engine {recipe.engine} out")
+    if recipe.target != "cpu" and recipe.placement != "tensorrt":
+        raise BadRequest(f"--target {recipe.target} reads pairs placed for tensorrt: leave --placement out")
+    if wanted == "auto":
+        return _jetson(recipe)
+    if recipe.tensorrt is not None:
+        raise BadRequest(f"--tensorrt goes with a Jetson, not with --target {recipe.target}")
+    if recipe.target == "cpu":
+        return replace(recipe, engine=wanted)
+    found = provenance.versions(("tensorrt",)).get("tensorrt") if recipe.target == "gpu" else None
+    version = table.version(found) if found else (11,)
+    return replace(recipe, engine=wanted, precision=judge.form(recipe.precision, version))
+
+
+def _jetson(recipe: Recipe) -> Recipe:
+    asked = f"--target {recipe.target}"
+    target = table.target(str(recipe.target), ENGINES)
+    name, releases = target.module.name, [row.name for row in table.jetpacks(target.module) if row["tensorrt"]]
+    if target.release is None and len(releases) > 1:
+        raise BadRequest(
+            f"{asked}: on which JetPack? Name it, as in {name}@jp{releases[-1]}; known: {', '.join(releases)}"
+        )
+    release = target.release or table.version(releases[0])
+    row = table.jetpack(release)
+    shipped = recipe.tensorrt or (row["tensorrt"] if row else None)
+    if shipped is None:
+        raise BadRequest(f"{asked}: nothing is known of the TensorRT there; name it by --tensorrt")
+    version = table.version(shipped)
+    precision = judge.form(recipe.precision, version)
+    answers = judge.ask(replace(target, release=release), version, precision, recipe.dla_core is not None)
+    if judge.worst(answers) != "go":
+        why = [f"{answer.sentence} ({answer.verdict})" for answer in answers if answer.verdict != "go"]
+        raise BadRequest(f"{asked} --precision {recipe.precision}: {'; '.join(why)}")
+    if len(recipe.profiles or ()) > 1:
+        raise BadRequest(
+            f"{asked}: trtexec builds one profile; give one number to each of --min-batch, --opt-batch, --max-batch"
+        )
+    least, best, most = (recipe.profiles or [(1, 1, 1)])[0]
+    dotted = ".".join(map(str, release))
+    return replace(
+        recipe,
+        target=f"{name}@jp{dotted}",
+        tensorrt=shipped,
+        precision=precision,
+        rtx_sm=recipe.rtx_sm or [STAND_IN.get(name, OTHERWISE)],
+        min_batch=[least],
+        opt_batch=[best],
+        max_batch=[most],
+    )

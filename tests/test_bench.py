@@ -1,0 +1,151 @@
+"""Speed as ratios of one run: right on a machine that slows down, unsettled where it is noise, never a verdict."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pipeline import race
+from pipeline.report import terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Cli
+
+
+class Machine:
+    """A machine whose clock only moves when something runs, ever slower from run to run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, drift: float = 0.0, noise: float = 0.0) -> None:
+        self.now, self.drift, self.slow = 0.0, drift, 1.0
+        self.random, self.noise = np.random.default_rng(0), noise
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def run(self, seconds: float) -> Callable[[], None]:
+        def once() -> None:
+            self.slow *= 1 + self.drift
+            self.now += seconds * self.slow * (1 + self.noise * float(self.random.exponential()))
+
+        return once
+
+
+@pytest.mark.parametrize("drift", [0.0, 2e-5])
+def test_a_ratio_is_right_on_a_machine_that_slows_down(monkeypatch: pytest.MonkeyPatch, drift: float) -> None:
+    machine = Machine(monkeypatch, drift)
+    timings, settled = race.race([machine.run(0.001), machine.run(0.003)], 100)
+    found = race.ratio(timings[1], timings[0])
+    assert found.value == pytest.approx(3, rel=0.01)
+    assert settled
+    assert machine.now < 5
+    assert (timings[0].runs[-1] / timings[0].runs[0] > 1.01) == (drift > 0)
+
+
+def test_noise_does_not_settle_and_ends_when_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, noise=3.0)
+    timings, settled = race.race([machine.run(0.04), machine.run(0.04)], 10)
+    found = race.ratio(timings[1], timings[0])
+    assert not settled
+    assert found.lower < 1 < found.upper
+    assert 10 < machine.now < 13
+
+
+def test_the_bounds_of_a_ratio_hold_as_often_as_they_say() -> None:
+    random, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        timings = [race.Timing(rounds=list(random.lognormal(0, 0.5, 25))) for _ in range(2)]
+        found = race.ratio(*timings)
+        held += found.lower <= 1 <= found.upper
+    assert held / 400 > 0.93
+
+
+def test_a_build_times_its_8_bit_engine_next_to_float(built: Path, mixed: Path) -> None:
+    found = json.loads((built / "report.json").read_text())["speed"]
+    assert (found["engine"], found["next_to"], found["batch"]) == ("engine", "fold_batchnorm", 1)
+    assert 0 < found["lower"] <= found["value"] <= found["upper"]
+    assert json.loads((mixed / "report.json").read_text())["speed"] is None  # on the CPU only to be judged
+
+
+@pytest.mark.parametrize(
+    ("bounds", "verdict"),
+    [((1.1, 1.3), "slower: do not ship it for its speed"), ((0.9, 1.1), "not told apart"), ((0.5, 0.6), "faster")],
+)
+def test_a_slower_8_bit_engine_is_said_to_be(bounds: tuple[float, float], verdict: str) -> None:
+    found = {"engine": "engine", "next_to": "fp16", "value": sum(bounds) / 2, "lower": bounds[0], "upper": bounds[1]}
+    assert terminal.speed(found).endswith(f"one image a run on this machine: {verdict}")
+
+
+def test_fp16_comes_beside_8_bits(mixed: Path, cli: Cli, tmp_path: Path) -> None:
+    rows = {row["name"]: row for row in json.loads((mixed / "report.json").read_text())["stages"]}
+    assert list(rows)[-3:] == ["engine_tensorrt_rtx", "fp16", "fp16_engine_tensorrt_rtx"]
+    assert (rows["fp16"]["source"], rows["fp16"]["verdict"]) == ("fold_batchnorm", "pass")
+    assert rows["fp16"]["tolerance"]["sqnr_db"] == 40
+    flags = ("--arch", "resnext_tiny", "--precision", "int8", "--dry-run", "-o", tmp_path / "out")
+    for more in (("--beside", "none"), ("--engine", "onnxruntime"), ("--precision", "fp32")):
+        assert "-fp16.onnx" not in cli(*flags, *more).stdout
+
+
+def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "pipeline", "bench", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def copy(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(built, tmp_path_factory.mktemp("bench") / "out")
+
+
+def test_the_engine_is_timed_next_to_what_was_named(copy: Path) -> None:
+    chart = copy / "bench.svg"
+    done = bench(copy, "--vs", f"torch,onnxruntime,int8,{copy}", "--batch", 1, 3, "--seconds", 2, "--chart", chart)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((copy / "bench.json").read_text())
+    assert [(row["name"], row["batch"]) for row in result["rows"]] == [
+        (name, batch) for batch in (1, 3) for name in ("engine", "torch", "onnxruntime", "int8", str(copy))
+    ]
+    for row in result["rows"]:
+        took = row["milliseconds"]
+        assert 0 < took["50"] <= took["90"] <= took["99"]
+        assert row["images_per_second"] == pytest.approx(1e3 * row["batch"] / took["50"])
+        assert row["ratio"]["lower"] <= row["ratio"]["value"] <= row["ratio"]["upper"]
+        assert row["resident_bytes"] > row["file_bytes"] > 0
+    held = {row["name"]: row["resident_bytes"] for row in result["rows"]}
+    assert held["torch"] > 1.2 * held["engine"]  # a process with torch in it
+    assert "<svg" in chart.read_text()
+    assert "engine" in done.stdout
+
+
+def test_a_build_is_still_whole_after_it(copy: Path, cli: Cli) -> None:
+    line = [sys.executable, "-m", "pipeline", "check", str(copy)]
+    done = subprocess.run(line, env=cli.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--vs", "tensorflow"), "--vs tensorflow: take some of torch, compile, onnxruntime, freeze"),
+        (("--batch", "5000"), "was judged on 900 images; take no more"),
+        (("--chart", "x.bmp"), "give a file in .svg, .pdf, .png"),
+        (("--batch", "0"), "0 is no whole number from 1"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(copy: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    done = bench(copy, *arguments)
+    assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
+
+
+def test_only_the_files_that_were_judged_are_timed(built: Path, tmp_path: Path) -> None:
+    for name, sentence in (("06-engine.ort.onnx", "gone or not the file that was judged"), ("report.json", "build")):
+        folder = shutil.copytree(built, tmp_path / name)
+        (folder / name).write_bytes(b"")
+        done = bench(folder)
+        assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
