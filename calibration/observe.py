@@ -44,6 +44,7 @@ class Observer(Generic[Kind]):
         self.src = src
         self.seen = {name: kind() for name in tensors}
         self._session = _session_with_outputs(src, tensors, level)
+        self._kind = "uint8" if self._session.get_inputs()[0].type == "tensor(uint8)" else "float32"
 
     def take(self, batches: Iterable[NDArray[np.float32]]) -> None:
         """Observe ``batches`` of images (N, C, H, W) 0..255: one is computed while the one before is counted.
@@ -54,7 +55,7 @@ class Observer(Generic[Kind]):
         with ThreadPoolExecutor(1) as runner:
             computed: Future[Any] | None = None
             for images in batches:
-                following = runner.submit(self._session.run, names, {"images": images})
+                following = runner.submit(self._session.run, names, {"images": images.astype(self._kind, copy=False)})
                 if computed is not None:
                     self._count(computed.result())
                 computed = following

@@ -9,37 +9,49 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from pipeline import __version__
+from pipeline import __version__, config
 from pipeline.commands import COMMANDS
 from pipeline.errors import Exit, PipelineError, StageFailed, missing
+from pipeline.models import own
+from pipeline.report import terminal
 from pipeline.workspace import explain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The whole command line, and the part of each command."""
     top = argparse.ArgumentParser(prog="python -m pipeline", description="A ResNet from PyTorch to a verified engine.")
     top.add_argument("--version", action="version", version=__version__)
     verbs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         command = importlib.import_module(f"pipeline.commands.{name}")
-        verb = verbs.add_parser(name, help=command.HELP, description=command.HELP)
+        verb = verbs.add_parser(
+            name,
+            help=command.HELP,
+            description=command.HELP,
+            epilog=getattr(command, "EXAMPLES", None),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_flags(verb)
+        verb.add_argument("--quiet", action="store_true", help="no news and no progress bars, only the result")
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        verb.add_argument(
+            "--trust", metavar="MODULE:FUNCTION", help="run this function of your own, of which DIR was built"
+        )
         verb.set_defaults(run=command.run)
-    return top
+    return top, verbs.choices
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; every failure is one sentence and its exit code, and --debug shows the traceback."""
-    arguments = parser().parse_args(argv)
+    line = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     try:
-        return int(arguments.run(arguments))
+        return _run(line)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the finished stages are kept and the next run goes on from them\n")
         return Exit.INTERRUPTED
@@ -48,11 +60,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PASS
     except Exception as error:
-        if arguments.debug:
+        if "--debug" in line:
             raise
         failure = _failure(error)
         sys.stderr.write(f"error: {failure}\n")
         return failure.exit_code
+
+
+def _run(line: list[str]) -> int:
+    top, verbs = parser()
+    if line[:1] == ["build"]:
+        line = ["build", *config.expanded(verbs["build"], line[1:])]
+    arguments = top.parse_args(line)
+    terminal.quiet = arguments.quiet
+    own.TRUSTED.update(filter(None, [arguments.trust]))
+    return int(arguments.run(arguments))
 
 
 def _failure(error: Exception) -> PipelineError:

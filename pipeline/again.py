@@ -109,6 +109,21 @@ def last_judged(directory: Path) -> tuple[Path, float]:
     return path, confidence
 
 
+def engine_files(directory: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Each engine of the build and the details of its stage; raises BadRequest where one is not what was built."""
+    try:
+        rows = [row for row in report(directory)["stages"] if row["name"].startswith("engine") and row["file"]]
+        found = [(directory / Path(row["file"]).name, row["sha256"], dict(row["details"])) for row in rows]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(directory, error) from error
+    if not found:
+        raise BadRequest(f"{directory} has no engine; build again")
+    for path, digest, _ in found:
+        if not path.is_file() or workspace.sha256(path) != digest:
+            raise BadRequest(f"{path} is gone or not the file that was built; build again")
+    return [(path, details) for path, _, details in found]
+
+
 def _others(certificate: dict[str, Any]) -> bool:
     return bool(certificate.get("rescaled") or certificate.get("retrained"))
 

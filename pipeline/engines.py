@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadRequest
+from pipeline.recipe import flag
 
 if TYPE_CHECKING:
     from pipeline.recipe import Recipe
 
 # Backends by preference: `auto` judges the first that can run here, and also builds those that run only elsewhere.
-BACKENDS = ("tensorrt", "onnxruntime", "tensorrt-rtx")
+BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime", "tensorrt-rtx")
+
+# The flags behind a recipe's ``profiles``.
+BATCHES = "--min-batch, --opt-batch, --max-batch"
 
 
 def refuse(recipe: Recipe) -> None:
     """Raise BadRequest, before any work, where an engine or what is asked of it cannot be had here."""
-    taken = [options(module(backend), recipe) for backend in chosen(recipe.engine, recipe.placement)]
-    if recipe.rtx_sm and not any(taken):
-        raise BadRequest("--rtx-sm goes with TensorRT-RTX: install the extra rtx, or ask for --engine tensorrt-rtx")
+    takers = chosen(recipe)
+    taken = {name for backend in takers for name in options(module(backend), recipe)}
+    for backend in BACKENDS:
+        if missed := options(module(backend), recipe).keys() - taken:
+            asked = ", ".join(BATCHES if name == "profiles" else flag(name) for name in sorted(missed))
+            raise BadRequest(f"{asked} goes with --engine {backend}, and this builds for {', '.join(takers)} only")
 
 
-def chosen(asked: str, placement: str = "tensorrt") -> list[str]:
-    """The backends to build with; raises BadRequest where the one asked for cannot be had here."""
-    reasons = {backend: _reason(backend, placement) for backend in BACKENDS}
+def chosen(recipe: Recipe) -> list[str]:
+    """The backends to build with; raises BadRequest where one that is needed cannot be had here."""
+    asked = recipe.engine
+    reasons = {backend: _reason(backend, recipe.placement) for backend in BACKENDS}
     if asked != "auto":
         if reasons[asked] is not None:
             others = [backend for backend, reason in reasons.items() if reason is None]
@@ -33,12 +42,20 @@ def chosen(asked: str, placement: str = "tensorrt") -> list[str]:
     runnable = [backend for backend in usable if module(backend).RUNS_HERE]
     if not runnable:
         raise BadRequest(f"--engine auto: no backend can run here ({'; '.join(filter(None, reasons.values()))})")
-    return runnable[:1] + [backend for backend in usable if backend not in runnable]
+    found = runnable[:1] + [backend for backend in usable if backend not in runnable]
+    if recipe.tensorrt is None:
+        return found
+    if reasons["tensorrt-rtx"] is not None:
+        needed = "TensorRT-RTX stands in for the parser and builder of a Jetson"
+        raise BadRequest(f"--target {recipe.target}: {needed}, and {reasons['tensorrt-rtx']}")
+    return [*found, "device"]
 
 
 def options(backend: Any, recipe: Recipe) -> dict[str, Any]:
     """What the user asked of this backend; raises BadRequest where it cannot do it."""
-    found = {name: value for name in backend.OPTIONS if (value := getattr(recipe, name)) is not None}
+    given = ((name, getattr(recipe, name)) for name in backend.OPTIONS)
+    asked = ((name, value) for name, value in given if value is not None and value is not False)
+    found = {name: str(value) if isinstance(value, Path) else value for name, value in asked}
     for target in found.get("rtx_sm", ()):
         if target not in backend.TARGETS:
             raise BadRequest(f"--rtx-sm {target}: TensorRT-RTX builds for {', '.join(backend.TARGETS)} with no GPU")

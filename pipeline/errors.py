@@ -43,6 +43,8 @@ EXTRAS = {
     "onnxruntime": "cpu",
     "tensorrt": "gpu",
     "tensorrt_rtx": "rtx",
+    "matplotlib": "chart",
+    "shtab": "shell",
     "pytest": "test",
 }
 

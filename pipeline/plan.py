@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline import calibrate, engines, recover, streaming
-from pipeline.stage import Made, Stage, Tolerance
+from pipeline import calibrate, engines, makers, recover, seal
+from pipeline.stage import Stage, Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from torch import nn
 
     from pipeline.data.images import Images
     from pipeline.models.frozen import Description
-    from pipeline.models.resnet import ResNet
     from pipeline.recipe import Recipe
 
     Lossy = Callable[[Recipe, Images, Images], Stage | None]
@@ -36,83 +36,18 @@ COMPILED = replace(QUANTISED, step_sqnr_db=30)
 RETRAINED = (
     "qat retrained the weights: its certificate proves the structure, and the test images alone speak for its answers."
 )
+STAND_IN = (
+    "The engine is built on the device, by the script that stands beside its graph; TensorRT-RTX's parser and builder, "
+    "which took the same graph here, stand in for those of the device."
+)
 FLOAT16_ON_CPU = (
     "ONNX Runtime on the CPU rounds to float16 between layers but computes inside them in float32; "
     "float16 sums on a GPU may differ."
 )
 
 
-def freeze(network: ResNet, description: Description, _: Path, dst: Path) -> Made:
-    """The reference: weights and spec of the network that training or the checkpoint gave."""
-    from pipeline.models import frozen
-
-    frozen.write(network, description, dst)
-    numbers = sum(value.numel() for value in network.parameters())
-    return Made(f"{numbers:,} weights as safetensors beside their spec")
-
-
-def export(shape: tuple[int, int, int], metadata: dict[str, str], src: Path, dst: Path) -> Made:
-    """The frozen network, read back, as raw ONNX."""
-    from exporters import onnx_graph
-    from pipeline.models import frozen
-
-    return Made(onnx_graph.export(frozen.read(src)[0], dst, shape, metadata))
-
-
-def simplify(src: Path, dst: Path) -> Made:
-    """The same graph tidied by onnxsim, which leaves BatchNormalization alone."""
-    from exporters import simplify as stage
-
-    return Made(stage.simplify(src, dst))
-
-
-def fold_batchnorm(src: Path, dst: Path) -> Made:
-    """Every BatchNormalization into the convolution before it."""
-    from exporters import fold_batchnorm as stage
-
-    return Made(stage.fold_batchnorm(src, dst))
-
-
-def fp16(calibration: Images, src: Path, dst: Path) -> Made:
-    """The graph in float16, its INT8 as it is, after a look at every activation on real images."""
-    from calibration import observe
-    from calibration.histogram import Peak
-    from exporters import float16
-
-    observer = observe.Observer(src, observe.activations(src), Peak)
-    observer.take(_batches(calibration, "looking for overflow"))
-    return Made(float16.float16(src, dst, {name: peak.amax for name, peak in observer.seen.items()}))
-
-
-def equalise(calibration: Images, src: Path, dst: Path) -> Made:
-    """The same network with its channels rescaled to fit INT8 better."""
-    from calibration.recovery import equalise as stage
-
-    return Made(stage.equalise(src, dst, _batches(calibration, "equalising")))
-
-
-def qat(job: calibrate.Calibration, images: Images, src: Path, dst: Path) -> Made:
-    """The same network with weights that INT8 rounds better: trained under its rounding, on ``images``."""
-    from calibration.recovery import qat as stage
-    from pipeline.report.progress import bar
-
-    amax, said, _ = calibrate.measured(job, src, dst)
-    with bar("tuning under INT8", stage.RECIPE.steps) as advance:
-        work = stage.qat(src, dst, amax, job.placement, images.select, len(images), job.seed, advance)
-    return Made(f"{work}, {said}")
-
-
-def engine(backend: str, options: dict[str, Any], src: Path, dst: Path) -> Made:
-    """The engine of one backend."""
-    built: dict[str, Any] = engines.module(backend).build(src, dst, **options)
-    count, convolutions = built["int8"], built["convolutions"]
-    work = f"{convolutions} convolutions" if count is None else f"8-bit convolutions {count} of {convolutions}"
-    share = None if count is None else count / convolutions
-    return Made("; ".join([f"{backend}, {work}", *built["warnings"]]), share)
-
-
 def _float16_stage(name: str, recipe: Recipe, calibration: Images, _: Images) -> Stage:
-    make, parameters, tools = partial(fp16, calibration), {"images": calibration.digest}, (*GRAPH, "onnxruntime")
+    make, parameters, tools = partial(makers.fp16, calibration), {"images": calibration.digest}, (*GRAPH, "onnxruntime")
     return Stage(name, ".onnx", make, bounds(name, recipe), parameters, tools, not_proven=FLOAT16_ON_CPU)
 
 
@@ -120,7 +55,7 @@ def _equalise_stage(recipe: Recipe, images: Images, _: Images) -> Stage | None:
     if "equalise" not in recipe.recoveries:
         return None
     parameters, tools = {"images": images.digest}, (*GRAPH, "onnxruntime")
-    return Stage("equalise", ".onnx", partial(equalise, images), bounds("equalise", recipe), parameters, tools)
+    return Stage("equalise", ".onnx", partial(makers.equalise, images), bounds("equalise", recipe), parameters, tools)
 
 
 def _qat_stage(recipe: Recipe, calibration: Images, train: Images) -> Stage | None:
@@ -130,7 +65,7 @@ def _qat_stage(recipe: Recipe, calibration: Images, train: Images) -> Stage | No
     images = train if recipe.calib_data is None else calibration
     job = calibrate.Calibration(calibration, recipe.calib_method, recipe.seed, placement=recipe.placement)
     parameters, tools = {**job.parameters(), "train": images.digest}, ("torch", *GRAPH, "onnxruntime")
-    make = partial(qat, job, images)
+    make = partial(makers.qat, job, images)
     return Stage("qat", ".onnx", make, bounds("qat", recipe), parameters, tools, not_proven=RETRAINED)
 
 
@@ -150,6 +85,10 @@ def _quantised_stage(form: str, recipe: Recipe, images: Images, _: Images) -> St
     return Stage(form, ".onnx", make, asked, parameters, tools)
 
 
+def _float_weights_stage(recipe: Recipe, *_: Images) -> Stage:
+    return Stage("float_weights", ".onnx", makers.float_weights, bounds("float_weights", recipe), {}, GRAPH)
+
+
 _halve = partial(_float16_stage, "halve")
 
 # The bounds of every stage but those behind the last quantisation, which have those of their precision.
@@ -162,13 +101,15 @@ BOUNDS = {
     "qat": replace(QUANTISED, retrained=True),
     "fp16": HALF,
     "int8": QUANTISED,
+    "float_weights": replace(QUANTISED, step_sqnr_db=EXACT.step_sqnr_db),
     "fp8": QUANTISED,
 }
 
 
 def bounds(stage: str, recipe: Recipe) -> Tolerance:
     """The bounds of ``stage`` with the user's margin, where they have one at all; raises KeyError for no such stage."""
-    found = PRECISIONS[recipe.precision][1] if stage.startswith(("halve", "engine")) else BOUNDS[stage]
+    last = stage.startswith(("halve", "engine", "uint8_input"))
+    found = PRECISIONS[recipe.precision][1] if last else BOUNDS["fp16" if stage.startswith("fp16_") else stage]
     return found if found.drop is None else replace(found, drop=recipe.max_drop, confidence=recipe.confidence)
 
 
@@ -179,6 +120,11 @@ PRECISIONS: dict[str, tuple[tuple[Lossy, ...], Tolerance]] = {
     "int8": ((_equalise_stage, _qat_stage, partial(_quantised_stage, "int8")), COMPILED),
     # For TensorRT with strong typing, which computes the rest of an int8 graph in float32.
     "int8-fp16": ((_equalise_stage, _qat_stage, partial(_quantised_stage, "int8"), _halve), COMPILED),
+    # For TensorRT 8, which imports weights in float32 only.
+    "int8-trt8": (
+        (_equalise_stage, _qat_stage, partial(_quantised_stage, "int8"), _float_weights_stage),
+        COMPILED,
+    ),
     # For Ada, Blackwell and Thor; the neighbouring level is up to an eighth away.
     "fp8": ((_equalise_stage, partial(_quantised_stage, "fp8"), _halve), replace(COMPILED, step_sqnr_db=20)),
 }
@@ -188,7 +134,7 @@ FALLBACKS = ("simplify",)
 
 
 def stages(
-    recipe: Recipe, network: ResNet, description: Description, calibration: Images, train: Images
+    recipe: Recipe, network: nn.Module, description: Description, calibration: Images, train: Images
 ) -> list[Stage]:
     """All rows, in order; ``train`` gives no range and no verdict."""
     from pipeline.models import frozen
@@ -199,7 +145,7 @@ def stages(
         Stage(
             "freeze",
             ".safetensors",
-            partial(freeze, network, description),
+            partial(makers.freeze, network, description),
             bounds("freeze", recipe),
             {"weights": frozen.digest(network), "network": description.to_json()},
             ("safetensors",),
@@ -207,7 +153,7 @@ def stages(
         Stage(
             "export",
             ".onnx",
-            partial(export, calibration.shape, metadata),
+            partial(makers.export, calibration.shape, metadata),
             bounds("export", recipe),
             {"shape": calibration.shape, "metadata": metadata},
             ("torch", *GRAPH),
@@ -215,41 +161,55 @@ def stages(
         Stage(
             "simplify",
             ".onnx",
-            simplify,
+            makers.simplify,
             bounds("simplify", recipe),
             tools=("onnxsim", *GRAPH),
             may_fall_back="simplify" in (recipe.allow_fallback or ()),
         ),
-        Stage("fold_batchnorm", ".onnx", fold_batchnorm, bounds("fold_batchnorm", recipe), {}, GRAPH),
+        Stage("fold_batchnorm", ".onnx", makers.fold_batchnorm, bounds("fold_batchnorm", recipe), {}, GRAPH),
         *filter(None, (make(recipe, calibration, train) for make in lossy)),
     ]
-    source = rows[-1].name
-    for backend in engines.chosen(recipe.engine, recipe.placement):
+    rows += _input_stages(recipe, "uint8_input")
+    backends = engines.chosen(recipe)
+    rows += _engine_stages(recipe, rows[-1].name, backends, "engine")
+    others = [backend for backend in backends if not backend.startswith("onnxruntime")]
+    if others and recipe.beside != "none" and recipe.precision.startswith(("int8", "fp8")):
+        half = replace(recipe, precision=recipe.beside)
+        rows.append(replace(_float16_stage("fp16", half, calibration, train), source="fold_batchnorm"))
+        rows += _input_stages(half, "fp16_uint8_input")
+        rows += _engine_stages(half, rows[-1].name, others, f"fp16_engine_{others[0].replace('-', '_')}")
+    return rows
+
+
+def _input_stages(recipe: Recipe, name: str) -> list[Stage]:
+    if recipe.input_dtype == "float32":
+        return []
+    same = replace(bounds(name, recipe), step_sqnr_db=EXACT.step_sqnr_db)
+    return [Stage(name, ".onnx", makers.uint8_input, same, {}, GRAPH)]
+
+
+def _engine_stages(recipe: Recipe, source: str, backends: list[str], first: str) -> list[Stage]:
+    """The engines of ``source``, the first of them under the name ``first``."""
+    stem = first.removesuffix(f"_{backends[0].replace('-', '_')}")
+    rows: list[Stage] = []
+    for backend in backends:
         module = engines.module(backend)
-        name = "engine" if rows[-1].name == source else f"engine_{backend.replace('-', '_')}"
+        owner = {"owner": seal.owner()} if hasattr(module, "made_for") else {}
+        name = f"{stem}_{backend.replace('-', '_')}" if rows else first
         rows.append(
             Stage(
                 name,
                 module.SUFFIX,
-                partial(engine, backend, options := engines.options(module, recipe)),
+                partial(makers.engine, backend, options := engines.options(module, recipe)),
                 bounds(name, recipe),
-                {"backend": backend, "machine": module.machine(), **options},
+                {"backend": backend, "machine": module.machine(), **owner, **options},
                 module.PACKAGES,
                 source=source,
                 runs_here=module.RUNS_HERE,
+                not_proven=STAND_IN if backend == "device" and first == "engine" else None,
             )
         )
     return rows
-
-
-def _batches(images: Images, label: str) -> Any:
-    from pipeline.report.progress import bar
-
-    size = streaming.batch_size(images)
-    with bar(label, -(-len(images) // size)) as advance:
-        for batch in images.batches(size):
-            yield batch
-            advance()
 
 
 def _metadata(description: Description) -> dict[str, str]:

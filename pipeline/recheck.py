@@ -72,7 +72,7 @@ def _judged(row: dict[str, Any], directory: Path, bounds: Tolerance, look: Look,
     if not path.is_file() or workspace.sha256(path) != row["sha256"]:
         return {**row, "verdict": "fail", "reasons": [f"{path.name} is gone or not the file that was judged"]}
     if row["provider"] is None:
-        return _unjudged(row, None if path.suffix == ".engine" else f"{path.name} was never run")
+        return _unjudged(row, None if path.suffix in {".engine", ".sh"} else f"{path.name} was never run")
     return {**row, **look(row, bounds)}
 
 

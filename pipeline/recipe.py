@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _knob(default: Any, text: str, **options: Any) -> Any:
-    """A field of Recipe; ``options`` go to argparse as they are."""
+    """A field of Recipe; ``options`` go to argparse as they are. ``group`` is the title over it and all that follow."""
     return field(default=default, metadata={"help": text, **options})
 
 
@@ -34,12 +35,20 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def size(text: str) -> int:
+    """A number of bytes, as in 2G, 512M, 64K or 1048576."""
+    if (found := re.fullmatch(r"([1-9]\d{0,14})([KMG]?)", text.upper())) is None:
+        raise argparse.ArgumentTypeError(f"{text} is no size; give one as in 2G or 512M")
+    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
+
+
 # What may mend the accuracy of INT8, the cheapest first; `auto` is all that leaves the weights what they are.
 RECOVERIES = ("equalise", "mixed", "qat")
 AUTO = ("equalise", "mixed")
 
 _count = whole(1, 10**9)
 _pixels = whole(1, 4096)
+_batches = {"type": whole(1, 2**16), "nargs": "+", "metavar": "N"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +56,65 @@ class Recipe:
     """What to build, from what, and how it is judged."""
 
     arch: str = _knob(
-        None, "the network, e.g. resnet18, resnet50, resnext50 (short for resnext50_32x4d)", required=True
+        None,
+        "the network, e.g. resnet18, resnet50, resnext50 (short for resnext50_32x4d), a .toml file of its fields, or "
+        "module:function for one of your own, imported from here",
+        required=True,
+        group="what is built, for what",
     )
     precision: str = _knob("fp32", "arithmetic of the engine")
+    target: str | None = _knob(
+        None,
+        "where it will run, which decides engine, placement and the form of INT8: cpu, gpu, rtx, or a Jetson as in "
+        "jetson-orin-nx@jp6.2, for which a recipe is written and the same graph built here by TensorRT-RTX",
+    )
+    tensorrt: str | None = _knob(
+        None, "TensorRT on that Jetson (default: the one that its JetPack brings)", metavar="VERSION"
+    )
     engine: str = _knob(
         "auto", "what runs it; auto: the best that this machine can build",
     )  # fmt: skip
+    beside: str = _knob(
+        "fp16",
+        "what is built beside 8-bit engines of the TensorRT family, since some networks are faster in it",
+        choices=("fp16", "none"),
+    )
     rtx_sm: list[str] | None = _knob(
         None,
         "GPUs that TensorRT-RTX builds for, by SM without its point, as in 86 89 120 (default: its portable choice)",
         nargs="+",
         metavar="SM",
     )
-    data: str = _knob("digits", "digits, fashion-mnist, or a folder with train/CLASS/ and val/CLASS/ images")
+    min_batch: list[int] | None = _knob(
+        None,
+        "images per run that the engine takes at least (default: 1); several make several profiles",
+        group="the engine (docs/engines.md says which backend takes what)",
+        **_batches,
+    )
+    opt_batch: list[int] | None = _knob(None, "images per run that it is built for (default: 8)", **_batches)
+    max_batch: list[int] | None = _knob(None, "images per run that it takes at most (default: 16)", **_batches)
+    input_dtype: str = _knob(
+        "float32", "of the pixels that the engine takes; uint8 is a quarter to copy", choices=("float32", "uint8")
+    )
+    workspace: int | None = _knob(
+        None, "memory that a layer may take while it runs, as in 2G or 512M (default: all)", type=size, metavar="SIZE"
+    )
+    timing_cache: Path | None = _knob(None, "how fast each kernel was: read there, and written", type=Path)
+    error_on_timing_cache_miss: bool = _knob(False, "fail rather than time a kernel", action="store_true")
+    builder_optimization_level: int | None = _knob(
+        None, "how long TensorRT looks for fast kernels, 0 to 5 (default: 3)", type=whole(0, 5), metavar="LEVEL"
+    )
+    dla_core: int | None = _knob(None, "DLA that runs what it can", type=whole(0, 1), metavar="CORE")
+    no_gpu_fallback: bool = _knob(False, "fail where the DLA cannot run a layer", action="store_true")
+    version_compatible: bool = _knob(False, "an engine that newer versions of TensorRT load too", action="store_true")
+    hardware_compatibility: str | None = _knob(
+        None, "other GPUs that the engine loads on too", choices=("ampere-plus", "same-compute-capability")
+    )
+    data: str = _knob(
+        "digits",
+        "digits, fashion-mnist, or a folder with train/CLASS/ and val/CLASS/ images",
+        group="images and weights",
+    )
     data_root: Path | None = _knob(None, "folder that holds the files of --data fashion-mnist", type=Path)
     weights: Path | None = _knob(
         None, "a .safetensors or .pth file with torchvision's keys (default: train here)", type=Path
@@ -80,7 +135,10 @@ class Recipe:
         None, "channels of the network; asking for 3 replicates grey images", type=int, choices=(1, 3)
     )
     calib_data: Path | None = _knob(
-        None, "what calibrates: a folder of images, or .npy/.npz pixels (N, C, H, W) 0..255", type=Path
+        None,
+        "what calibrates: a folder of images, or .npy/.npz pixels (N, C, H, W) 0..255",
+        type=Path,
+        group="INT8",
     )
     calib_samples: int | None = _knob(None, "images that calibrate, spread over the classes", type=_count)
     calib_method: str = _knob("mse", "how ranges are chosen")
@@ -91,9 +149,10 @@ class Recipe:
         type=Path,
     )
     placement: str = _knob(
-        "tensorrt",
+        None,
         "whose rules Q/DQ pairs follow: tensorrt (ONNX Runtime runs them too, partly in float), or onnxruntime "
-        "(all in integers, 255 levels behind a ReLU; TensorRT takes no such file)",
+        "(all in integers, 255 levels behind a ReLU; TensorRT takes no such file) (default: tensorrt, for --target cpu "
+        "onnxruntime)",
         choices=("tensorrt", "onnxruntime"),
     )
     recover: str = _knob(
@@ -102,17 +161,28 @@ class Recipe:
         "channels, and changes no answer), mixed (leaves the fewest layers in float where calibration images held out "
         "miss the bounds), qat (retrains the weights under INT8, without labels)",
     )
-    test_samples: int | None = _knob(None, "images that judge, spread over the classes (default: all)", type=_count)
+    test_samples: int | None = _knob(
+        None, "images that judge, spread over the classes (default: all)", type=_count, group="the verdict"
+    )
     max_drop: float = _knob(0.01, "loss of top-1 that is allowed, absolute (0.01 is one point)", type=float)
     confidence: float = _knob(0.95, "of each bound of the change in top-1", type=float)
     allow_fallback: list[str] | None = _knob(
         None, "a stage that may be passed over where it fails; the report says so", nargs="+", metavar="STAGE"
     )
-    output: Path | None = _knob(None, "directory of all results (default: build/ARCH-PRECISION)", type=Path, short="-o")
+    output: Path | None = _knob(
+        None, "directory of all results (default: build/ARCH-PRECISION[-TARGET])", type=Path, short="-o"
+    )
 
     def __post_init__(self) -> None:
         """Refuse at the door what no stage could do."""
+        if self.placement is None:
+            chosen = "onnxruntime" if self.target == "cpu" and self.precision == "int8" else "tensorrt"
+            object.__setattr__(self, "placement", chosen)
         self._refuse_normalisation()
+        _ = self.profiles
+        for knob, needed in (("error_on_timing_cache_miss", "timing_cache"), ("no_gpu_fallback", "dla_core")):
+            if getattr(self, knob) and getattr(self, needed) is None:
+                raise BadRequest(f"{flag(knob)} goes with {flag(needed)}")
         refuse_margins(self.max_drop, self.confidence)
         if self.data_root is not None and self.data != "fashion-mnist":
             raise BadRequest(f"--data-root goes with --data fashion-mnist, not with --data {self.data}")
@@ -138,6 +208,28 @@ class Recipe:
             )
         return found
 
+    @property
+    def profiles(self) -> list[tuple[int, int, int]] | None:
+        """Batches (smallest, best, largest) of each profile, None where nobody said.
+
+        Raises BadRequest where there is none between.
+        """
+        given = (self.min_batch, self.opt_batch, self.max_batch)
+        if given == (None, None, None):
+            return None
+        count = max(len(batches or ()) for batches in given)
+        if any(batches is not None and len(batches) != count for batches in given):
+            raise BadRequest("--min-batch, --opt-batch and --max-batch take as many numbers as there are profiles")
+        least, best, most = given
+        least = least or [1] * count
+        most = most or [max(16, *pair) for pair in zip(least, best or least, strict=True)]
+        best = best or [min(max(8, low), high) for low, high in zip(least, most, strict=True)]
+        found = list(zip(least, best, most, strict=True))
+        if wrong := [each for each in found if list(each) != sorted(each)]:
+            low, good, high = wrong[0]
+            raise BadRequest(f"--min-batch {low} --opt-batch {good} --max-batch {high}: they must not fall")
+        return found
+
     def _refuse_normalisation(self) -> None:
         for name in ("mean", "std"):
             values = getattr(self, name)
@@ -151,6 +243,14 @@ class Recipe:
             raise BadRequest("--mean and --std are in 0..1 units, as torchvision prints them; divide yours by 255")
 
 
+NAMES = tuple(knob.name for knob in fields(Recipe))
+
+
+def flag(knob: str) -> str:
+    """``--max-batch`` for ``max_batch``."""
+    return f"--{knob.replace('_', '-')}"
+
+
 def refuse_margins(max_drop: float | None, confidence: float | None) -> None:
     """Raise BadRequest where the margin or the confidence is no such share."""
     if max_drop is not None and not 0 < max_drop < 1:
@@ -161,18 +261,21 @@ def refuse_margins(max_drop: float | None, confidence: float | None) -> None:
 
 def add_flags(parser: argparse.ArgumentParser, tables: Mapping[str, Iterable[str]]) -> None:
     """One flag per field of Recipe; ``tables`` has the choices that are rows of a table elsewhere."""
+    section: argparse._ActionsContainer = parser
     for knob in fields(Recipe):
         options = dict(knob.metadata)
+        if "group" in options:
+            section = parser.add_argument_group(options.pop("group"))
         if knob.name in tables:
             options["choices"] = tuple(tables[knob.name])
-        flags = [f"--{knob.name.replace('_', '-')}"]
+        flags = [flag(knob.name)]
         if "short" in options:
             flags.insert(0, options.pop("short"))
-        if knob.default is not None:
+        if knob.default not in (None, False):
             options["help"] += f" (default: {knob.default})"
-        parser.add_argument(*flags, dest=knob.name, default=knob.default, **options)
+        section.add_argument(*flags, dest=knob.name, default=knob.default, **options)
 
 
 def from_arguments(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the command line asked for."""
-    return Recipe(**{knob.name: getattr(arguments, knob.name) for knob in fields(Recipe)})
+    return Recipe(**{name: getattr(arguments, name) for name in NAMES})

@@ -95,15 +95,10 @@ def file_name(number: int, stage: Stage) -> str:
     return f"{number:02d}-{stage.name}{stage.suffix}"
 
 
-def note_of(path: Path) -> Path:
-    """The note beside a stage's file: ``05-int8.json``."""
-    return path.with_name(path.name.split(".")[0] + ".json")
-
-
 def _make_or_reuse(stage: Stage, source: Path | None, path: Path, unfinished: Path) -> Row:
     """The row of ``stage`` with its file in place, made now unless its note proves that it is there already."""
     key = _key(stage, source)
-    note = workspace.read_note(note_of(path))
+    note = workspace.read_note(workspace.note_of(path))
     whole = note.keys() >= NOTE and note["key"] == key
     reused = whole and path.is_file() and note["sha256"] == workspace.sha256(path)
     if not reused:
@@ -138,7 +133,7 @@ def _make(stage: Stage, source: Path | None, path: Path, unfinished: Path, key: 
             "details": made.details,
         }
         workspace.place(fresh, path)
-        workspace.write_json(note_of(path), note, unfinished)
+        workspace.write_json(workspace.note_of(path), note, unfinished)
     except (PipelineError, ModuleNotFoundError):
         raise
     except Exception as error:

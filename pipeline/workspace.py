@@ -110,6 +110,11 @@ def forget_others(path: Path, kept: set[str]) -> None:
                 note.unlink()
 
 
+def note_of(path: Path) -> Path:
+    """The note beside a stage's file: ``05-int8.json``."""
+    return path.with_name(path.name.split(".")[0] + ".json")
+
+
 def read_note(path: Path) -> dict[str, Any]:
     """The note at ``path``; empty where there is none that can be read."""
     try:

@@ -278,6 +278,12 @@ def test_calibration_data_that_is_not_there_or_empty(cli: Cli, tmp_path: Path) -
         (("--input-size", "64", "--resize", "32"), "the crop needs at least that"),
         (("--device", "cuda"), "sees no GPU"),
         (("--engine", "tensorrt"), "no NVIDIA GPU"),
+        (("--min-batch", "8", "--max-batch", "4"), "--min-batch 8 --opt-batch 4 --max-batch 4: they must not fall"),
+        (("--min-batch", "1", "2", "--max-batch", "4"), "as many numbers as there are profiles"),
+        (("--engine", "onnxruntime", "--max-batch", "4"), "goes with --engine tensorrt"),
+        (("--dla-core", "0"), "--dla-core goes with --engine tensorrt"),
+        (("--no-gpu-fallback",), "--no-gpu-fallback goes with --dla-core"),
+        (("--error-on-timing-cache-miss",), "goes with --timing-cache"),
     ],
 )
 def test_flags_that_make_no_sense(cli: Cli, tmp_path: Path, flags: tuple[str, ...], part: str) -> None:
@@ -289,6 +295,9 @@ def test_flags_that_make_no_sense(cli: Cli, tmp_path: Path, flags: tuple[str, ..
     [
         "--calib-samples=0",
         "--calib-samples=abc",
+        "--max-batch=0",
+        "--workspace=0",
+        "--workspace=2X",
         "--precision=int4",
         "--seed=-1",
         "--input-size=200000",

@@ -144,7 +144,7 @@ def command(directory: Path, *flags: object, cwd: Path) -> subprocess.CompletedP
 def test_an_honest_loader_conforms_and_costs_nothing(
     colour: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    arguments = parser().parse_args(["conform", str(colour), "--loader", f"loaders:{name}", "--json"])
+    arguments = parser()[0].parse_args(["conform", str(colour), "--loader", f"loaders:{name}", "--json"])
     assert arguments.run(arguments) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["verdict"], result["faults"], len(result["images"])) == ("pass", [], 7)
@@ -270,7 +270,7 @@ def test_a_bad_request_is_one_sentence(
 ) -> None:
     (loaders / "needs.py").write_text("import camera")
     (loaders / "broken.py").write_text("print('on standard output')\n1 / 0")
-    arguments = parser().parse_args(["conform", str(colour), *flags])
+    arguments = parser()[0].parse_args(["conform", str(colour), *flags])
     with pytest.raises(BadRequest, match=re.escape(sentence)):
         arguments.run(arguments)
     assert not capsys.readouterr().out

@@ -23,11 +23,14 @@ MAY_IMPORT = {
 }
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 # Defines torch modules, so it is torch; everything else imports on a machine that has only numpy, onnx and Pillow.
-NEEDS_TORCH = {"pipeline.models.resnet"}
+NEEDS_TORCH = {"pipeline.models.resnet", "pipeline.models.same_padding"}
 FLAGS = """
-    --allow-fallback --arch --calib-cache --calib-data --calib-method --calib-samples --channels --confidence --data
-    --data-root --device --engine --epochs --input-size --interpolation --json --max-drop --mean --output
-    --placement --precision --recover --resize --rtx-sm --seed --std --test-samples --weights -o
+    --allow-fallback --arch --beside --builder-optimization-level --calib-cache --calib-data --calib-method
+    --calib-samples --channels --confidence --config --data --data-root --device --dla-core --dry-run --engine --epochs
+    --error-on-timing-cache-miss --hardware-compatibility --input-dtype --input-size --interpolation --json --max-batch
+    --max-drop --mean --min-batch --no-gpu-fallback --opt-batch --output --placement --precision --recover --resize
+    --rtx-sm --save-config --seed --std --target --tensorrt --test-samples --timing-cache --version-compatible --weights
+    --workspace -o
 """.split()
 
 

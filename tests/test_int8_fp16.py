@@ -28,7 +28,8 @@ INT8, HALVED = "06-int8.onnx", "07-halve.onnx"
 def test_a_build_passes_and_says_which_engine_computes_in_int8(mixed: Path) -> None:
     report = json.loads((mixed / "report.json").read_text())
     rows = {row["name"]: row for row in report["stages"]}
-    assert list(rows)[4:] == ["equalise", "int8", "halve", "engine", "engine_tensorrt_rtx"]
+    engines = ["engine", "engine_tensorrt_rtx", "fp16", "fp16_engine_tensorrt_rtx"]
+    assert list(rows)[4:] == ["equalise", "int8", "halve", *engines]
     assert report["verdict"] == "pass"
     assert rows["halve"]["certificate"]["proven"]
     assert 30 < rows["halve"]["step"]["sqnr_db"] < 60

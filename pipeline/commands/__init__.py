@@ -1,3 +1,17 @@
 """The verbs of the command line: one module each with ``HELP``, ``add_flags`` and ``run``."""
 
-COMMANDS = ("build", "check", "certify", "debug", "bisect", "sensitivity", "lint", "conform", "doctor")
+COMMANDS = (
+    "build",
+    "inspect",
+    "check",
+    "certify",
+    "debug",
+    "bisect",
+    "sensitivity",
+    "lint",
+    "describe",
+    "bench",
+    "conform",
+    "doctor",
+    "completion",
+)

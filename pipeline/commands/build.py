@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibration.ranges import METHODS
+from pipeline import config, workspace
+from pipeline import order as orders
 from pipeline import recipe as recipes
-from pipeline import workspace
-from pipeline.data import choice, conformance
+from pipeline.data import conformance
 from pipeline.engines import BACKENDS
-from pipeline.errors import PipelineError, StageFailed
+from pipeline.errors import Exit, PipelineError, StageFailed
 from pipeline.parity import answers
 from pipeline.plan import FALLBACKS, PRECISIONS
 from pipeline.run import Build
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from pipeline.stage import Row, Stage
 
 HELP = "train or load a network and take it to a judged engine"
+EXAMPLES = """examples:
+  python -m pipeline build --arch resnext50 --precision int8
+  python -m pipeline build --arch resnet50 --weights resnet50.pth --data images/ --precision int8 --target cpu
+  python -m pipeline build --arch resnet50 --precision int8 --target jetson-orin-nx@jp6.2 --dry-run
+  python -m pipeline build --config pipeline.toml --max-drop 0.005
+"""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -34,50 +42,51 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "allow_fallback": FALLBACKS,
     }
     recipes.add_flags(parser, tables)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with these flags; others override it")
+    parser.add_argument("--save-config", type=Path, metavar="FILE", help="write what was asked for, for --config")
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, after all that can be refused")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Build, print, and answer with the exit code of the verdict."""
     from pipeline.report import terminal
 
-    return terminal.deliver(build(recipes.from_arguments(arguments)), as_json=arguments.json)
+    recipe = recipes.from_arguments(arguments)
+    if arguments.save_config is not None:
+        config.refuse_to_save(arguments.save_config)
+        config.save(arguments.save_config, {name: getattr(arguments, name) for name in recipes.NAMES})
+    if arguments.dry_run:
+        sys.stdout.write("\n".join(orders.outline(orders.order(recipe))) + "\n")
+        return Exit.PASS
+    return terminal.deliver(build(recipe), as_json=arguments.json)
 
 
-def build(recipe: Recipe) -> dict[str, Any]:
+def build(asked: Recipe) -> dict[str, Any]:
     """The report of a whole build; everything it made is in the recipe's output directory."""
-    from pipeline import engines, plan
-    from pipeline.data import sets
-    from pipeline.data.images import Images
-    from pipeline.models import frozen, specs, weights
+    from pipeline import plan
+    from pipeline.models import weights
     from pipeline.report import record, terminal
 
-    arch = specs.find(recipe.arch)
-    engines.refuse(recipe)
-    data = sets.load(recipe)
-    preprocessing = data.preprocessing.adjusted(recipe)
-    description = frozen.describe(arch, specs.ARCHITECTURES[arch], data.classes, preprocessing)
-    given = weights.given(recipe, description)
-    calibration, test = choice.calibration(recipe, data, preprocessing), choice.test(recipe, data, preprocessing)
-    terminal.say(f"data: {data.source}; --data takes a folder of your own")
-    output = recipe.output or Path("build", f"{recipe.arch}-{recipe.precision}")
+    order = orders.order(asked)
+    recipe, description, output = order.recipe, order.description, order.output
     with workspace.directory(output) as unfinished:
-        train = Images(data.train, preprocessing)
-        network, origin = given or weights.trained(recipe, description, train, recipe.epochs or data.epochs)
+        network, origin = order.given or weights.trained(recipe, description, order.train, order.epochs)
         terminal.say(f"{origin}; --weights takes a file of your own")
         (output / "report.json").unlink(missing_ok=True)
-        sources = {"data": data.source, "weights": origin}
-        images = {"calibration": calibration.digest, "test": test.digest}
+        sources = {"data": order.source, "weights": origin}
+        images = {"calibration": order.calibration.digest, "test": order.test.digest}
         report = record.header(recipe, output, description, sources, images)
-        stages = plan.stages(recipe, network, description, calibration, train)
-        reference = answers.of_network(network).answers(test, "answers of the network")
-        return _judged(report, stages, Build(test, reference, output, unfinished))
+        stages = plan.stages(recipe, network, description, order.calibration, order.train)
+        reference = answers.of_network(network).answers(order.test, "answers of the network")
+        return _judged(report, stages, Build(order.test, reference, output, unfinished))
 
 
 def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[str, Any]:
     """Run every stage; the report and the answers are written even where a stage failed."""
     import safetensors.numpy
 
+    from pipeline.bench import beside_float
     from pipeline.report import record, terminal
 
     rows: list[Row] = []
@@ -91,6 +100,7 @@ def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[s
     workspace.forget_others(build.output, {path.name for path in build.files.values()})
     top1 = {f"top1.{name}": answered for name, answered in build.top1.items()}
     kept = safetensors.numpy.save({"labels": build.images.labels, "reference": build.reference, **top1})
+    report["speed"] = beside_float(rows, build.files, build.images) if failure is None else None
     report |= record.ledger(rows, stages, failure) | {"answers": hashlib.sha256(kept).hexdigest()}
     try:
         report["conformance"] = conformance.write(build.images, build.output, build.unfinished)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline import own_code
 from pipeline.errors import BadRequest
 from pipeline.workspace import explain
 
@@ -31,31 +31,15 @@ def find(asked: str, record: Preprocessing) -> Load:
 
     Raises BadRequest where there is none, and later where it raises or answers what is no image of that size.
     """
-    module, _, name = asked.partition(":")
     sentence = f"--loader {asked}"
-    if not module or not name:
-        raise BadRequest(f"{sentence} is not module:function; {WANTED}")
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            function = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise BadRequest(f"{sentence}: {module} could not be imported ({error}); install what it needs") from error
-        raise BadRequest(
-            f"{sentence}: there is no module {module} here; run from its folder or put that on PYTHONPATH"
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise BadRequest(f"{sentence}: {module} could not be imported ({_said(error)})") from error
-    if not callable(function):
-        found = "no" if function is None else "no callable"
-        raise BadRequest(f"{sentence}: {module} has {found} {name}; {WANTED}")
+    function = own_code.find(asked, sentence, WANTED)
 
     def load(path: str) -> NDArray[np.float32]:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 array = np.asarray(function(path))
         except (Exception, SystemExit) as error:
-            raise BadRequest(f"{sentence} raised {_said(error)} for {path}; {WANTED}") from error
+            raise BadRequest(f"{sentence} raised {own_code.said(error)} for {path}; {WANTED}") from error
         return checked(array, record, f"{sentence} for {path}")
 
     return load
@@ -89,7 +73,3 @@ def checked(array: NDArray[Any], record: Preprocessing, what: str) -> NDArray[np
     if not np.isfinite(result).all():
         raise BadRequest(f"{what}: found NaN or infinity; pixels are 0..255")
     return result
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

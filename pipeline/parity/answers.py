@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
+    from torch import Tensor, nn
 
     from pipeline.data.images import Images
-    from pipeline.models.resnet import ResNet
 
     Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -40,9 +40,18 @@ class Runner:
         return np.concatenate(logits)
 
 
-def of_network(network: ResNet) -> Runner:
+def of_network(network: nn.Module) -> Runner:
     """A PyTorch network in inference mode on the CPU."""
     return Runner(_torch_runner(network), "PyTorch CPU")
+
+
+def of_compiled(path: Path) -> Runner:
+    """Frozen weights as torch.compile runs them on the CPU."""
+    import torch
+
+    from pipeline.models import frozen
+
+    return Runner(_torch_runner(torch.compile(frozen.read(path)[0])), "PyTorch CPU, compiled")
 
 
 def of_file(path: Path) -> Runner:
@@ -53,7 +62,7 @@ def of_file(path: Path) -> Runner:
     raise ValueError(f"{path.name}: nothing here can run such a file")
 
 
-def _torch_runner(network: ResNet) -> Run:
+def _torch_runner(network: Callable[[Tensor], Tensor]) -> Run:
     import torch
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -86,13 +95,30 @@ def _compiled(path: Path) -> tuple[Run, str]:
     return _session(onnxruntime.load(path))
 
 
+def _cuda(path: Path) -> tuple[Run, str]:
+    from exporters.engines import onnxruntime_cuda
+
+    return _session(onnxruntime_cuda.load(path))
+
+
 def _session(session: InferenceSession) -> tuple[Run, str]:
-    return lambda batch: np.asarray(session.run(["logits"], {"images": batch})[0]), session.get_providers()[0]
+    pixels = as_bytes if session.get_inputs()[0].type == "tensor(uint8)" else np.asarray
+    return lambda batch: np.asarray(session.run(["logits"], {"images": pixels(batch)})[0]), session.get_providers()[0]
+
+
+def as_bytes(batch: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The same pixels as uint8; raises ValueError where they are no whole numbers from 0 to 255."""
+    pixels = batch.clip(0, 255).astype(np.uint8)
+    if not np.array_equal(pixels, batch):
+        raise ValueError("these pixels are no whole numbers from 0 to 255, and the file takes uint8: build for float32")
+    return pixels
 
 
 def _engine(path: Path) -> tuple[Run, str]:
     from exporters.engines import tensorrt
+    from pipeline import seal
 
+    seal.refuse(path, tensorrt.made_for())
     return tensorrt.load(path), "TensorRT"
 
 
@@ -100,6 +126,7 @@ def _engine(path: Path) -> tuple[Run, str]:
 RUNNERS: dict[str, Callable[[Path], tuple[Run, str]]] = {
     ".safetensors": _safetensors,
     ".ort.onnx": _compiled,
+    ".cuda.onnx": _cuda,
     ".onnx": _onnx,
     ".engine": _engine,
 }

@@ -49,7 +49,7 @@ def ledger(rows: list[Row], stages: list[Stage], failure: Exception | None) -> d
         "verdict": "fail" if failure else overall(row.verdict for row in rows),
         "error": None if failure is None else str(failure),
         "stages": [asdict(row) for row in [*rows, *unreached]],
-        "not_proven": [*_passed_over(rows), *_not_proven([stage for stage in stages if stage.name in made])],
+        "not_proven": list(dict.fromkeys([*_passed_over(rows), *_not_proven([s for s in stages if s.name in made])])),
     }
 
 

@@ -9,15 +9,23 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import EXITS, Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from rich.console import Console
+    from rich.table import Table
 
 COLUMNS = ("stage", "work", "SQNR dB", "step dB", "agree %", "top-1 %", "top-5 %", "drop", "verdict")
 
 
+# Whether news and progress bars are left out.
+quiet = False
+
+
 def say(text: str) -> None:
     """One line of news."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    if not quiet:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def deliver(report: Mapping[str, Any], *, as_json: bool) -> Exit:
@@ -32,31 +40,52 @@ def deliver(report: Mapping[str, Any], *, as_json: bool) -> Exit:
 
 def show(report: Mapping[str, Any]) -> None:
     """The table, what was not proven, and the verdict."""
-    import shutil
-
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    # A pipe has no width; a log is read with long lines.
-    width = None if Console().is_terminal else max(140, shutil.get_terminal_size().columns)
-    console = Console(width=width, markup=False, emoji=False, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in COLUMNS:
-        heading = f"drop, {100 * report['recipe']['confidence']:g} %" if column == "drop" else column
-        table.add_column(heading, justify="right" if column[-1] in "Bp%" else "left", overflow="fold")
-    for row in report["stages"]:
-        table.add_row(*(Text(cell) for cell in _cells(row)))
-    console.print(table)
+    console = wide_console()
+    heads = {"drop": f"drop, {100 * report['recipe']['confidence']:g} %"}
+    columns = {heads.get(column, column): column[-1] in "Bp%" for column in COLUMNS}
+    console.print(table(columns, map(_cells, report["stages"])))
     for sentence in report["not_proven"]:
         console.print(f"not proven: {sentence}")
     for row in report["stages"]:
         for reason in row["reasons"]:
             console.print(f"{row['name']}: {reason}")
+    if report.get("speed"):
+        console.print(speed(report["speed"]))
     judged = any(row["name"].startswith("engine") and row["accuracy"] for row in report["stages"])
     verdict = report["verdict"].upper() + ("" if judged else ", no engine judged")
     console.print(f"verdict: {verdict}, in {report['recipe']['output']}/report.json")
+
+
+def speed(found: Mapping[str, Any]) -> str:
+    """The sentence for the time of an 8-bit engine next to its float neighbour."""
+    bounds = f"{found['value']:.2f} ({found['lower']:.2f} … {found['upper']:.2f}) of the time of {found['next_to']}"
+    faster = "slower: do not ship it for its speed" if found["lower"] > 1 else "faster"
+    verdict = faster if found["lower"] > 1 or found["upper"] < 1 else "not told apart"
+    return f"speed: {found['engine']} takes {bounds}, one image a run on this machine: {verdict}"
+
+
+def wide_console() -> Console:
+    """Standard output, as wide as the terminal; a pipe has no width, and a log is read with long lines."""
+    import shutil
+
+    from rich.console import Console
+
+    width = None if Console().is_terminal else max(140, shutil.get_terminal_size().columns)
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def table(columns: Mapping[str, bool], rows: Iterable[Iterable[str]]) -> Table:
+    """A table of ``rows`` under ``columns``, those that are true to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, right in columns.items():
+        made.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*map(Text, row))
+    return made
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,130 @@
+"""Every flag in a TOML file, in a shell's completion, and in Python: the same names and the same checks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import ROOT
+
+from pipeline import Recipe, Result, build, config
+from pipeline.__main__ import parser
+from pipeline.errors import BadRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
+
+FILE = """
+arch = "resnext_tiny"
+precision = "int8"
+max-drop = 0.02
+rtx_sm = ["86", "89"]
+workspace = "1G"
+dla-core = 0
+no-gpu-fallback = false
+dry-run = true
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "pipeline.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_flags_of_a_file_are_read_like_flags_and_the_command_line_overrides_them(file: Path) -> None:
+    command = parser()[1]["build"]
+    argv = ["--config", str(file), "--max-drop", "0.03"]
+    found = command.parse_args(config.expanded(command, argv))
+    assert (found.arch, found.precision, found.max_drop) == ("resnext_tiny", "int8", 0.03)
+    assert (found.rtx_sm, found.workspace, found.dla_core) == (["86", "89"], 2**30, 0)
+    assert (found.no_gpu_fallback, found.dry_run) == (False, True)
+
+
+def test_a_pyproject_has_a_table_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.write_text('[project]\nname = "x"\n[tool.pipeline]\narch = "resnet18"\n')
+    assert config.expanded(parser()[1]["build"], ["--config", str(path)])[:2] == ["--arch", "resnet18"]
+    path.write_text('[project]\nname = "x"\n')
+    with pytest.raises(BadRequest, match=r"has no table \[tool.pipeline\]"):
+        config.expanded(parser()[1]["build"], ["--config", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("max_dropp = 1", "there is no max_dropp; did you mean max-drop?"),
+        ('precision = "int4"', "precision = 'int4': take one of fp32, fp16, int8"),
+        ('max-drop = "much"', "max-drop = 'much': could not convert string to float"),
+        ("calib-samples = 0", "calib-samples = '0': 0 is no whole number from 1"),
+        ("max-batch = 4", r"max-batch takes a list, as in \[1, 2\], not 4"),
+        ("seed = [1]", r"seed takes one value, not \[1\]"),
+        ("seed = true", "seed takes one value, not True"),
+        ('no-gpu-fallback = "yes"', "no-gpu-fallback is true or false, not 'yes'"),
+        ('config = "a.toml"', "there is no config"),
+        ("a = ", "cannot be read as TOML"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_with_the_file(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(BadRequest, match=sentence) as raised:
+        config.expanded(parser()[1]["build"], ["--config", str(path)])
+    assert str(path) in str(raised.value)
+
+
+def test_what_was_asked_for_is_saved_and_asks_for_the_same(cli: Cli, tmp_path: Path, weights: Path) -> None:
+    saved, flags = tmp_path / "a.toml", ("--arch", "resnext_tiny", "--weights", weights, "--max-batch", 1, 4)
+    first = cli(*flags, "--save-config", saved, "--dry-run")
+    assert first.returncode == 0, first.stderr
+    again = cli("--config", saved, "--dry-run")
+    assert again.stdout == first.stdout
+    assert "max-batch" in saved.read_text()
+    assert "seed = 0" in saved.read_text()
+    assert "name a file in a folder" in cli(*flags, "--save-config", tmp_path / "no" / "a.toml", "--dry-run").stderr
+    assert "cannot be read as TOML" in cli("--config", tmp_path / "none.toml", "--dry-run").stderr
+
+
+def test_the_schema_for_editors_is_the_command_lines() -> None:
+    shipped = json.loads((ROOT / "pipeline" / "recipe.schema.json").read_text())
+    assert shipped == json.loads(json.dumps(config.schema(parser()[1]["build"])))
+    assert shipped["properties"]["rtx-sm"]["items"] == {"type": "string"}
+    assert shipped["properties"]["workspace"]["type"] == ["integer", "string"]
+    assert shipped["properties"]["no-gpu-fallback"]["type"] == "boolean"
+
+
+def test_quiet_says_nothing_but_the_result(cli: Cli, weights: Path, tmp_path: Path) -> None:
+    flags = ("--arch", "resnext_tiny", "--weights", weights, "--engine", "onnxruntime", "-o", tmp_path / "out")
+    done = cli(*flags, "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "verdict: PASS" in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_shells_complete_the_flags(shell: str) -> None:
+    line = [sys.executable, "-m", "pipeline", "completion", shell]
+    script = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ("--max-drop" if shell != "tcsh" else "bench") in script  # it knows commands only
+    if shell == "bash":
+        asked = ["bash", "-c", f"{script}\ncomplete -p edge-resnet"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        assert "edge-resnet" in done.stdout, done.stderr
+
+
+def test_a_build_from_python_answers_like_the_command(weights: Path, tmp_path: Path) -> None:
+    result = build(Recipe(arch="resnext_tiny", weights=weights, engine="onnxruntime", output=tmp_path / "out"))
+    assert isinstance(result, Result)
+    assert (result.passed, result.output) == (True, tmp_path / "out")
+    assert result.engine is not None
+    assert result.engine.is_file()
+    assert result.stage("simplify")["verdict"] == "pass"
+    with pytest.raises(BadRequest, match="no such architecture"):
+        build(Recipe(arch="resnet"))
+    with pytest.raises(KeyError):
+        result.stage("nothing")
