@@ -19,9 +19,14 @@ from pipeline.workspace import explain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LOUDNESS = (
+    (("-v", "--verbose"), "debug", "say more: what is made again, and why"),
+    (("--quiet",), "error", "no news and no progress bars, only the result"),
+)
 
-def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The whole command line, and the part of each command."""
+
+def parser(asked: str | None = None) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The command line, and the part of each command; with ``asked``, the flags of that one only, to answer at once."""
     top = argparse.ArgumentParser(prog="python -m pipeline", description="A ResNet from PyTorch to a verified engine.")
     top.add_argument("--version", action="version", version=__version__)
     verbs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -34,8 +39,14 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
             epilog=getattr(command, "EXAMPLES", None),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_flags(verb)
-        verb.add_argument("--quiet", action="store_true", help="no news and no progress bars, only the result")
+        if asked in (None, name):
+            command.add_flags(verb)
+        heard = verb.add_mutually_exclusive_group()
+        heard.add_argument(
+            "--log-level", choices=terminal.LEVELS, default="info", help="what is said beside the result"
+        )
+        for names, level, text in LOUDNESS:
+            heard.add_argument(*names, action="store_const", dest="log_level", const=level, help=text)
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
         verb.add_argument(
             "--trust", metavar="MODULE:FUNCTION", help="run this function of your own, of which DIR was built"
@@ -68,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(line: list[str]) -> int:
-    top, verbs = parser()
+    top, verbs = parser(line[0] if line else "")
     if line[:1] == ["build"]:
         line = ["build", *config.expanded(verbs["build"], line[1:])]
     arguments = top.parse_args(line)
-    terminal.quiet = arguments.quiet
+    terminal.level = arguments.log_level
     own.TRUSTED.update(filter(None, [arguments.trust]))
     return int(arguments.run(arguments))
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.errors import PipelineError, StageFailed
 from pipeline.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.run import Build
+    from pipeline.stage import Row, Stage
 
 __all__ = ["Recipe", "Result", "build"]
 
@@ -41,7 +47,58 @@ def build(recipe: Recipe) -> Result:
     Raises BadRequest where the recipe cannot be had here, StageFailed where a stage cannot make its file: both are
     PipelineError of pipeline.errors.
     """
-    from pipeline.commands import build as command
+    from pipeline import order as orders
+    from pipeline import plan, workspace
+    from pipeline.models import weights
+    from pipeline.parity import answers
+    from pipeline.report import record, terminal
+    from pipeline.run import Build
 
-    report = command.build(recipe)
+    order = orders.order(recipe)
+    recipe, description, output = order.recipe, order.description, order.output
+    with workspace.directory(output) as unfinished:
+        network, origin = order.given or weights.trained(recipe, description, order.train, order.epochs)
+        terminal.say(f"{origin}; --weights takes a file of your own")
+        (output / "report.json").unlink(missing_ok=True)
+        sources = {"data": order.source, "weights": origin}
+        images = {"calibration": order.calibration.digest, "test": order.test.digest}
+        report = record.header(recipe, output, description, sources, images)
+        stages = plan.stages(recipe, network, description, order.calibration, order.train)
+        reference = answers.of_network(network).answers(order.test, "answers of the network")
+        report = _judged(report, stages, Build(order.test, reference, output, unfinished))
     return Result(report["verdict"], Path(report["recipe"]["output"]), report)
+
+
+def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[str, Any]:
+    """Run every stage; the report and the answers are written even where a stage failed."""
+    import safetensors.numpy
+
+    from pipeline import workspace
+    from pipeline.bench import beside_float
+    from pipeline.data import conformance
+    from pipeline.report import record, terminal
+
+    rows: list[Row] = []
+    failure = None
+    try:
+        for row in build.run(stages):
+            rows.append(row)
+            terminal.say(record.line(row))
+    except PipelineError as error:
+        failure = error
+    workspace.forget_others(build.output, {path.name for path in build.files.values()})
+    top1 = {f"top1.{name}": answered for name, answered in build.top1.items()}
+    kept = safetensors.numpy.save({"labels": build.images.labels, "reference": build.reference, **top1})
+    report["speed"] = beside_float(rows, build.files, build.images) if failure is None else None
+    report |= record.ledger(rows, stages, failure) | {"answers": hashlib.sha256(kept).hexdigest()}
+    try:
+        report["conformance"] = conformance.write(build.images, build.output, build.unfinished)
+        workspace.write_bytes(build.output / "answers.safetensors", kept, build.unfinished)
+        workspace.write_json(build.output / "report.json", report, build.unfinished)
+    except OSError as error:
+        raise failure or StageFailed(
+            f"-o {build.output}: no report could be written: {workspace.explain(error)}"
+        ) from error
+    if failure is not None:
+        raise failure
+    return report

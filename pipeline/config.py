@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 # What such a file cannot say.
-OUTSIDE = {"help", "config", "save_config", "debug", "quiet", "trust"}
+OUTSIDE = {"help", "config", "save_config", "debug", "log_level", "trust"}
 
 
 def expanded(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline import provenance, workspace
 from pipeline.errors import PipelineError, StageFailed
 from pipeline.parity.examine import examine
+from pipeline.report import terminal
 from pipeline.report.progress import bar
 from pipeline.stage import Made, Row
 
@@ -101,6 +102,7 @@ def _make_or_reuse(stage: Stage, source: Path | None, path: Path, unfinished: Pa
     note = workspace.read_note(workspace.note_of(path))
     whole = note.keys() >= NOTE and note["key"] == key
     reused = whole and path.is_file() and note["sha256"] == workspace.sha256(path)
+    terminal.say(f"{path.name}: {_why(note, key, reused=reused)}", "debug")
     if not reused:
         note = _make(stage, source, path, unfinished, key)
     return Row(
@@ -115,6 +117,17 @@ def _make_or_reuse(stage: Stage, source: Path | None, path: Path, unfinished: Pa
         details=note["details"],
         tolerance=stage.tolerance,
     )
+
+
+def _why(note: dict[str, Any], key: dict[str, Any], *, reused: bool) -> str:
+    """Why a file is made, or that it is there."""
+    if reused:
+        return "is there, of the same content and makers"
+    before = note.get("key")
+    if not isinstance(before, dict):
+        return "made, since no note tells of it"
+    changed = [name for name in key if before.get(name) != key[name]]
+    return f"made again, since its {' and '.join(changed) or 'content'} changed"
 
 
 def _make(stage: Stage, source: Path | None, path: Path, unfinished: Path, key: dict[str, Any]) -> dict[str, Any]:

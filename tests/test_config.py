@@ -99,13 +99,6 @@ def test_the_schema_for_editors_is_the_command_lines() -> None:
     assert shipped["properties"]["no-gpu-fallback"]["type"] == "boolean"
 
 
-def test_quiet_says_nothing_but_the_result(cli: Cli, weights: Path, tmp_path: Path) -> None:
-    flags = ("--arch", "resnext_tiny", "--weights", weights, "--engine", "onnxruntime", "-o", tmp_path / "out")
-    done = cli(*flags, "--quiet")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "verdict: PASS" in done.stdout
-
-
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
 def test_shells_complete_the_flags(shell: str) -> None:
     line = [sys.executable, "-m", "pipeline", "completion", shell]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, Task, TaskID
+
+# Seconds between the lines that a log gets in place of a bar.
+PAUSE = 30.0
 
 # A terminal has one live display: a bar inside another one joins it.
 _shown: list[Progress] = []
@@ -51,19 +55,51 @@ def _display() -> Progress:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    from pipeline.report import terminal
+
+    class Lines(Progress):
+        """No bar but a line now and then, for a log."""
+
+        spoke = time.monotonic()
+
+        def advance(self, task_id: TaskID, advance: float = 1) -> None:
+            super().advance(task_id, advance)
+            if (now := time.monotonic()) - self.spoke >= PAUSE:
+                self.spoke = now
+                terminal.say(_line(self._tasks[task_id]))
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(_rate(task))
 
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(),
         MofNCompleteColumn(),
+        Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    from pipeline.report import terminal
-
     console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=terminal.quiet or not console.is_terminal)
+    if console.is_terminal:
+        return Progress(*columns, console=console, transient=True, disable=not terminal.heard("info"))
+    return Lines(console=console, disable=True)
+
+
+def _line(task: Task) -> str:
+    """``calibrating: 512 of 2000, 14.2 a second, 105 s left``."""
+    of = "" if task.total is None else f" of {task.total:.0f}"
+    rate = f", {_rate(task)}" if task.speed else ""
+    left = "" if task.time_remaining is None else f", {task.time_remaining:.0f} s left"
+    return f"{task.description}: {task.completed:.0f}{of}{rate}{left}"
+
+
+def _rate(task: Task) -> str:
+    return f"{task.speed:.1f} a second" if task.speed else ""

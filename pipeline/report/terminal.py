@@ -14,16 +14,23 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+COLOURS = {"pass": "bold green", "fail": "bold red", "undecided": "bold yellow", "not_run": ""}
 COLUMNS = ("stage", "work", "SQNR dB", "step dB", "agree %", "top-1 %", "top-5 %", "drop", "verdict")
 
 
-# Whether news and progress bars are left out.
-quiet = False
+# What is said on the error stream: all of it, the news and progress bars, or nothing but errors.
+LEVELS = ("debug", "info", "error")
+level = "info"
 
 
-def say(text: str) -> None:
-    """One line of news."""
-    if not quiet:
+def heard(said: str) -> bool:
+    """Whether what is said at level ``said`` is wanted."""
+    return LEVELS.index(said) >= LEVELS.index(level)
+
+
+def say(text: str, said: str = "info") -> None:
+    """One line of news, or of detail at level ``debug``."""
+    if heard(said):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
@@ -40,6 +47,8 @@ def deliver(report: Mapping[str, Any], *, as_json: bool) -> Exit:
 
 def show(report: Mapping[str, Any]) -> None:
     """The table, what was not proven, and the verdict."""
+    from rich.text import Text
+
     console = wide_console()
     heads = {"drop": f"drop, {100 * report['recipe']['confidence']:g} %"}
     columns = {heads.get(column, column): column[-1] in "Bp%" for column in COLUMNS}
@@ -53,7 +62,8 @@ def show(report: Mapping[str, Any]) -> None:
         console.print(speed(report["speed"]))
     judged = any(row["name"].startswith("engine") and row["accuracy"] for row in report["stages"])
     verdict = report["verdict"].upper() + ("" if judged else ", no engine judged")
-    console.print(f"verdict: {verdict}, in {report['recipe']['output']}/report.json")
+    colour = COLOURS[report["verdict"]]
+    console.print("verdict:", Text(verdict + ",", colour), f"in {report['recipe']['output']}/report.json")
 
 
 def speed(found: Mapping[str, Any]) -> str:
@@ -84,7 +94,7 @@ def table(columns: Mapping[str, bool], rows: Iterable[Iterable[str]]) -> Table:
     for heading, right in columns.items():
         made.add_column(heading, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*map(Text, row))
+        made.add_row(*(Text(cell, COLOURS.get(cell, "")) for cell in row))
     return made
 
 
