@@ -1,6 +1,6 @@
 """How soon ``--help`` answers, command by command, next to an interpreter that does nothing, in turns.
 
-    python -m benchmarks.help
+python -m benchmarks.help
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ ROUNDS = 7
 
 
 def main() -> None:
-    lines = {name: ["-m", "pipeline", *name.split(), "--help"] for name in ("", *COMMANDS)} | {"nothing": ["-c", "pass"]}
+    lines = {name: ["-m", "pipeline", *name.split(), "--help"] for name in ("", *COMMANDS)}
+    lines["nothing"] = ["-c", "pass"]
     seconds: dict[str, list[float]] = {name: [] for name in lines}
     for _ in range(ROUNDS):
         for name, line in lines.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,6 +94,12 @@ class Trial:
         return runner.answers(images, "with some layers in float")
 
 
+def in_images(bounds: Tolerance, n: int) -> Tolerance:
+    """``bounds`` with a drop of whole images of ``n``, rounded up: one more or less is the least that can be told."""
+    # A share of n, as this function makes it, is no whole number in floating point.
+    return bounds if bounds.drop is None else replace(bounds, drop=math.ceil(bounds.drop * n - 1e-9) / n)
+
+
 def bisect(good: Path, bad: Path, images: Images, bounds: Tolerance) -> dict[str, Any]:
     """The smallest set of layers of ``bad`` found that has to be in float for it to hold ``bounds``, and why.
 
@@ -103,6 +110,7 @@ def bisect(good: Path, bad: Path, images: Images, bounds: Tolerance) -> dict[str
     names = switch.layers(bad)
     if not names:
         raise BadRequest(f"{bad.name} has no Q/DQ pairs that could be switched off")
+    bounds = in_images(bounds, len(images))
     blamed = {item.module: item.sentence for item in wasted(good, bad, images) if item.decibels > WASTE}
     with bar("bisecting", None) as advance:
         reference = answers.of_file(good).answers(images, f"answers of {good.name}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.bisect import Trial
+from pipeline.bisect import Trial, in_images
 from pipeline.calibrate import HELD_LEAST, HELD_SHARE
 from pipeline.data.images import Images
 from pipeline.errors import BadRequest
@@ -33,8 +32,7 @@ def mixed(job: Calibration, bounds: Tolerance, src: Path, dst: Path) -> tuple[st
         enough = HELD_LEAST * HELD_SHARE
         return f"{len(job.images)} calibration images are too few to see which layers need float, {enough} would do", {}
     images = Images(job.images.part.take(job.split[1]), job.images.preprocessing)
-    # One image more or less is the least that can be told.
-    drop = 1.0 if bounds.drop is None else math.ceil(bounds.drop * len(images)) / len(images)
+    asked = in_images(bounds, len(images))
     layers = switch.layers(dst)
     with bar("layers in float", None) as advance:
         reference = answers.of_file(src).answers(images, f"answers of {src.name}")
@@ -43,11 +41,13 @@ def mixed(job: Calibration, bounds: Tolerance, src: Path, dst: Path) -> tuple[st
                 f"the network answers class {int(reference[0].argmax())} to each of {len(images)} calibration images: "
                 "they show one class; give images of all classes, or --recover none to take them as they are"
             )
-        trial = Trial(src, dst, images, replace(bounds, drop=drop), {}, advance, reference)
+        trial = Trial(
+            src, dst, images, replace(asked, drop=1.0 if asked.drop is None else asked.drop), {}, advance, reference
+        )
         modules = smallest(layers, trial.passes, trial.ranked)
         account = {
             "held_out": len(images),
-            "bounds": {"sqnr_db": bounds.sqnr_db, "top1_agreement": bounds.agreement, "drop": bounds.drop and drop},
+            "bounds": {"sqnr_db": bounds.sqnr_db, "top1_agreement": bounds.agreement, "drop": asked.drop},
             "layers": len(layers),
             "in_float": modules,
             "evaluations": trial.runs,
