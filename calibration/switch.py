@@ -21,6 +21,13 @@ def layers(path: Path) -> list[str]:
     return list(dict.fromkeys(_module(node) for node in onnx_file.read(path).graph if _quantised(node)))
 
 
+def feeding(path: Path) -> dict[str, set[str]]:
+    """Of each residual Add in ``path`` the modules of its convolutions: in float it reads none that runs in INT8."""
+    adds = (node for node in onnx_file.read(path).graph if node.op_type == "Add")
+    makers = {_module(add): map(_maker, add.inputs) for add in adds}
+    return {add: {_module(node) for node in found if node and node.op_type == "Conv"} for add, found in makers.items()}
+
+
 def switched_off(good: Path, bad: Path, modules: Collection[str]) -> bytes:
     """``bad`` serialised, with what ``modules`` read as it is in ``good``: float weights, and no Q/DQ before them.
 
@@ -31,7 +38,9 @@ def switched_off(good: Path, bad: Path, modules: Collection[str]) -> bytes:
     for node in [node for node in model.graph if _quantised(node) and _module(node) in modules]:
         twin = makers.get(str(node.outputs[0].name))
         for index in _quantised(node):
-            node.replace_input_with(index, _float(model.graph, node, index, twin))
+            value = _float(model.graph, node, index, twin)
+            node.replace_input_with(index, value)
+            _free_pool(model.graph, value.producer())
     _drop_unread_pairs(model.graph)
     onnx_file.drop_unused_constants(model.graph)
     model.graph.sort()
@@ -53,11 +62,24 @@ def _float(graph: ir.Graph, node: ir.Node, index: int, twin: ir.Node | None) -> 
     return onnx_file.constant(graph, name, weight)
 
 
+def _free_pool(graph: ir.Graph, maker: ir.Node | None) -> None:
+    """A MaxPool that is read in float reads float too: it runs in 8 bits on both sides or on none."""
+    if maker is not None and maker.op_type == "MaxPool":
+        for index in _quantised(maker):
+            maker.replace_input_with(index, _float(graph, maker, index, None))
+
+
 def _drop_unread_pairs(graph: ir.Graph) -> None:
     graph.sort()
     for node in reversed(list(graph)):
         if node.op_type in PAIR and not node.outputs[0].uses():
             graph.remove(node, safe=True)
+
+
+def _maker(value: ir.Value | None) -> ir.Node | None:
+    """What computes ``value``, pairs aside."""
+    maker = None if value is None else value.producer()
+    return maker if maker is None or maker.op_type not in PAIR else _maker(maker.inputs[0])
 
 
 def _quantised(node: ir.Node) -> list[int]:

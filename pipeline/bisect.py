@@ -95,9 +95,11 @@ class Trial:
 
 
 def in_images(bounds: Tolerance, n: int) -> Tolerance:
-    """``bounds`` with a drop of whole images of ``n``, rounded up: one more or less is the least that can be told."""
+    """``bounds`` with shares of whole images of ``n``: one answer more or less is the least that can be told."""
     # A share of n, as this function makes it, is no whole number in floating point.
-    return bounds if bounds.drop is None else replace(bounds, drop=math.ceil(bounds.drop * n - 1e-9) / n)
+    alike = math.floor(bounds.agreement * n + 1e-9) / n
+    lost = bounds.drop if bounds.drop is None else math.ceil(bounds.drop * n - 1e-9) / n
+    return replace(bounds, agreement=alike, drop=lost)
 
 
 def bisect(good: Path, bad: Path, images: Images, bounds: Tolerance) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pipeline.parity.search import smallest
 from pipeline.report.progress import bar
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from pipeline.calibrate import Calibration
@@ -44,10 +45,16 @@ def mixed(job: Calibration, bounds: Tolerance, src: Path, dst: Path) -> tuple[st
         trial = Trial(
             src, dst, images, replace(asked, drop=1.0 if asked.drop is None else asked.drop), {}, advance, reference
         )
-        modules = smallest(layers, trial.passes, trial.ranked)
+        fed = switch.feeding(dst)
+
+        def whole(off: Collection[str]) -> frozenset[str]:
+            return frozenset(off).union(*(fed.get(module, ()) for module in off))
+
+        found = smallest(layers, lambda off: trial.passes(whole(off)), trial.ranked)
+        modules = found and [layer for layer in layers if layer in whole(found)]
         account = {
             "held_out": len(images),
-            "bounds": {"sqnr_db": bounds.sqnr_db, "top1_agreement": bounds.agreement, "drop": asked.drop},
+            "bounds": {"sqnr_db": bounds.sqnr_db, "top1_agreement": asked.agreement, "drop": asked.drop},
             "layers": len(layers),
             "in_float": modules,
             "evaluations": trial.runs,

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from conftest import TINY, Cli
 from safetensors.numpy import load_file, save_file
 
+from calibration import switch
+from exporters import lint
 from pipeline import calibrate, recover
 from pipeline.calibrate import Calibration
 from pipeline.data import digits
@@ -118,3 +121,16 @@ def test_calibration_images_of_one_class_are_told_by_what_the_network_answers(
     assert "the network answers class 3 to each of 1" in sentence
     assert not list((tmp_path / "out").glob("06-*"))
     assert cli(*flags, "--recover", "none").returncode in {0, 4}
+
+
+def test_a_layer_in_float_leaves_no_pair_behind_that_breaks_a_rule(built: Path) -> None:
+    """What reads a MaxPool in float takes the pair before the pool with it, and a residual Add its convolutions."""
+    quantised = built / "05-int8.onnx"
+    layers = switch.layers(quantised)
+    feeding = switch.feeding(quantised)
+    assert {"maxpool", "layer1.0"} <= set(layers)
+    assert feeding["layer1.0"] == {"layer1.0.conv3", "layer1.0.downsample.0"}
+    for layer in layers:
+        modules = {layer, *feeding.get(layer, ())}
+        file = onnx.load_from_string(switch.switched_off(built / FOLD, quantised, modules))
+        assert lint.lint(ir.from_proto(file)) == [], modules
