@@ -95,9 +95,15 @@ class Trial:
 
 
 def in_images(bounds: Tolerance, n: int) -> Tolerance:
-    """``bounds`` with shares of whole images of ``n``: one answer more or less is the least that can be told."""
+    """``bounds`` as ``n`` images, which may be few, can tell.
+
+    Of the same answers as many may be missing as a network that has just enough would miss by chance (one-sided, with
+    the confidence of ``bounds``); a drop is rounded up to whole images.
+    """
+    from scipy.stats import binom
+
+    alike = float(binom.ppf(1 - bounds.confidence, n, bounds.agreement)) / n
     # A share of n, as this function makes it, is no whole number in floating point.
-    alike = math.floor(bounds.agreement * n + 1e-9) / n
     lost = bounds.drop if bounds.drop is None else math.ceil(bounds.drop * n - 1e-9) / n
     return replace(bounds, agreement=alike, drop=lost)
 

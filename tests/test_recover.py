@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from calibration import switch
 from exporters import lint
 from pipeline import calibrate, recover
+from pipeline.bisect import in_images
 from pipeline.calibrate import Calibration
 from pipeline.data import digits
 from pipeline.data.images import Images
@@ -87,7 +88,7 @@ def test_more_than_int8_can_give_takes_layers_by_the_bound_alone(built: Path, tm
 
 
 def test_bounds_that_float_misses_too_leave_the_file_alone(built: Path, tmp_path: Path) -> None:
-    same, made = mended(calibration(100), built, tmp_path, agreement=1.1)
+    same, made = mended(calibration(100), built, tmp_path, drop=-1.0)
     assert same
     assert made.details["recovery"]["in_float"] is None
     assert made.work.endswith("the fault is not in a Q/DQ pair")
@@ -134,3 +135,17 @@ def test_a_layer_in_float_leaves_no_pair_behind_that_breaks_a_rule(built: Path) 
         modules = {layer, *feeding.get(layer, ())}
         file = onnx.load_from_string(switch.switched_off(built / FOLD, quantised, modules))
         assert lint.lint(ir.from_proto(file)) == [], modules
+
+
+def test_few_images_miss_a_share_only_beyond_chance() -> None:
+    asked = replace(QUANTISED, agreement=0.97, drop=0.01)
+    found = in_images(asked, 64)
+    assert (found.agreement, found.drop) == (60 / 64, 1 / 64)
+    # 59 or fewer of 64 would be alike in less than one of 20 samples of a network with 97 %, 60 or fewer would in more.
+    rng = np.random.default_rng(0)
+    alike = rng.binomial(64, 0.97, 100_000)
+    assert (alike < 60).mean() < 0.05 < (alike < 61).mean()
+    many = in_images(asked, 10**6)
+    assert many.agreement == pytest.approx(0.97, abs=0.001)
+    assert many.drop == pytest.approx(0.01, abs=1e-6)
+    assert in_images(replace(asked, drop=None), 8).drop is None
