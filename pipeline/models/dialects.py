@@ -158,11 +158,10 @@ DIALECTS = {
 # Told by name, and not read: what a name of each looks like.
 FOREIGN = {
     "Hugging Face transformers": r"(embedder\.embedder|encoder\.stages\.\d+)\.",
-    "Detectron2": r"(stem\.conv1|res\d\.\d+\.)",
-    "Flax's ImageNet example": r"(conv_init|\w*ResNetBlock_\d+)\.",
-    "torchvision's detection models": r"body\.(conv1|layer\d)",
-    "OpenMMLab": r"(backbone\.layer\d|head\.fc)\b",
-    "a vision transformer": r"(\w+\.)*(blocks|layers?|encoder_layer_?)\.?\d+\.(attn|attention|self_attention)",
+    "Detectron2": r"\b(stem\.conv1|res\d\.\d+)\.",
+    "Flax's ImageNet example": r"\b(conv_init|\w*ResNetBlock_\d+)\.",
+    "torchvision's detection models": r"\bbody\.(conv1|layer\d)",
+    "a vision transformer": r"\d+\.(attn|attention|self_attention)\b",
 }
 
 
@@ -173,7 +172,7 @@ def recognised(names: Iterable[str], name: str) -> Dialect:
     best = max(counts, key=lambda row: counts[row])
     if 2 * counts[best] >= max(1, len(names)):
         return DIALECTS[best]
-    looks = next((said for said, mark in FOREIGN.items() if any(re.match(mark, each) for each in names)), None)
+    looks = next((said for said, mark in FOREIGN.items() if any(re.search(mark, each) for each in names)), None)
     like = f"looks like a checkpoint of {looks}" if looks else "is in no dialect that is known here"
     raise BadRequest(
         f"{name} {like} ({shown(names)}); {', '.join(DIALECTS)} are read: rename its keys, "

@@ -74,7 +74,8 @@ class Fit:
             return "; ".join(self._ends(lacking, other))
         fits = [arch for arch, spec in _known(self.dialect) if self._fits(spec)]
         if not fits:
-            return f"its keys are {self.dialect.name}'s, and no --arch known here has these shapes; give its .toml file"
+            whose = f"its keys are {self.dialect.name}'s, of no --arch known here"
+            return f"{whose}; check how it was saved, or describe its network in a .toml file"
         head = self.given.get(self.dialect.names(_spec(fits[0]), ["fc.weight"])["fc.weight"])
         classes = f" with {head.shape[0]} classes" if head is not None and head.ndim == 2 else ""
         return f"its keys are {self.dialect.name}'s, and the file fits --arch {' or '.join(fits)}{classes}"

@@ -78,7 +78,8 @@ def _torchvision(row: str, arch: str) -> Source:
 
     def proven(file: Path) -> None:
         if not workspace.sha256(file).startswith(digits):
-            raise BadRequest(f"{name}: {path.name} is not what torchvision published (its hash differs); fetch it anew")
+            cure = f"delete {path} and fetch it anew" if path.exists() else "ask another server"
+            raise BadRequest(f"{name}: {path.name} is not what torchvision published (its hash differs); {cure}")
 
     if path.is_file():
         proven(path)
@@ -116,7 +117,7 @@ def _hub(asked: str, _: str) -> Source:
 
 
 def _chosen(name: str, files: dict[str, Any], asked: str | None) -> Any:
-    tensors = [file for file in files if file.endswith(".safetensors")]
+    tensors = [file for file in files if file.endswith(".safetensors") and ".." not in file]
     for choice in (asked, "model.safetensors", *(tensors if len(tensors) == 1 else ())):
         if choice in tensors and asked in {None, choice}:
             return files[choice]

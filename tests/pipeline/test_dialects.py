@@ -112,7 +112,7 @@ def test_wrappers_are_taken_off(tmp_path: Path) -> None:
     ema = averaged.module.state_dict()
     cases: dict[str, tuple[Any, float]] = {
         "DataParallel": (nn.DataParallel(network).state_dict(), 0),
-        "compile": (torch.compile(nn.DataParallel(network)).state_dict(), 0),
+        "compile": (torch.compile(nn.DataParallel(network), backend="eager").state_dict(), 0),
         "SWA": (averaged.state_dict(), 1),
         "Lightning": ({"epoch": 3, "state_dict": renamed(plain, "model."), "optimizer_states": [{"state": {}}]}, 0),
         "torchvision": ({"model": plain, "model_ema": averaged.state_dict(), "epoch": 3}, 1),
@@ -143,9 +143,9 @@ def test_missing_and_extra_keys_are_named_five_at_a_time(tmp_path: Path) -> None
         tensors[key + "x"] = tensors.pop(key)
     sentence = refused(tensors, tmp_path, "resnext_tiny")
     assert "the file lacks 7 keys: module.layer2.0.conv1.weight, module.layer2.0.bn1.weight, " in sentence
-    assert "the network has no place for 7 keys: module.layer2.0.conv1.weightx, " in sentence
-    assert "and 2 more" in sentence
-    assert "layer2.0.bn2.weight, " not in sentence
+    assert "the network has no place for 7 keys: module.layer2.0." in sentence
+    assert sentence.count("weightx") + sentence.count("biasx") + sentence.count("meanx") + sentence.count("varx") == 5
+    assert sentence.count("and 2 more") == 2
 
 
 def test_another_architecture_is_suggested_with_its_classes_in_every_dialect(tmp_path: Path) -> None:
