@@ -77,5 +77,5 @@ def _same(fit: Fit, written: Source, spec: ResNetSpec) -> None:
     from pipeline.models import checkpoint
 
     before, after = checkpoint.taken(fit), checkpoint.taken(_fit(written, spec)[0])
-    if other := [key for key, value in before.items() if not value.equal(after[key])]:
+    if other := [key for key, value in before.items() if not value.float().equal(after[key].float())]:
         raise StageFailed(f"convert: {other[0]} was written and read back as another")

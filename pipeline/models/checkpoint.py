@@ -98,7 +98,7 @@ def taken(fit: Fit) -> Weights:
     fit.refuse()
     ours = {key: fit.given[fit.named[key]] for key in fit.expected}
     for key, value in ours.items():
-        if not bool(value.isfinite().all()):
+        if not bool(value.float().isfinite().all()):
             theirs = fit.prefix + fit.named[key]
             raise BadRequest(
                 f"{fit.name}: {theirs} holds NaN or infinity; this checkpoint cannot give an answer, use another"

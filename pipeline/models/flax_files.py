@@ -50,8 +50,8 @@ def _dtype(kind: str) -> np.dtype[Any]:
 def _tensor(array: Any) -> Tensor:
     import torch
 
-    floating = array.dtype.kind in "fV"  # V is bfloat16, which torch does not take from NumPy
-    return torch.from_numpy(np.array(array, np.float32 if floating and array.dtype.itemsize < 4 else None))
+    # Of kind V is bfloat16, which torch does not take from NumPy.
+    return torch.from_numpy(np.array(array, np.float32 if array.dtype.kind == "V" else None))
 
 
 def orbax(path: Path) -> dict[str, Any]:

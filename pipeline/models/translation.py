@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """The tensors of a checkpoint by their bare names, and ``where`` in the file, behind which ``prefix``, they are."""
+    """A checkpoint: ``tensors`` by the names in it, those by their ``bare`` names behind ``prefix``, and ``where``."""
 
     name: str
     tensors: dict[str, Tensor]
+    bare: dict[str, Tensor]
     prefix: str
     where: str
 
@@ -33,7 +34,7 @@ class Opened:
 def opened(source: Source) -> Opened:
     """The checkpoint of ``source``; raises BadRequest where it is none."""
     tensors, where = checkpoint.unwrapped(source.path, source.chosen)
-    return Opened(source.name, *wrappers.bare(tensors), where)
+    return Opened(source.name, tensors, *wrappers.bare(tensors, source.name), where)
 
 
 def fit(found: Opened, spec: ResNetSpec, expected: Mapping[str, Tensor]) -> tuple[Fit, str]:
@@ -41,11 +42,13 @@ def fit(found: Opened, spec: ResNetSpec, expected: Mapping[str, Tensor]) -> tupl
 
     Raises BadRequest where they are of no dialect, or were trained under another padding than that of ``spec``.
     """
-    dialect = dialects.recognised(found.tensors, found.name)
+    dialect = dialects.recognised(found.bare, found.name)
+    laid = {key: dialect.laid_out(value) for key, value in found.bare.items()}
+    made = Fit(found.name, expected, laid, dialect.names(spec, expected), dialect, found.prefix)
+    if dialect.padding not in {None, spec.padding}:
+        made.refuse()  # where shapes differ too, they say which network it is
     refuse(dialect, spec, f"{found.name} has the keys of {dialect.name}")
-    laid = {key: dialect.laid_out(value) for key, value in found.tensors.items()}
-    said = _said(f"in the dialect of {dialect.name}", found, found.prefix.removesuffix(dialect.prefix))
-    return Fit(found.name, expected, laid, dialect.names(spec, expected), dialect, found.prefix), said
+    return made, _said(f"in the dialect of {dialect.name}", found, found.prefix.removesuffix(dialect.prefix))
 
 
 def _said(what: str, found: Opened, prefix: str) -> str:
@@ -69,20 +72,20 @@ def refuse(dialect: Dialect, spec: ResNetSpec, sentence: str) -> None:
 
 def own(found: Opened, expected: Mapping[str, Tensor]) -> tuple[Fit, str]:
     """Someone's own network has its own names; only what stands before all of them is taken off."""
-    tensors, prefix = found.tensors, found.prefix
-    if not set(tensors) & set(expected):
-        tensors, prefix = {f"{prefix}{key}": value for key, value in tensors.items()}, ""
+    tensors, before = next(
+        (each for each in wrappers.stripped(found.tensors) if set(each[0]) & set(expected)), (found.tensors, "")
+    )
     same = {key: key for key in expected}
-    said = _said("under the network's own names", found, prefix)
-    return Fit(found.name, expected, tensors, same, DIALECTS["torchvision"], prefix), said
+    said = _said("under the network's own names", found, before)
+    return Fit(found.name, expected, tensors, same, DIALECTS["torchvision"], before), said
 
 
 def ends(found: Opened, spec: ResNetSpec) -> tuple[int, int]:
     """Classes and channels of the network that ``found`` is of; 1000 and 3 where it does not show them."""
-    dialect = dialects.recognised(found.tensors, found.name)
+    dialect = dialects.recognised(found.bare, found.name)
     first = "conv1.0.weight" if spec.stem == "deep" else "conv1.weight"
     named = dialect.names(spec, (first, "fc.weight"))
-    shapes = [dialect.laid_out(found.tensors[key]).shape if key in found.tensors else () for key in named.values()]
+    shapes = [dialect.laid_out(found.bare[key]).shape if key in found.bare else () for key in named.values()]
     return (shapes[1][0] if len(shapes[1]) == 2 else 1000), (shapes[0][1] if len(shapes[0]) == 4 else 3)
 
 

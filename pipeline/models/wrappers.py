@@ -36,21 +36,24 @@ def unwrap(tree: Any, name: str, chosen: str | None = None) -> tuple[dict[str, T
             raise BadRequest(f"{name} holds no {chosen}; of containers it has: {held}")
         tree = tree[chosen]
     where, aside = [chosen] if chosen else [], []
-    while isinstance(tree, Mapping) and "params" not in tree:
-        found = [key for key in CONTAINERS if isinstance(tree.get(key), Mapping)]
-        if not found:
+    for _ in range(DEEPEST):
+        found = [key for key in CONTAINERS if isinstance(tree, Mapping) and isinstance(tree.get(key), Mapping)]
+        if not found or "params" in tree:
             break
         where.append(found[0])
         aside += found[1:]
         tree = tree[found[0]]
-    weights = dict(_leaves({key: tree[key] for key in COLLECTIONS if key in tree} if "params" in tree else tree, name))
+    if isinstance(tree, Mapping) and isinstance(tree.get("params"), Mapping):
+        tree = {key: tree[key] for key in COLLECTIONS if key in tree}
+    weights = dict(_leaves(tree, name, set()))
     return weights, f"its {'.'.join(where)}{', not its ' + ', '.join(aside) if aside else ''}" if where else ""
 
 
-def _leaves(tree: Any, name: str, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(tree, Mapping) and len(path) < DEEPEST:
+def _leaves(tree: Any, name: str, seen: set[int], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(tree, Mapping) and len(path) < DEEPEST and id(tree) not in seen:
+        seen.add(id(tree))  # a pickle can hold itself, or one part in many places
         for key, value in tree.items():
-            yield from _leaves(value, name, (*path, key))
+            yield from _leaves(value, name, seen, (*path, key))
     elif path and all(isinstance(key, str) for key in path) and _plain(tree):
         yield ".".join(path), tree
     else:
@@ -65,15 +68,27 @@ def _plain(value: object) -> bool:
     return value.layout == torch.strided and not value.is_complex() and not value.is_quantized
 
 
-def bare(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """``weights`` without counters and without what all names begin with, and that prefix (``module.``, or none)."""
-    names = {
-        key: [part for part in key.replace("/", ".").split(".") if part not in INSIDE]
-        for key in weights
-        if key.rpartition(".")[2] not in COUNTERS
-    }
+def bare(weights: Mapping[str, Tensor], name: str) -> tuple[dict[str, Tensor], str]:
+    """``weights`` without counters and without what all names begin with, and that prefix (``module.``, or none).
+
+    Raises BadRequest where two then have the same name.
+    """
+    cleaned = {}
+    for key, value in weights.items():
+        short = ".".join(part for part in key.replace("/", ".").split(".") if part not in INSIDE)
+        if short in cleaned:
+            raise BadRequest(f"{name} holds {short} twice, once as {key}; save one network alone")
+        cleaned[short] = value
+    *_, shortest = stripped(cleaned)
+    return shortest
+
+
+def stripped(weights: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], str]]:
+    """``weights`` without counters, then without the first parts that all names share, one after the other."""
+    found = {key: value for key, value in weights.items() if key.rpartition(".")[2] not in COUNTERS}
     prefix = ""
-    while all(len(parts) > 1 for parts in names.values()) and len(first := {parts[0] for parts in names.values()}) == 1:
+    yield found, prefix
+    while len(first := {key.partition(".")[0] for key in found}) == 1 and all("." in key for key in found):
         prefix += f"{first.pop()}."
-        names = {key: parts[1:] for key, parts in names.items()}
-    return {".".join(parts): weights[key] for key, parts in names.items()}, prefix
+        found = {key.partition(".")[2]: value for key, value in found.items()}
+        yield found, prefix

@@ -36,7 +36,7 @@ def _msgpack(tensors: Mapping[str, Tensor], path: Path) -> None:
         node = tree
         for part in parts:
             node = node.setdefault(part, {})
-        array = value.numpy()
+        array = (value.float() if value.dtype.itemsize < 4 else value).numpy()
         content = msgpack.packb((array.shape, array.dtype.name, array.tobytes()))
         node[leaf] = msgpack.ExtType(ARRAY, content)
     path.write_bytes(msgpack.packb(tree))

@@ -130,6 +130,19 @@ def test_wrappers_are_taken_off(tmp_path: Path) -> None:
         loaded(f"{tmp_path / 'timm.ckpt'}#weights", "resnext_tiny")
 
 
+def test_a_pickle_that_holds_itself_and_a_name_that_is_there_twice_are_refused(tmp_path: Path) -> None:
+    endless: dict[str, Any] = {"state": tiny()}
+    endless["model"] = endless["state"]["again"] = endless
+    doubled = {**tiny(), **renamed(tiny(), "_orig_mod.")}
+    for content, sentence in (
+        (endless, "no state_dict of tensors"),
+        (doubled, "conv1.weight twice, once as _orig_mod"),
+    ):
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(BadRequest, match=sentence):
+            loaded(tmp_path / "w.pth", "resnext_tiny")
+
+
 def refused(tensors: dict[str, Tensor], folder: Path, arch: str, channels: int = 1) -> str:
     safetensors.torch.save_file(tensors, folder / "w.safetensors")
     with pytest.raises(BadRequest) as raised:
