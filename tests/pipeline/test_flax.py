@@ -48,7 +48,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("flax")
     data = fashion_mnist.read(None)
     images = Images(data.train, data.preprocessing)
-    chosen = spread(data.train.labels, 8000, seed=0)
+    chosen = spread(data.train.labels, 6000, seed=0)
     pixels = images.select(chosen)
     rows = pixels.transpose(0, 2, 3, 1) / 255
     probe, train = (rows[:8] - 0.3) / 0.4, (rows - 0.286) / 0.353
