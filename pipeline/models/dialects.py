@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -168,16 +169,29 @@ FOREIGN = {
 def recognised(names: Iterable[str], name: str) -> Dialect:
     """The dialect that most of ``names`` are in, without their prefix; raises BadRequest where that is none."""
     names = list(names)
-    counts = {row.name: sum(map(bool, map(row.pattern().fullmatch, names))) for row in DIALECTS.values()}
-    best = max(counts, key=lambda row: counts[row])
-    if 2 * counts[best] >= max(1, len(names)):
-        return DIALECTS[best]
+    if found := _most(names):
+        return found
     looks = next((said for said, mark in FOREIGN.items() if any(re.search(mark, each) for each in names)), None)
     like = f"looks like a checkpoint of {looks}" if looks else "is in no dialect that is known here"
     raise BadRequest(
-        f"{name} {like} ({shown(names)}); {', '.join(DIALECTS)} are read: rename its keys, "
+        f"{name} {like} ({shown(names)}); {_beside(names)}{', '.join(DIALECTS)} are read: rename its keys, "
         "docs/checkpoints.md has the table"
     )
+
+
+def _most(names: list[str]) -> Dialect | None:
+    counts = {row.name: sum(map(bool, map(row.pattern().fullmatch, names))) for row in DIALECTS.values()}
+    best = max(counts, key=lambda row: counts[row])
+    return DIALECTS[best] if 2 * counts[best] >= max(1, len(names)) else None
+
+
+def _beside(names: list[str]) -> str:
+    """What to do where a network stands beside something else, as a loss with weights of its own in Lightning."""
+    parts = Counter(each.partition(".")[0] for each in names)
+    first = max(parts, key=lambda part: parts[part], default="")
+    found = _most([each.removeprefix(f"{first}.") for each in names if each.startswith(f"{first}.")])
+    others = shown(each for each in names if not each.startswith(f"{first}."))
+    return f"{first}. has the keys of {found.name}, and beside it are {others}: save it alone; " if found else ""
 
 
 def shown(names: Iterable[str]) -> str:

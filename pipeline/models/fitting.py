@@ -53,7 +53,7 @@ class Fit:
                 f"shape {self._shape(key)} in the file"
             )
         if len(other) > 1:
-            yield f"so do not fit {shown(f'{self.prefix}{self.named[key]}' for key in other[1:])}"
+            yield f"nor do the shapes fit of {shown(f'{self.prefix}{self.named[key]}' for key in other[1:])}"
 
     def _keys(self, lacking: list[str], extra: list[str]) -> Iterator[str]:
         statistics = [key for key in self.expected if key.endswith((".running_mean", ".running_var"))]

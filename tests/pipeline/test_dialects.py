@@ -201,6 +201,11 @@ def test_a_dialect_that_is_not_read_is_named(tmp_path: Path, keys: str, looks: s
     assert "torchvision, timm, d2l, d2l-sequential, labml, flax are read" in sentence
 
 
+def test_a_loss_beside_the_network_is_named(tmp_path: Path) -> None:
+    sentence = refused({**renamed(tiny(), "model."), "criterion.weight": torch.ones(10)}, tmp_path, "resnext_tiny")
+    assert "model. has the keys of torchvision, and beside it are criterion.weight: save it alone" in sentence
+
+
 def test_conversions_that_cannot_be_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     safetensors.torch.save_file(tiny(), tmp_path / "w.safetensors")
 
