@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import workspace
 from pipeline.errors import BadRequest, Exit, StageFailed
+from pipeline.models import checkpoint, published, specs, translation, writing
 from pipeline.models.dialects import DIALECTS
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ EXAMPLES = """examples:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
-    from pipeline.models import writing
-
     parser.add_argument("source", metavar="SRC", help="all that build takes as --weights")
     parser.add_argument("destination", metavar="DST", type=Path, help=f"a file: {', '.join(writing.WRITERS)}")
     parser.add_argument("--arch", required=True, help="the network, as for build")
@@ -38,8 +37,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 once the file was read back and holds every number as it was."""
-    from pipeline.models import checkpoint, published, specs, translation, writing
-
     destination, dialect = arguments.destination, DIALECTS[arguments.to]
     writing.refuse(destination, dialect.name)
     arch, spec = specs.find(arguments.arch)
@@ -64,8 +61,6 @@ def _fit(source: Source, spec: ResNetSpec) -> tuple[Fit, str]:
     """The weights of ``source`` in a network of as many classes and channels as they have."""
     import torch
 
-    from pipeline.models import checkpoint, translation
-
     found = translation.opened(source)
     classes, channels = translation.ends(found, spec)
     with torch.device("meta"):
@@ -74,8 +69,6 @@ def _fit(source: Source, spec: ResNetSpec) -> tuple[Fit, str]:
 
 
 def _same(fit: Fit, written: Source, spec: ResNetSpec) -> None:
-    from pipeline.models import checkpoint
-
     before, after = checkpoint.taken(fit), checkpoint.taken(_fit(written, spec)[0])
     if other := [key for key, value in before.items() if not value.float().equal(after[key].float())]:
         raise StageFailed(f"convert: {other[0]} was written and read back as another")

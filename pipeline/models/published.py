@@ -101,7 +101,7 @@ def _hub(asked: str, _: str) -> Source:
 
     try:
         model = huggingface_hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
-        part = _chosen(name, {each.rfilename: each for each in model.siblings or ()}, file)
+        part = _chosen(name, model, file)
         kept = huggingface_hub.hf_hub_download(repository, part.rfilename, revision=model.sha)
     except BadRequest:
         raise
@@ -116,7 +116,11 @@ def _hub(asked: str, _: str) -> Source:
     return Source(path, name, said)
 
 
-def _chosen(name: str, files: dict[str, Any], asked: str | None) -> Any:
+def _chosen(name: str, model: Any, asked: str | None) -> Any:
+    """The file that is asked for, or the one there is; raises BadRequest where it is none, or of no known commit."""
+    if model.sha is None:
+        raise BadRequest(f"{name}: the Hub tells no commit of it, so nothing can be pinned; give a file")
+    files = {each.rfilename: each for each in model.siblings or ()}
     tensors = [file for file in files if file.endswith(".safetensors") and ".." not in file]
     for choice in (asked, "model.safetensors", *(tensors if len(tensors) == 1 else ())):
         if choice in tensors and asked in {None, choice}:

@@ -83,10 +83,10 @@ def own(found: Opened, expected: Mapping[str, Tensor]) -> tuple[Fit, str]:
 def ends(found: Opened, spec: ResNetSpec) -> tuple[int, int]:
     """Classes and channels of the network that ``found`` is of; 1000 and 3 where it does not show them."""
     dialect = dialects.recognised(found.bare, found.name)
-    first = "conv1.0.weight" if spec.stem == "deep" else "conv1.weight"
-    named = dialect.names(spec, (first, "fc.weight"))
-    shapes = [dialect.laid_out(found.bare[key]).shape if key in found.bare else () for key in named.values()]
-    return (shapes[1][0] if len(shapes[1]) == 2 else 1000), (shapes[0][1] if len(shapes[0]) == 4 else 3)
+    stem = "conv1.0.weight" if spec.stem == "deep" else "conv1.weight"
+    named = dialect.names(spec, (stem, "fc.weight")).values()
+    first, last = (dialect.laid_out(found.bare[key]).shape if key in found.bare else () for key in named)
+    return (last[0] if len(last) == 2 else 0) or 1000, (first[1] if len(first) == 4 else 0) or 3
 
 
 def back(dialect: Dialect, spec: ResNetSpec, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
