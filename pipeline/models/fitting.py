@@ -72,7 +72,7 @@ class Fit:
         ends = {*STEMS, *HEAD}
         if set(lacking) <= set(HEAD) and not extra and set(other) <= ends:
             return "; ".join(self._ends(lacking, other))
-        fits = [arch for arch, spec in _known(self.dialect) if self._fits(spec)]
+        fits = [arch for arch, spec in _known(self.dialect) if self._as_deep(spec) and self._fits(spec)]
         if not fits:
             whose = f"its keys are {self.dialect.name}'s, of no --arch known here"
             return f"{whose}; check how it was saved, or describe its network in a .toml file"
@@ -89,6 +89,13 @@ class Fit:
         if found := [key for key in other if key in HEAD]:
             theirs, ours = self._shape(found[0])[0], self.expected[found[0]].shape[0]
             yield f"the file knows {theirs} classes and the data set {ours}: use the data it was trained on"
+
+    def _as_deep(self, spec: ResNetSpec) -> bool:
+        """Whether the last block of every stage is there and none behind it: much faster than all shapes."""
+        last = [f"layer{stage}.{depth - 1}.conv1.weight" for stage, depth in enumerate(spec.depths, start=1)]
+        beyond = [f"layer{len(last)}.{spec.depths[-1]}.conv1.weight", f"layer{len(last) + 1}.0.conv1.weight"]
+        named = self.dialect.names(spec, [*last, *beyond])
+        return all(named[key] in self.given for key in last) and not any(named[key] in self.given for key in beyond)
 
     def _fits(self, spec: ResNetSpec) -> bool:
         """Whether all between stem and classifier has the shapes of ``spec``."""
