@@ -43,8 +43,11 @@ EXTRAS = {
     "onnxruntime": "cpu",
     "tensorrt": "gpu",
     "tensorrt_rtx": "rtx",
+    "huggingface_hub": "hub",
     "matplotlib": "chart",
+    "msgpack": "flax",
     "shtab": "shell",
+    "tensorstore": "flax",
     "pytest": "test",
 }
 

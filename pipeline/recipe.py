@@ -116,8 +116,10 @@ class Recipe:
         group="images and weights",
     )
     data_root: Path | None = _knob(None, "folder that holds the files of --data fashion-mnist", type=Path)
-    weights: Path | None = _knob(
-        None, "a .safetensors or .pth file with torchvision's keys (default: train here)", type=Path
+    weights: str | Path | None = _knob(
+        None,
+        "a checkpoint of torchvision, timm, d2l, labml or Flax (.safetensors, .pth, .ckpt, .msgpack, a folder of "
+        "Orbax), hf:OWNER/NAME[@REVISION][/FILE], or torchvision:IMAGENET1K_V2 (default: train here)",
     )
     epochs: int | None = _knob(
         None, "passes over the training images when training (default: the data set's)", type=_count

@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 # What a machine that only plans or asks for help need not have.
-HEAVY = ("torch", "onnxruntime", "onnxsim", "tensorrt", "tensorrt_rtx", "sklearn", "scipy", "safetensors", "rich")
+HEAVY = (
+    "torch", "onnxruntime", "onnxsim", "tensorrt", "tensorrt_rtx", "sklearn", "scipy", "safetensors", "rich", "msgpack",
+    "tensorstore", "huggingface_hub",
+)  # fmt: skip
 
 
 class Cli:

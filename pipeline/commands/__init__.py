@@ -3,6 +3,7 @@
 COMMANDS = (
     "build",
     "inspect",
+    "convert",
     "check",
     "certify",
     "debug",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
-import tempfile
-import urllib.request
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline import fetch
 from pipeline.data.dataset import Dataset
 from pipeline.data.images import Part, part_of
 from pipeline.data.preprocessing import Preprocessing
@@ -35,7 +34,7 @@ CONTENT = {
 
 def read(root: Path | None) -> Dataset:
     """The four files from ``root``, from Debian's package, or downloaded once; refused where the content differs."""
-    folder = root or (DEBIAN if DEBIAN.is_dir() else download(cache()))
+    folder = root or (DEBIAN if DEBIAN.is_dir() else download(fetch.cache("fashion-mnist")))
     train, test = (_part(folder, kind) for kind in ("train", "t10k"))
     return Dataset(
         source=f"Fashion-MNIST from {folder} (60 000 + 10 000 real images of 28x28, shown at 32x32)",
@@ -48,34 +47,19 @@ def read(root: Path | None) -> Dataset:
     )
 
 
-def cache() -> Path:
-    """Where downloaded files are kept."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("edge-resnet"), "fashion-mnist")
-
-
 def download(folder: Path, url: str = URL) -> Path:
     """Fetch what ``folder`` lacks; a file appears there only once its content is proven."""
-    folder.mkdir(parents=True, exist_ok=True)
+    cure = "install Debian's package dataset-fashion-mnist or point --data-root to the four files"
     for name in CONTENT:
         path = folder / f"{name}.gz"
-        if path.exists():
-            continue
-        try:
-            with urllib.request.urlopen(url + path.name, timeout=60) as answer:  # noqa: S310
-                packed = answer.read(MOST_BYTES)
-        except (OSError, http.client.HTTPException) as error:
-            raise BadRequest(
-                f"--data fashion-mnist: {url + path.name} could not be fetched ({error}); install Debian's package "
-                "dataset-fashion-mnist or point --data-root to the four files"
-            ) from error
-        _unpacked(packed, path)
-        # A name of its own: another build may be fetching the same file.
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:
-            part.write(packed)
-        Path(part.name).replace(path)
+        if not path.exists():
+            proven = partial(_proven, path)
+            fetch.fetch(url + path.name, path, MOST_BYTES, proven, f"--data fashion-mnist: {cure}")
     return folder
+
+
+def _proven(path: Path, part: Path) -> None:
+    _unpacked(part.read_bytes(), path)
 
 
 def _unpacked(packed: bytes, path: Path) -> bytes:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadRequest
+from pipeline.models import flax_files, wrappers
+from pipeline.models.dialects import DIALECTS
+from pipeline.models.fitting import Fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +29,7 @@ def _safetensors(path: Path) -> Weights:
         raise BadRequest(f"--weights {path} is truncated or corrupted ({error}); fetch or save it again") from error
 
 
-def _pickled(path: Path) -> Weights:
+def _pickled(path: Path) -> Any:
     import pickle
 
     import torch
@@ -42,8 +45,6 @@ def _pickled(path: Path) -> Weights:
                 "save its state_dict() with safetensors.torch.save_file where you trust it"
             ) from error
         raise BadRequest(f"--weights {path} is truncated or corrupted; fetch or save it again") from error
-    if not isinstance(loaded, dict) or not all(_plain(key, value) for key, value in loaded.items()):
-        raise BadRequest(f"--weights {path} is no state_dict of tensors; save network.state_dict() and give that")
     return loaded
 
 
@@ -53,40 +54,56 @@ def _check_sums(path: Path) -> None:
         raise ValueError(f"the checksum of {bad} is wrong")
 
 
-def _plain(key: object, value: object) -> bool:
-    import torch
-
-    if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-        return False
-    return value.layout == torch.strided and not value.is_complex() and not value.is_quantized
-
-
-READERS: dict[str, Callable[[Path], Weights]] = {".safetensors": _safetensors, ".pth": _pickled, ".pt": _pickled}
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".safetensors": _safetensors,
+    ".pth": _pickled,
+    ".pt": _pickled,
+    ".ckpt": _pickled,
+    ".msgpack": flax_files.msgpack,
+}
 
 
 def read(path: Path) -> Weights:
     """All tensors of ``path`` by name; raises BadRequest where it cannot be read as plain tensors."""
-    if not path.is_file():
+    return unwrapped(path)[0]
+
+
+def unwrapped(path: Path, chosen: str | None = None) -> tuple[Weights, str]:
+    """The tensors in ``path`` by name, out of the container ``chosen`` or the first known one, and which that was.
+
+    ``path`` is a file of READERS or a folder of Orbax. Raises BadRequest where it cannot be read as plain tensors.
+    """
+    if not path.exists():
         raise BadRequest(f"--weights {path}: there is no such file")
-    if path.suffix not in READERS:
+    reader = flax_files.orbax if path.is_dir() else READERS.get(path.suffix)
+    if reader is None:
         raise BadRequest(f"--weights {path}: only {', '.join(READERS)} files are read, not {path.suffix or 'this'}")
-    return READERS[path.suffix](path)
+    return wrappers.unwrap(reader(path), f"--weights {path}", chosen)
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
-    """Put ``weights`` into ``network``; raises BadRequest with the first key that does not fit, and why."""
+    """Put ``weights`` under our own names into ``network``; raises BadRequest with all that does not fit, and why."""
+    given = {key: value for key, value in weights.items() if key.rpartition(".")[2] not in wrappers.COUNTERS}
     expected = parameters(network)
-    given = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
-    for key in [*expected, *given]:
-        ours = tuple(expected[key].shape) if key in expected else None
-        theirs = tuple(given[key].shape) if key in given else None
-        if ours != theirs:
-            raise BadRequest(_mismatch(name, key, ours, theirs, given))
-    filled = {key: value.float() for key, value in given.items()}
-    for key, value in filled.items():
-        if not bool(value.isfinite().all()):
-            raise BadRequest(f"{name}: {key} holds NaN or infinity; this checkpoint cannot give an answer, use another")
-    network.load_state_dict(filled, strict=False)
+    put(network, Fit(name, expected, given, {key: key for key in [*expected, *given]}, DIALECTS["torchvision"]))
+
+
+def put(network: nn.Module, fit: Fit) -> None:
+    """Put the weights of ``fit`` into ``network``; raises BadRequest with all that does not fit, and why."""
+    network.load_state_dict({key: value.float() for key, value in taken(fit).items()}, strict=False)
+
+
+def taken(fit: Fit) -> Weights:
+    """The weights of ``fit`` by our names; raises BadRequest where they do not fit, or are no numbers."""
+    fit.refuse()
+    ours = {key: fit.given[fit.named[key]] for key in fit.expected}
+    for key, value in ours.items():
+        if not bool(value.float().isfinite().all()):
+            theirs = fit.prefix + fit.named[key]
+            raise BadRequest(
+                f"{fit.name}: {theirs} holds NaN or infinity; this checkpoint cannot give an answer, use another"
+            )
+    return ours
 
 
 def parameters(network: nn.Module) -> Weights:
@@ -96,38 +113,3 @@ def parameters(network: nn.Module) -> Weights:
         for key, value in network.state_dict().items()
         if not key.endswith("num_batches_tracked") and not key.startswith("pixel_")
     }
-
-
-def _mismatch(
-    name: str, key: str, ours: tuple[int, ...] | None, theirs: tuple[int, ...] | None, given: Mapping[str, Tensor]
-) -> str:
-    network = f"has shape {ours}" if ours is not None else "does not exist"
-    file = f"has shape {theirs}" if theirs is not None else "does not exist"
-    return f"{name}: {key} {network} in the network and {file} in the file; {_cure(key, ours, theirs, given)}"
-
-
-def _cure(key: str, ours: tuple[int, ...] | None, theirs: tuple[int, ...] | None, given: Mapping[str, Tensor]) -> str:
-    if key.startswith("fc.") and ours and theirs:
-        return f"the file knows {theirs[0]} classes and the data set {ours[0]}: use the data it was trained on"
-    if key in {"conv1.weight", "conv1.0.weight"} and ours and theirs and ours[1] != theirs[1]:
-        return f"the file takes {theirs[1]} channel(s): ask for --channels {theirs[1]}"
-    fits = _architectures(given)
-    return f"the file fits --arch {' or '.join(fits)}" if fits else "it is no checkpoint of this family"
-
-
-def _architectures(given: Mapping[str, Tensor]) -> list[str]:
-    """The architectures whose body has exactly these shapes."""
-    import torch
-
-    from pipeline.models.resnet import ResNet
-    from pipeline.models.specs import ARCHITECTURES
-
-    def body(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-        return {key: tuple(value.shape) for key, value in weights.items() if key.startswith("layer")}
-
-    fits = []
-    for name, spec in ARCHITECTURES.items():
-        with torch.device("meta"):
-            if body(parameters(ResNet(spec, 2, 3, (0.0,) * 3, (1.0,) * 3))) == body(given):
-                fits.append(name)
-    return fits

@@ -12,7 +12,8 @@ from typing import IO, TYPE_CHECKING
 
 from pipeline import provenance
 from pipeline.errors import BadRequest, StageFailed
-from pipeline.models import checkpoint, frozen
+from pipeline.models import checkpoint, frozen, published, translation
+from pipeline.models.own import OwnSpec
 from pipeline.report.terminal import say
 from pipeline.workspace import explain
 
@@ -28,9 +29,15 @@ def given(recipe: Recipe, description: Description) -> tuple[nn.Module, str] | N
     """The network with the user's own weights, in inference mode, and where they come from; None without any."""
     if recipe.weights is None:
         return None
+    source = published.source(str(recipe.weights), description.arch)
     network = description.network()
-    checkpoint.fill(network, checkpoint.read(recipe.weights), f"--weights {recipe.weights}")
-    return network.eval(), f"weights from {recipe.weights}"
+    found, expected = translation.opened(source), checkpoint.parameters(network)
+    if isinstance(spec := description.spec, OwnSpec):
+        fit, said = translation.own(found, expected)
+    else:
+        fit, said = translation.fit(found, spec, expected)
+    checkpoint.put(network, fit)
+    return network.eval(), f"weights from {source.said}; {said}"
 
 
 def trained(recipe: Recipe, description: Description, images: Images, epochs: int) -> tuple[nn.Module, str]:

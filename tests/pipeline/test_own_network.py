@@ -12,8 +12,10 @@ import torch
 
 from exporters import onnx_graph
 from exporters.certify_weights import certify_weights
+from pipeline import Recipe
 from pipeline.errors import BadRequest
 from pipeline.models import checkpoint, frozen, own, specs
+from pipeline.models.weights import given
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +85,18 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(own, "TRUSTED", set())
     return name
+
+
+def test_its_own_checkpoints_load_out_of_their_wrappers(module: str, tmp_path: Path) -> None:
+    name, spec = specs.find(f"{module}:net")
+    description = frozen.Description(name, spec, tuple("0123456789"), RECORD)
+    plain = checkpoint.parameters(description.network())
+    for prefix in ("", "module.", "model._orig_mod."):
+        torch.save({"state_dict": {f"{prefix}{key}": value for key, value in plain.items()}}, tmp_path / "w.ckpt")
+        found = given(Recipe(arch=name, weights=tmp_path / "w.ckpt"), description)
+        assert found is not None
+        assert checkpoint.parameters(found[0])["gain"].equal(plain["gain"])
+        assert found[1].endswith(f"its state_dict{prefix and f', without {prefix}'}")
 
 
 def test_it_sees_normalised_images_and_every_weight_is_certified(module: str, tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""``python -m pipeline convert SRC DST --arch NAME``: the same weights under the names of another framework."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import workspace
+from pipeline.errors import BadRequest, Exit, StageFailed
+from pipeline.models import checkpoint, published, specs, translation, writing
+from pipeline.models.dialects import DIALECTS
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pipeline.models.fitting import Fit
+    from pipeline.models.published import Source
+    from pipeline.models.specs import ResNetSpec
+
+HELP = "write a checkpoint of one framework as another names and lays it out"
+EXAMPLES = """examples:
+  python -m pipeline convert flax.msgpack torch.safetensors --arch d2l_jax_resnet18
+  python -m pipeline convert 01-freeze.safetensors flax.msgpack --arch d2l_jax_resnet18 --to flax
+  python -m pipeline convert hf:timm/resnet50.a1_in1k resnet50.pth --arch resnet50
+"""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.add_argument("source", metavar="SRC", help="all that build takes as --weights")
+    parser.add_argument("destination", metavar="DST", type=Path, help=f"a file: {', '.join(writing.WRITERS)}")
+    parser.add_argument("--arch", required=True, help="the network, as for build")
+    parser.add_argument("--to", choices=tuple(DIALECTS), default="torchvision", help="(default: torchvision)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit 0 once the file was read back and holds every number as it was."""
+    destination, dialect = arguments.destination, DIALECTS[arguments.to]
+    writing.refuse(destination, dialect.name)
+    arch, spec = specs.find(arguments.arch)
+    if not isinstance(spec, specs.ResNetSpec):
+        raise BadRequest(f"convert --arch {arch}: a network of your own has its own names")
+    source = published.source(arguments.source, arch)
+    fit, said = _fit(source, spec)
+    theirs = translation.back(dialect, spec, checkpoint.taken(fit))
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".unfinished-") as folder:
+        fresh = Path(folder, destination.name)
+        writing.write(theirs, fresh)
+        _same(fit, published.source(str(fresh), arch), spec)
+        workspace.place(fresh, destination)
+    sys.stdout.write(
+        f"{len(theirs)} tensors of {source.said}, {said}, are in {destination} in the dialect of {dialect.name}; read "
+        "back, every bit is the same\n"
+    )
+    return Exit.PASS
+
+
+def _fit(source: Source, spec: ResNetSpec) -> tuple[Fit, str]:
+    """The weights of ``source`` in a network of as many classes and channels as they have."""
+    import torch
+
+    found = translation.opened(source)
+    classes, channels = translation.ends(found, spec)
+    with torch.device("meta"):
+        network = spec.network(classes, channels, (0.0,) * channels, (1.0,) * channels)
+    return translation.fit(found, spec, checkpoint.parameters(network))
+
+
+def _same(fit: Fit, written: Source, spec: ResNetSpec) -> None:
+    before, after = checkpoint.taken(fit), checkpoint.taken(_fit(written, spec)[0])
+    if other := [key for key, value in before.items() if not value.float().equal(after[key].float())]:
+        raise StageFailed(f"convert: {other[0]} was written and read back as another")

@@ -1,0 +1,96 @@
+"""Checkpoints of Flax without JAX: MessagePack as flax.serialization writes it, and folders of Orbax."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import BadRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+# Numbers of flax.serialization's extensions: an array, and a scalar of NumPy in the same form.
+ARRAY, SCALAR = 1, 3
+# What stands at the end of the key of an array, and the driver that reads it.
+ARRAYS = {"/.zarray": "zarr", "/zarr.json": "zarr3"}
+
+
+def msgpack(path: Path) -> Any:
+    """The tree in ``path``, with tensors for arrays; raises BadRequest where it is no such file."""
+    import msgpack
+
+    try:
+        return msgpack.unpackb(path.read_bytes(), ext_hook=_extension, strict_map_key=True)
+    except (ValueError, TypeError, AttributeError, msgpack.exceptions.UnpackException) as error:
+        raise BadRequest(
+            f"--weights {path} is truncated, corrupted or no MessagePack of Flax ({error}); save it again by "
+            "flax.serialization.to_bytes"
+        ) from error
+
+
+def _extension(code: int, data: bytes) -> Any:
+    import msgpack
+
+    if code not in {ARRAY, SCALAR}:
+        return None
+    shape, kind, content = msgpack.unpackb(data)
+    return _tensor(np.frombuffer(content, _dtype(kind)).reshape(shape))
+
+
+def _dtype(kind: str) -> np.dtype[Any]:
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16) if kind == "bfloat16" else np.dtype(kind)
+
+
+def _tensor(array: Any) -> Tensor:
+    import torch
+
+    # Of kind V is bfloat16, which torch does not take from NumPy.
+    return torch.from_numpy(np.array(array, np.float32 if array.dtype.kind == "V" else None))
+
+
+def orbax(path: Path) -> dict[str, Any]:
+    """The tree in the folder ``path``; raises BadRequest where it holds no checkpoint, or several."""
+    import tensorstore
+
+    folder = _item(path).resolve()
+    base = {"driver": "file", "path": f"{folder}/"}
+    try:
+        store = {"driver": "ocdbt", "base": base} if (folder / "manifest.ocdbt").is_file() else base
+        keys = [key.decode() for key in tensorstore.KvStore.open(store).result().list().result()]
+        tree: dict[str, Any] = {}
+        for key in sorted(keys):
+            name, slash, kind = key.rpartition("/")
+            driver = ARRAYS.get(slash + kind)
+            # An optimiser's state is as large as the weights, and of no use.
+            if driver is None or name.startswith("opt_state"):
+                continue
+            inside = {**store, "path": f"{name}/"} if store is not base else {**base, "path": f"{folder}/{name}/"}
+            spec = {"driver": driver, "kvstore": inside}
+            _put(tree, name.split("."), _tensor(tensorstore.open(spec, open=True, read=True).result().read().result()))
+    except (ValueError, OSError) as error:
+        raise BadRequest(f"--weights {path} is truncated or corrupted ({str(error)[:200]}); save it again") from error
+    if not tree:
+        raise BadRequest(f"--weights {path} holds no array; give the folder that orbax.checkpoint wrote")
+    return tree
+
+
+def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value
+
+
+def _item(path: Path) -> Path:
+    """The folder that holds the arrays: ``path`` itself, or the one item in it that does."""
+    items = [each for each in (path, *sorted(path.iterdir())) if (each / "_METADATA").is_file()]
+    if len(items) == 1:
+        return items[0]
+    steps = [each.name for each in sorted(path.iterdir()) if each.is_dir()]
+    found = ", ".join([each.name for each in items] or steps[:5]) or "nothing"
+    raise BadRequest(f"--weights {path} is no single checkpoint of Orbax: it has {found}; give the folder of one")
