@@ -30,6 +30,17 @@ class Result:
         rows = (row for row in self.report["stages"] if row["name"].startswith("engine") and row["accuracy"])
         return next((self.output / row["file"] for row in rows), None)
 
+    def _repr_html_(self) -> str:
+        """The report in a notebook, in a frame of its own that may run and load nothing."""
+        import html
+
+        from pipeline.report import page
+
+        inside = html.escape(page.html(self.output))
+        return (
+            f'<iframe title="report" sandbox="" srcdoc="{inside}" width="100%" height="720" frameborder="0"></iframe>'
+        )
+
     def stage(self, name: str) -> dict[str, Any]:
         """The row of one stage; raises KeyError where there is none of that name."""
         return dict({row["name"]: row for row in self.report["stages"]}[name])

@@ -4,6 +4,7 @@ COMMANDS = (
     "build",
     "inspect",
     "check",
+    "report",
     "certify",
     "debug",
     "bisect",

@@ -66,14 +66,15 @@ def build(asked: Recipe) -> dict[str, Any]:
     """The report of a whole build; everything it made is in the recipe's output directory."""
     from pipeline import plan
     from pipeline.models import weights
-    from pipeline.report import record, terminal
+    from pipeline.report import evidence, page, record, terminal
 
     order = orders.order(asked)
     recipe, description, output = order.recipe, order.description, order.output
     with workspace.directory(output) as unfinished:
         network, origin = order.given or weights.trained(recipe, description, order.train, order.epochs)
         terminal.say(f"{origin}; --weights takes a file of your own")
-        (output / "report.json").unlink(missing_ok=True)
+        for name in ("report.json", evidence.FILE, page.FILE):
+            (output / name).unlink(missing_ok=True)
         sources = {"data": order.source, "weights": origin}
         images = {"calibration": order.calibration.digest, "test": order.test.digest}
         report = record.header(recipe, output, description, sources, images)
@@ -87,7 +88,7 @@ def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[s
     import safetensors.numpy
 
     from pipeline.bench import beside_float
-    from pipeline.report import record, terminal
+    from pipeline.report import evidence, page, record, terminal
 
     rows: list[Row] = []
     failure = None
@@ -106,6 +107,8 @@ def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[s
         report["conformance"] = conformance.write(build.images, build.output, build.unfinished)
         workspace.write_bytes(build.output / "answers.safetensors", kept, build.unfinished)
         workspace.write_json(build.output / "report.json", report, build.unfinished)
+        evidence.write(build, report)
+        workspace.write_bytes(build.output / page.FILE, page.html(build.output).encode(), build.unfinished)
     except OSError as error:
         raise failure or StageFailed(
             f"-o {build.output}: no report could be written: {workspace.explain(error)}"

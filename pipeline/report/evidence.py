@@ -1,0 +1,135 @@
+"""What report.html shows beyond report.json: only the end of a build has it all at hand, and keeps it in one file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import again, engines, workspace
+from pipeline.errors import BadRequest
+from pipeline.parity.fault import few, median
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from pipeline.data.images import Images
+    from pipeline.run import Build
+
+FILE, HISTORY = "evidence.json", "history.jsonl"
+# Images whose answer flipped, at most so many and so large; images that the drift along the depth is measured on.
+FLIPS, SIDE, DEPTH = 24, 96, 4
+# Rows of a training's history that are kept, at most.
+EPOCHS = 2000
+
+
+def write(build: Build, report: Mapping[str, Any]) -> None:
+    """Keep the evidence of the build whose report.json has just been written."""
+    kept = {
+        "answers": report["answers"],
+        "flips": _flips(build, report),
+        "depth": _depth(build.output, build.images),
+        "engines": _engines(build.output),
+        "history": _history(report["recipe"]["weights"]),
+    }
+    text = json.dumps(kept, separators=(",", ":"), allow_nan=False)
+    workspace.write_bytes(build.output / FILE, text.encode(), build.unfinished)
+
+
+def shipped(report: Mapping[str, Any]) -> str | None:
+    """The stage whose answers count: the engine that was judged, else the last stage that was; None without any."""
+    judged = [row["name"] for row in report["stages"] if row["accuracy"]]
+    return next((name for name in judged if name.startswith("engine")), judged[-1] if judged else None)
+
+
+def _flips(build: Build, report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The images that the network and the shipped file answer otherwise: first those lost, then those gained."""
+    answered = build.top1.get(shipped(report) or "")
+    if answered is None:
+        return []
+    labels, before = build.images.labels, build.reference.argmax(1)
+    moved = np.flatnonzero(before != answered)
+    order = np.where(before[moved] == labels[moved], 0, np.where(answered[moved] == labels[moved], 1, 2))
+    chosen = moved[np.argsort(order, kind="stable")][:FLIPS]
+    return [
+        {
+            "name": build.images.part.name(index),
+            "label": int(labels[index]),
+            "before": int(before[index]),
+            "after": int(answered[index]),
+            "png": _png(build.images[index]),
+        }
+        for index in chosen
+    ]
+
+
+def _png(pixels: NDArray[np.float32]) -> str:
+    """An image (C, H, W) float32 0..255, shrunk where it is large, as PNG in base64."""
+    from PIL import Image
+
+    planes = np.rint(pixels).clip(0, 255).astype(np.uint8)
+    image = Image.fromarray(planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1))
+    image.thumbnail((SIDE, SIDE))
+    image.save(written := io.BytesIO(), "PNG", optimize=True)
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def _depth(directory: Path, images: Images) -> dict[str, Any]:
+    """The drift of the noisiest stage along its depth, in dB; ``missing`` says why there is none."""
+    from exporters import reference
+    from exporters.pieces import Pieces
+    from pipeline.data import choice
+    from pipeline.parity.depth import walk
+
+    refusals: tuple[type[Exception], ...] = (ValueError, BadRequest, *reference.refusals())
+    try:
+        good, bad = again.stage_files(directory, None)
+        pairs, _ = walk(Pieces(good), Pieces(bad), few(choice.some(images, DEPTH)))
+    except refusals as error:
+        return {"missing": str(error)}
+    steps = [
+        {
+            "module": pair.step.module,
+            "operator": pair.step.operator,
+            "own": median(pair.step.own),
+            "total": median(pair.step.accumulated),
+        }
+        for pair in pairs
+    ]
+    return {"good": good.name, "bad": bad.name, "images": DEPTH, "steps": steps, "missing": None}
+
+
+def _engines(directory: Path) -> list[dict[str, Any]]:
+    """What each engine says that it is made of; nothing where no engine was built."""
+    try:
+        found = again.engine_files(directory)
+    except BadRequest:
+        return []
+    return [
+        {"file": path.name, **engines.module(details["backend"]).describe(path, details).to_json()}
+        for path, details in found
+        if details["backend"] != "device"
+    ]
+
+
+def _history(weights: str | None) -> dict[str, Any]:
+    """The numbers of every line of the history that a training left beside the user's weights."""
+    path = Path(weights).with_name(HISTORY) if weights else None
+    if path is None or not path.is_file():
+        return {"rows": [], "missing": "No history of a training stands beside the weights."}
+    try:
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()[-EPOCHS:]]
+        kept = [{str(key): value for key, value in row.items() if _number(value)} for row in rows]
+    except (OSError, ValueError, AttributeError) as error:
+        return {"rows": [], "missing": f"{path} is no history of a training: {error}."}
+    return {"rows": kept, "missing": None}
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
