@@ -75,4 +75,4 @@ def _depth(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     ]
     order = dict.fromkeys([*totals[0], *totals[1]])
     series = {letter: [found.get(key) for key in order] for letter, found in zip("AB", totals, strict=True)}
-    return {**figures.lines(series, least=0), "x": [], "count": len(order)}
+    return {**figures.lines(series), "x": [], "count": len(order)}

@@ -38,12 +38,10 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [round(number * step, 12) for number in range(first, max(last, first + 1) + 1)]
 
 
-def lines(series: Mapping[str, Sequence[float | None]], *, least: float | None = None) -> dict[str, Any]:
-    """A line for each of ``series`` over its index, broken where it is None; y begins at ``least`` or below."""
+def lines(series: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    """A line for each of ``series`` over its index, broken where it is None."""
     seen = [value for values in series.values() for value in values if value is not None]
-    if not seen:
-        seen = [0.0]
-    marks = ticks(min(seen) if least is None else min(least, *seen), max(seen))
+    marks = ticks(min(seen, default=0.0), max(seen, default=0.0))
     longest = max((len(values) for values in series.values()), default=0)
     across, up = Scale(0, max(longest - 1, 1), MARGIN, 99), Scale(marks[0], marks[-1], HEIGHT - 8, 14)
     return {
@@ -79,21 +77,24 @@ def histogram(account: Mapping[str, Any]) -> dict[str, Any]:
     return {"height": HISTOGRAM, "path": f"M0 {HISTOGRAM}{steps}V{HISTOGRAM}Z", "range": across(amax)}
 
 
-def intervals(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Each row's change in top-1 with its bounds, and the loss that is allowed, all on one scale with 0 in its middle.
+def reach(rows: Sequence[Mapping[str, Any]]) -> float:
+    """The largest change in top-1 that a bound or an allowance of ``rows`` reaches, and a tenth of it."""
+    bounds = [abs(row["drop"][key]) for row in rows if row["drop"] for key in ("lower", "upper")]
+    allowed = [row["tolerance"]["drop"] for row in rows if row["drop"] and row["tolerance"]["drop"] is not None]
+    return 1.1 * max(bounds + allowed, default=0)
 
-    Losses lie to the right of it.
-    """
-    drawn = [row for row in rows if row["drop"]]
-    allowed = [row["tolerance"]["drop"] for row in drawn if row["tolerance"]["drop"] is not None]
-    reach = max([abs(row["drop"][key]) for row in drawn for key in ("lower", "upper")] + allowed, default=0) * 1.1
-    across = Scale(-reach, reach, 0, 100)
+
+def intervals(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Each row's loss of top-1 with its bounds and what is allowed, from minus to plus :func:`reach`."""
+    across = Scale(-reach(rows), reach(rows), 0, 100)
     return {
         row["name"]: {
-            **{key: across(row["drop"][key]) for key in ("lower", "value", "upper")},
-            **({} if row["tolerance"]["drop"] is None else {"allowed": across(row["tolerance"]["drop"])}),
+            name: across(value)
+            for name, value in {**row["drop"], "allowed": row["tolerance"]["drop"]}.items()
+            if name not in {"lost", "gained"} and value is not None
         }
-        for row in drawn
+        for row in rows
+        if row["drop"]
     }
 
 

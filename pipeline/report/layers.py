@@ -39,6 +39,7 @@ def drawn(kept: Mapping[str, Any]) -> dict[str, Any]:
         "left_out": found.left_out,
         "memory": {"weights": found.weights, "activations": found.activations},
         "rows": rows,
+        "fused": sum(cell["fused"] for _, cells in rows for cell in cells),
         "kinds": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
     }
 

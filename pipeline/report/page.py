@@ -33,8 +33,11 @@ def html(directory: Path) -> str:
 
 def gathered(directory: Path) -> dict[str, Any]:
     """All that a template shows of the build in ``directory``; of an unfinished one ``report`` is None."""
-    if not (directory / "report.json").exists():
+    path = directory / "report.json"
+    if not path.exists():
         return _unfinished(directory)
+    if not workspace.read_note(path):
+        raise BadRequest(f"{path} is damaged: it is no JSON object; build again")
     report = again.report(directory)
     name = evidence.shipped(report)
     rows = {row["name"]: row for row in report["stages"]}
@@ -49,6 +52,7 @@ def gathered(directory: Path) -> dict[str, Any]:
         "first": report["stages"][0] if report["stages"] else None,
         "shipped": rows[name] if name else None,
         "intervals": figures.intervals(report["stages"]),
+        "reach": figures.reach(report["stages"]),
         "sizes": figures.shares({row["name"]: row["bytes"] for row in report["stages"] if row["bytes"]}),
         "speed": terminal.speed(report["speed"]) if report["speed"] else None,
         "saved": saved,
@@ -94,7 +98,7 @@ def _ranges(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     tensors = {name: each for row in rows for name, each in (row["details"].get("tensors") or {}).items()}
     found = [
         {
-            "tensor": name.strip("/").removesuffix("_output_0"),
+            "tensor": _maker(name),
             "seen": account["seen"],
             "amax": account["amax"],
             "clipped": account["beyond"] / (account["values"] or 1),
@@ -105,18 +109,28 @@ def _ranges(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: -each["clipped"])
 
 
+def _maker(tensor: str) -> str:
+    """The module that made a tensor, where its name says it: ``/layer1/layer1.0/relu/Relu_output_0``."""
+    import onnx
+
+    from exporters import onnx_file
+
+    return onnx_file.module_of(onnx.NodeProto(name=tensor)) or tensor.strip("/").removesuffix("_output_0")
+
+
 def _depth(kept: Mapping[str, Any]) -> dict[str, Any]:
     if "steps" not in kept:
         return {"missing": kept["missing"]}
-    steps = kept["steps"]
+    # What a layer hands on as it came adds nothing, and would only break the line.
+    steps = [step for step in kept["steps"] if step["own"] is not None]
     series = {"all so far": [step["total"] for step in steps], "this layer alone": [step["own"] for step in steps]}
-    chart = figures.lines(series, least=0)
+    chart = figures.lines(series)
     tops = [step["module"].split(".")[0] for step in steps]
     chart["x"] = [
         {"at": chart["across"](tops.index(name)), "text": name} for name in dict.fromkeys(tops) if "layer" in name
     ]
-    worst = min((step for step in steps if step["own"] is not None), key=lambda step: step["own"], default=None)
-    return {**kept, "chart": chart, "worst": worst}
+    worst = min(steps, key=lambda step: float(step["own"]), default=None)
+    return {**kept, "steps": steps, "chart": chart, "worst": worst}
 
 
 def _history(rows: list[dict[str, float]]) -> list[dict[str, Any]]:
