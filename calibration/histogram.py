@@ -97,9 +97,9 @@ class Histogram:
 
     def coarse(self, bins: int) -> list[int]:
         """How many values lie in each of ``bins`` of equal width from 0 to ``amax``, to within a bin of this one."""
-        below = np.interp(np.linspace(0, self.amax, bins + 1)[1:], self.edges, np.append(0, np.cumsum(self.counts)))
-        running = np.rint(below + (self.total - self.counts.sum())).astype(np.int64)
-        return [int(count) for count in np.diff(running, prepend=0)]
+        below = np.interp(np.linspace(0, self.amax, bins + 1)[1:-1], self.edges, np.append(0, np.cumsum(self.counts)))
+        running = [0, *(np.rint(below).astype(np.int64) + (self.total - self.counts.sum())), self.total]
+        return [int(count) for count in np.diff(running)]
 
     def beyond(self, magnitude: float) -> int:
         """How many values are larger than ``magnitude``, to within its bin."""

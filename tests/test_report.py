@@ -1,4 +1,4 @@
-"""The page of a build: what it shows is what the files say, all that is hostile is text, and what is missing is told."""
+"""The page of a build shows what the files say; what is hostile is text, and what is missing is told."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from PIL import Image
 from pipeline import recipe as recipes
 from pipeline.__main__ import parser
 from pipeline.api import Result
+from pipeline.errors import BadRequest
 from pipeline.report import evidence, figures, page
 
 if TYPE_CHECKING:
@@ -80,6 +81,13 @@ def refused(*arguments: object, **environment: str) -> str:
     return sentence
 
 
+def refusal(directory: Path) -> str:
+    """The same sentence, without a process of its own."""
+    with pytest.raises(BadRequest) as raised:
+        page.html(directory)
+    return str(raised.value)
+
+
 def read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text()))
 
@@ -132,8 +140,8 @@ def test_its_histograms_count_every_value_and_mark_what_is_clipped(built: Path, 
         counts, width = account["histogram"], account["seen"] / 32
         assert (len(counts), sum(counts)) == (32, account["values"])
         assert all(count >= 0 for count in counts)
-        whole = sum(counts[int(account["amax"] / width) + 1 :])  # the bins that lie beyond the range as a whole
-        assert whole <= account["beyond"] <= whole + counts[min(31, int(account["amax"] / width))]
+        last = min(31, int(account["amax"] / width))  # the bin in which the range ends
+        assert sum(counts[last + 1 :]) <= account["beyond"] + 1 <= sum(counts[last:]) + 2
 
 
 def test_its_images_are_those_whose_answer_flipped(built: Path, copy: Path) -> None:
@@ -199,7 +207,7 @@ def test_its_map_is_what_describe_says(built: Path, mixed: Path, shown: Page) ->
     line = [sys.executable, "-m", "pipeline", "describe", str(built), "--json"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     (told,) = json.loads(done.stdout)
-    cells = [each for tag, each in shown.elements if tag == "li" and "cell" in (each["class"] or "")]
+    cells = [each for tag, each in shown.elements if tag == "li" and "cell" in str(each.get("class"))]
     assert len(cells) == told["counts"]["layers"]
     words = [str(each["class"]).split()[1] for each in cells]
     assert words.count("reformat") == told["counts"]["reformats"]
@@ -238,38 +246,50 @@ def test_names_of_classes_and_folders_are_text(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00\x01", '{"schema": 1}', '{"schema": 2}'])
-def test_a_damaged_report_is_refused_and_the_page_stays(copy: Path, content: str) -> None:
+def test_a_damaged_report_is_refused(copy: Path, content: str) -> None:
     (copy / "report.json").write_text(content)
+    assert str(copy) in refusal(copy)
+
+
+def test_where_it_is_refused_the_page_stays(copy: Path) -> None:
+    (copy / "report.json").write_text("{")
     before = (copy / page.FILE).read_bytes()
-    assert str(copy) in refused(copy)
+    assert "report.json is damaged" in refused(copy)
     assert (copy / page.FILE).read_bytes() == before
     assert not list(copy.glob(".unfinished*"))
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"stages": 3}, {"verdict": None}, {"recipe": []}, {"classes": ["0"]}, {"speed": {}}, {"environment": {}}],
+    [
+        {"stages": 3},
+        {"verdict": None},
+        {"recipe": []},
+        {"classes": ["0"]},
+        {"speed": {"value": "x"}},
+        {"environment": {}},
+    ],
     ids=str,
 )
 def test_a_report_that_makes_no_sense_is_refused(copy: Path, change: dict[str, Any]) -> None:
     _change(copy / "report.json", **change)
     if "classes" in change:
         _change_answers(copy)
-    assert "is not whole" in refused(copy)
+    assert "is not whole" in refusal(copy)
 
 
 def test_answers_that_were_touched_are_refused(copy: Path) -> None:
     (copy / "answers.safetensors").write_bytes(b"0" * 64)
-    assert "is not what this build wrote" in refused(copy)
+    assert "is not what this build wrote" in refusal(copy)
     (copy / "answers.safetensors").unlink()
-    assert "cannot be read" in refused(copy)
+    assert "cannot be read" in refusal(copy)
 
 
 def test_evidence_that_is_gone_or_anothers_is_told_and_a_damaged_one_refused(copy: Path) -> None:
     _change(copy / evidence.FILE, answers="0" * 64)
     assert "Not measured: evidence.json is that of another build" in Page(page.html(copy)).text
     (copy / evidence.FILE).write_text("{")
-    assert "evidence.json is damaged" in refused(copy)
+    assert "evidence.json is damaged" in refusal(copy)
     (copy / evidence.FILE).unlink()
     shown = Page(page.html(copy))
     assert "Not measured: there is no evidence.json" in shown.text
@@ -279,7 +299,7 @@ def test_evidence_that_is_gone_or_anothers_is_told_and_a_damaged_one_refused(cop
 @pytest.mark.parametrize("png", ["PHN2Zz48L3N2Zz4=", "no base64", ""])
 def test_an_image_that_is_none_is_refused(copy: Path, png: str) -> None:
     _change(copy / evidence.FILE, flips=[{"name": "a", "label": 1, "before": 1, "after": 2, "png": png}])
-    assert "build again" in refused(copy)
+    assert "build again" in refusal(copy)
 
 
 def test_a_build_that_runs_or_was_killed_shows_what_there_is(cli: Cli, tmp_path: Path) -> None:
@@ -353,7 +373,7 @@ def test_two_builds_side_by_side(built: Path, mixed: Path, copy: Path, tmp_path:
 def test_requests_that_make_no_sense(built: Path, tmp_path: Path) -> None:
     assert "takes the directory of a build" in refused()
     assert "takes the directory of a build" in refused(built, "--compare", built, tmp_path)
-    assert "no report.json and no file of a stage" in refused(tmp_path)
+    assert "no report.json and no file of a stage" in refusal(tmp_path)
     assert "cannot be written" in refused(built, "-o", tmp_path / "no" / "a.html")
 
 
