@@ -111,18 +111,21 @@ def _engines(directory: Path) -> list[dict[str, Any]]:
         found = again.engine_files(directory)
     except BadRequest:
         return []
-    return [
-        {"file": path.name, **engines.module(details["backend"]).describe(path, details).to_json()}
-        for path, details in found
-        if details["backend"] != "device"
-    ]
+    return [_described(path, details) for path, details in found if details["backend"] != "device"]
+
+
+def _described(path: Path, details: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"file": path.name, **engines.module(details["backend"]).describe(path, details).to_json()}
+    except ValueError as error:
+        return {"file": path.name, "missing": str(error)}
 
 
 def _history(weights: str | None) -> dict[str, Any]:
     """The numbers of every line of the history that a training left beside the user's weights."""
     path = Path(weights).with_name(HISTORY) if weights else None
     if path is None or not path.is_file():
-        return {"rows": [], "missing": "No history of a training stands beside the weights."}
+        return {"rows": [], "missing": "no history of a training stands beside the weights."}
     try:
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()[-EPOCHS:]]
         kept = [{str(key): value for key, value in row.items() if _number(value)} for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from exporters.engines.description import EIGHT_BITS, from_json
+from exporters.engines.description import from_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,6 +19,8 @@ SHORT = {"int8": "int8", "uint8": "int8", "float8": "fp8", "float16": "fp16", "f
 
 def drawn(kept: Mapping[str, Any]) -> dict[str, Any]:
     """The map of the engine whose description ``to_json`` gave; raises ValueError where that is not whole."""
+    if "missing" in kept:
+        return {"file": kept["file"], "missing": kept["missing"], "memory": {"weights": None, "activations": None}}
     file, found = kept["file"], from_json({key: value for key, value in kept.items() if key != "file"})
     rows: list[tuple[str, list[dict[str, Any]]]] = []
     known: dict[str, list[dict[str, Any]]] = {}
@@ -33,7 +35,7 @@ def drawn(kept: Mapping[str, Any]) -> dict[str, Any]:
     kinds = [cell["precision"] for _, cells in rows for cell in cells if not cell["reformat"]]
     return {
         "file": file,
-        "backend": found.backend,
+        "missing": None,
         "source": found.source,
         "counts": found.counts(),
         "left_out": found.left_out,
@@ -65,13 +67,11 @@ def _cells(found: Description) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def precision(layer: Layer) -> dict[str, str]:
-    """``precision`` of a layer in a word, ``mixed`` where it hands on another than it reads, and both in ``types``."""
+    """``precision`` of a layer in a word, ``mixed`` where it reads or hands on several; which, in ``types``."""
     read, made = (_short(types) for types in (layer.inputs, layer.outputs))
-    types = read if read == made else f"{read} → {made}"
-    whole = {*layer.inputs, *layer.outputs}
-    if whole and (whole <= EIGHT_BITS or len(whole) == 1):
-        return {"precision": read if read == made and read in SHORT.values() else "other", "types": types}
-    return {"precision": "mixed", "types": types}
+    kinds = {SHORT.get(each, each) for each in (*layer.inputs, *layer.outputs)}
+    word = "mixed" if len(kinds) > 1 else next(iter(kinds & {*SHORT.values()}), "other")
+    return {"precision": word, "types": read if read == made else f"{read} → {made}"}
 
 
 def _short(types: tuple[str, ...]) -> str:

@@ -63,6 +63,7 @@ def gathered(directory: Path) -> dict[str, Any]:
         "flips": kept["flips"],
         "engines": [layers.drawn(each) for each in kept["engines"]],
         "history": _history(kept["history"]["rows"]),
+        "no_history": kept["history"]["missing"],
         "bench": _bench(directory, report["answers"]),
         "missing": kept["missing"],
         "command": command(report["recipe"]),
@@ -80,7 +81,12 @@ def _unfinished(directory: Path) -> dict[str, Any]:
 
 def _evidence(path: Path, report: Mapping[str, Any]) -> dict[str, Any]:
     """What this very build kept; where it kept nothing, ``missing`` says why."""
-    none: dict[str, Any] = {"flips": [], "depth": {"missing": None}, "engines": [], "history": {"rows": []}}
+    none: dict[str, Any] = {
+        "flips": [],
+        "depth": {"missing": None},
+        "engines": [],
+        "history": {"rows": [], "missing": None},
+    }
     if not path.is_file():
         return {**none, "missing": f"there is no {path.name} in this directory; build again to have it."}
     found = workspace.read_note(path)
