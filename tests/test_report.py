@@ -264,6 +264,7 @@ def test_where_it_is_refused_the_page_stays(copy: Path) -> None:
     [
         {"stages": 3},
         {"verdict": None},
+        {"verdict": "great"},
         {"recipe": []},
         {"classes": ["0"]},
         {"speed": {"value": "x"}},

@@ -110,7 +110,7 @@ def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[s
         evidence.write(build, report)
         workspace.write_bytes(build.output / page.FILE, page.html(build.output).encode(), build.unfinished)
         terminal.say(f"the same as a page: {build.output / page.FILE}")
-    except OSError as error:
+    except (OSError, PipelineError) as error:
         raise failure or StageFailed(
             f"-o {build.output}: no report could be written: {workspace.explain(error)}"
         ) from error

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline import again, engines, workspace
 from pipeline.errors import BadRequest
-from pipeline.parity.fault import few, median
+from pipeline.parity.fault import median
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,9 +88,11 @@ def _depth(directory: Path, images: Images) -> dict[str, Any]:
     from pipeline.parity.depth import walk
 
     refusals: tuple[type[Exception], ...] = (ValueError, BadRequest, *reference.refusals())
+    reference.give_back_memory()
     try:
         good, bad = again.stage_files(directory, None)
-        pairs, _ = walk(Pieces(good), Pieces(bad), few(choice.some(images, DEPTH)))
+        # One image at a time: its activations, of both files, are all that is in memory beside the weights.
+        pairs, _ = walk(Pieces(good), Pieces(bad), choice.some(images, DEPTH).batches(1))
     except refusals as error:
         return {"missing": str(error)}
     steps = [

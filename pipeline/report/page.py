@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from pipeline import again, workspace
-from pipeline.errors import BadRequest
+from pipeline.errors import EXITS, BadRequest
 from pipeline.recipe import Recipe, flag
 from pipeline.report import changes, evidence, figures, layers, terminal
 from pipeline.report.render import refusing, rendered
@@ -47,7 +47,7 @@ def gathered(directory: Path) -> dict[str, Any]:
         "name": str(directory),
         "title": f"{report['recipe']['arch']} in {report['recipe']['precision']}",
         "report": report,
-        "word": report["verdict"].capitalize(),
+        "word": EXITS[report["verdict"]].name.capitalize(),
         "stages": report["stages"],
         "first": report["stages"][0] if report["stages"] else None,
         "shipped": rows[name] if name else None,
