@@ -66,14 +66,14 @@ def build(asked: Recipe) -> dict[str, Any]:
     """The report of a whole build; everything it made is in the recipe's output directory."""
     from pipeline import plan
     from pipeline.models import weights
-    from pipeline.report import evidence, page, record, terminal
+    from pipeline.report import page, record, terminal
 
     order = orders.order(asked)
     recipe, description, output = order.recipe, order.description, order.output
     with workspace.directory(output) as unfinished:
         network, origin = order.given or weights.trained(recipe, description, order.train, order.epochs)
         terminal.say(f"{origin}; --weights takes a file of your own")
-        for name in ("report.json", evidence.FILE, page.FILE):
+        for name in ("report.json", page.FILE):  # evidence.json says itself of which report it is
             (output / name).unlink(missing_ok=True)
         sources = {"data": order.source, "weights": origin}
         images = {"calibration": order.calibration.digest, "test": order.test.digest}
