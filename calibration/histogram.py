@@ -95,6 +95,12 @@ class Histogram:
             return self
         return Histogram(limit, self.total - self.beyond(limit), self.counts[: _number(limit) + 1], self.reach)
 
+    def coarse(self, bins: int) -> list[int]:
+        """How many values lie in each of ``bins`` of equal width from 0 to ``amax``, to within a bin of this one."""
+        below = np.interp(np.linspace(0, self.amax, bins + 1)[1:-1], self.edges, np.append(0, np.cumsum(self.counts)))
+        running = [0, *(np.rint(below).astype(np.int64) + (self.total - self.counts.sum())), self.total]
+        return [int(count) for count in np.diff(running)]
+
     def beyond(self, magnitude: float) -> int:
         """How many values are larger than ``magnitude``, to within its bin."""
         return int(self.counts[_number(magnitude) + 1 :].sum())

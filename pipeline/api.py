@@ -36,6 +36,17 @@ class Result:
         rows = (row for row in self.report["stages"] if row["name"].startswith("engine") and row["accuracy"])
         return next((self.output / row["file"] for row in rows), None)
 
+    def _repr_html_(self) -> str:
+        """The report in a notebook, in a frame of its own that may run and load nothing."""
+        import html
+
+        from pipeline.report import page
+
+        inside = html.escape(page.html(self.output))
+        return (
+            f'<iframe title="report" sandbox="" srcdoc="{inside}" width="100%" height="720" frameborder="0"></iframe>'
+        )
+
     def stage(self, name: str) -> dict[str, Any]:
         """The row of one stage; raises KeyError where there is none of that name."""
         return dict({row["name"]: row for row in self.report["stages"]}[name])
@@ -51,7 +62,7 @@ def build(recipe: Recipe) -> Result:
     from pipeline import plan, workspace
     from pipeline.models import weights
     from pipeline.parity import answers
-    from pipeline.report import record, terminal
+    from pipeline.report import page, record, terminal
     from pipeline.run import Build
 
     order = orders.order(recipe)
@@ -59,7 +70,8 @@ def build(recipe: Recipe) -> Result:
     with workspace.directory(output) as unfinished:
         network, origin = order.given or weights.trained(recipe, description, order.train, order.epochs)
         terminal.say(f"{origin}; --weights takes a file of your own")
-        (output / "report.json").unlink(missing_ok=True)
+        for name in ("report.json", page.FILE):  # evidence.json says itself of which report it is
+            (output / name).unlink(missing_ok=True)
         sources = {"data": order.source, "weights": origin}
         images = {"calibration": order.calibration.digest, "test": order.test.digest}
         report = record.header(recipe, output, description, sources, images)
@@ -76,7 +88,7 @@ def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[s
     from pipeline import workspace
     from pipeline.bench import beside_float
     from pipeline.data import conformance
-    from pipeline.report import record, terminal
+    from pipeline.report import evidence, page, record, terminal
 
     rows: list[Row] = []
     failure = None
@@ -95,7 +107,10 @@ def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[s
         report["conformance"] = conformance.write(build.images, build.output, build.unfinished)
         workspace.write_bytes(build.output / "answers.safetensors", kept, build.unfinished)
         workspace.write_json(build.output / "report.json", report, build.unfinished)
-    except OSError as error:
+        evidence.write(build, report)
+        workspace.write_bytes(build.output / page.FILE, page.html(build.output).encode(), build.unfinished)
+        terminal.say(f"the same as a page: {build.output / page.FILE}")
+    except (OSError, PipelineError) as error:
         raise failure or StageFailed(
             f"-o {build.output}: no report could be written: {workspace.explain(error)}"
         ) from error

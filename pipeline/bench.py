@@ -136,7 +136,8 @@ def bench(directory: Path, versus: Sequence[str], batches: Sequence[int], second
                     }
                 )
             advance()
-    about = {"directory": str(directory), "confidence": race.CONFIDENCE, "settled": settled}
+    judged = again.report(directory).get("answers")  # tells whether it is still the same build
+    about = {"directory": str(directory), "answers": judged, "confidence": race.CONFIDENCE, "settled": settled}
     return {"schema": 1, **about, "rows": rows, "environment": provenance.environment()}
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Images that only compare methods and judge the file: a fifth, at most 64, and no fewer than make an interval.
 HELD_SHARE, HELD_MOST, HELD_LEAST = 5, 64, 8
+# Of the histograms that the report shows.
+BINS = 32
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,14 @@ def measured(job: Calibration, src: Path, dst: Path) -> tuple[dict[str, float], 
     return ranges[method], "; ".join([f"{said} over {seen.images} images", *odd["notes"]]), details
 
 
-def _account(histogram: Histogram, amax: float) -> dict[str, float]:
-    return {"seen": histogram.amax, "amax": amax, "values": histogram.total, "beyond": histogram.beyond(amax)}
+def _account(histogram: Histogram, amax: float) -> dict[str, Any]:
+    return {
+        "seen": histogram.amax,
+        "amax": amax,
+        "values": histogram.total,
+        "beyond": histogram.beyond(amax),
+        "histogram": histogram.coarse(BINS),
+    }
 
 
 def _ranges(histograms: dict[str, Histogram], levels: dict[str, int]) -> Amaxes:

@@ -80,6 +80,12 @@ def write_bytes(path: Path, content: bytes, unfinished: Path) -> None:
     place(fresh, path)
 
 
+def put(path: Path, content: bytes) -> None:
+    """``content`` as a whole file at ``path``, in a directory that another process may hold."""
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as unfinished:
+        write_bytes(path, content, Path(unfinished))
+
+
 def write_json(path: Path, content: Any, unfinished: Path) -> None:
     """``content`` as a whole file at ``path``; NaN is an error."""
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"

@@ -5,6 +5,7 @@ COMMANDS = (
     "inspect",
     "convert",
     "check",
+    "report",
     "certify",
     "debug",
     "bisect",
