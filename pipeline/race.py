@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.parity.paired import median_bounds
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -72,14 +74,10 @@ def race(runs: Sequence[Callable[[], object]], seconds: float, *, decide: bool =
 def ratio(slow: Timing, fast: Timing) -> Ratio:
     """How many times as long one takes as the other, round by round.
 
-    The bounds of the median are order statistics (Hahn and Meeker 1991, Statistical Intervals, chapter 5): they hold
-    whatever the times are distributed like. With too few rounds for any they are the extremes.
+    The bounds hold whatever the times are distributed like.
     """
-    from scipy.stats import binom
-
-    shares = np.sort(np.array(slow.rounds) / np.array(fast.rounds))
-    place = max(int(binom.ppf((1 - CONFIDENCE) / 2, len(shares), 0.5)), 1)
-    return Ratio(float(np.median(shares)), float(shares[place - 1]), float(shares[-place]))
+    shares = np.array(slow.rounds) / np.array(fast.rounds)
+    return Ratio(float(np.median(shares)), *median_bounds(shares, (1 - CONFIDENCE) / 2))
 
 
 def _count(run: Callable[[], object]) -> int:

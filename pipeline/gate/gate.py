@@ -1,0 +1,123 @@
+"""A finished build judged again, against a baseline if asked: the report of it, and its findings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import again, recheck
+from pipeline.errors import BadRequest
+from pipeline.gate import baseline as baselines
+from pipeline.gate.evidence import evidence
+from pipeline.gate.findings import Finding, findings
+from pipeline.parity.judge import overall
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Seconds that two engines are timed side by side at most.
+SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found: the ``report`` with every verdict computed anew, and one finding a stage and check."""
+
+    report: dict[str, Any]
+    findings: list[Finding]
+
+    @property
+    def name(self) -> str:
+        """Of the build: its directory."""
+        return Path(self.report["recipe"]["output"]).name
+
+    @property
+    def evidence(self) -> dict[str, list[str]]:
+        """What is proven, shown by a stand-in, and not proven, under these titles."""
+        return {title.replace("_", " "): self.report[title] for title in ("proven", "proxy", "not_proven")}
+
+
+def check(
+    directory: Path,
+    baseline: Path | None = None,
+    *,
+    max_drop: float | None = None,
+    confidence: float | None = None,
+    rerun: bool = False,
+    **margins: float | None,
+) -> Checked:
+    """Judge the build in ``directory`` again, and hold it against the one of ``baseline``.
+
+    ``margins`` are those of baselines.Margins; None is its default. Raises BadRequest where either is no build, or
+    they cannot be compared.
+    """
+    old = None if baseline is None else baselines.read(baseline)
+    if old is not None and margins.get("slowdown") is not None and not old.path.is_dir():
+        raise BadRequest(f"--max-slowdown times two engines side by side, and {old.path} has none; give its directory")
+    report, answers = recheck.recheck(directory, max_drop, confidence, rerun=rerun)
+    lists = evidence(report, rerun=rerun)
+    try:
+        found = findings(report, directory)
+        if old is not None:
+            given = {name: value for name, value in margins.items() if value is not None}
+            allowed = baselines.Margins(report["recipe"]["max_drop"], report["recipe"]["confidence"], **given)
+            baselines.refuse(report, answers, old)
+            found += _against(report, answers, old, allowed, found)
+            for title, sentences in _told(report, old).items():
+                lists[title] += sentences
+            if allowed.slowdown is not None:
+                found.append(_timed(directory, old, allowed.slowdown))
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise again.damaged(directory, error) from error
+    verdict = overall([report["verdict"], *(each.verdict for each in found)])
+    told = [{"rule": each.rule, **asdict(each)} for each in found]
+    return Checked({**report, **lists, "verdict": verdict, "findings": told}, found)
+
+
+def _against(
+    report: dict[str, Any],
+    answers: recheck.Saved,
+    old: baselines.Baseline,
+    margins: baselines.Margins,
+    found: list[Finding],
+) -> list[Finding]:
+    """The checks against the baseline, of the files that are those that were judged."""
+    whole = {each.stage: str(each.file) for each in found if each.check == "intact" and each.verdict == "pass"}
+    try:
+        return baselines.compare(report, answers, old, margins, whole)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise old.damaged(error) from error
+
+
+def _told(report: Mapping[str, Any], old: baselines.Baseline) -> dict[str, list[str]]:
+    """What the comparison itself leaves open."""
+    proxy, open_ = [], []
+    if not baselines.same_network(dict(report), old):
+        proxy.append("The baseline has other weights: drift is compared between each build and its own network.")
+    if old.answers is None:
+        open_.append(
+            "The baseline kept no answers: its top-1 is compared by counts, not image by image, and its drift by the "
+            "medians alone, without bounds."
+        )
+    elif not any(key.startswith("sqnr_db.") for key in old.answers):
+        open_.append("The baseline did not keep the drift of every image: medians are compared, without bounds.")
+    if old.report["verdict"] != "pass":
+        open_.append(f"The baseline did not pass itself: its verdict is {old.report['verdict']}.")
+    return {"proxy": proxy, "not_proven": open_}
+
+
+def _timed(directory: Path, old: baselines.Baseline, margin: float) -> Finding:
+    """Both engines on one image, in turns."""
+    import numpy as np
+
+    from pipeline import bench, race
+
+    field = bench.contenders(directory, [str(old.path.resolve())])
+    pixels = again.test_images(directory).select(np.arange(1))
+    timings, _ = race.race([partial(each.load().run, pixels) for each in field], SECONDS)
+    ratio = race.ratio(*timings)
+    slower = (each - 1 for each in (ratio.value, ratio.lower, ratio.upper))
+    answer = baselines.weigh("the engine's time for one image grew", 100, "%", margin, *slower)
+    return Finding("engine", "baseline-latency", answer[0], answer[1], str(field[0].path), answer[2])
