@@ -50,9 +50,12 @@ def show(report: Mapping[str, Any]) -> None:
     for row in report["stages"]:
         for reason in row["reasons"]:
             console.print(f"{row['name']}: {reason}")
-    for each in report.get("findings", ()):
-        if each["check"].startswith("baseline"):
-            console.print(" ".join([each["stage"], f"{each['check']}:", each["verdict"], each["message"]]).strip())
+    against = [each for each in report.get("findings", ()) if each["check"].startswith("baseline")]
+    if passed := sum(each["verdict"] == "pass" for each in against):
+        console.print(f"against the baseline: {passed} of {len(against)} checks pass")
+    for each in against:
+        if each["verdict"] != "pass":
+            console.print(f"{each['stage']}: {each['check']}: {each['verdict']}: {each['message']}")
     if report.get("speed"):
         console.print(speed(report["speed"]))
     judged = any(row["name"].startswith("engine") and row["accuracy"] for row in report["stages"])
