@@ -70,8 +70,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         found = gate.check(directory, baseline).findings
     except PipelineError as error:
         raise pytest.UsageError(str(error)) from error
-    for each in found:
-        items.append(_Check.from_parent(session, name=f"{each.stage}::{each.check}", finding=each))
+    items.extend(_Check.from_parent(session, name=f"{each.stage}::{each.check}", finding=each) for each in found)
 
 
 class _Check(pytest.Item):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import again, recheck
@@ -16,6 +15,7 @@ from pipeline.parity.judge import overall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 # Seconds that two engines are timed side by side at most.
 SECONDS = 30.0
@@ -23,15 +23,11 @@ SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found: the ``report`` with every verdict computed anew, and one finding a stage and check."""
+    """What a check of the build ``name`` found: its ``report`` with every verdict anew, and one finding a check."""
 
+    name: str
     report: dict[str, Any]
     findings: list[Finding]
-
-    @property
-    def name(self) -> str:
-        """Of the build: its directory."""
-        return Path(self.report["recipe"]["output"]).name
 
     @property
     def evidence(self) -> dict[str, list[str]]:
@@ -73,7 +69,7 @@ def check(
         raise again.damaged(directory, error) from error
     verdict = overall([report["verdict"], *(each.verdict for each in found)])
     told = [{"rule": each.rule, **asdict(each)} for each in found]
-    return Checked({**report, **lists, "verdict": verdict, "findings": told}, found)
+    return Checked(directory.resolve().name, {**report, **lists, "verdict": verdict, "findings": told}, found)
 
 
 def _against(
@@ -116,8 +112,9 @@ def _timed(directory: Path, old: baselines.Baseline, margin: float) -> Finding:
 
     field = bench.contenders(directory, [str(old.path.resolve())])
     pixels = again.test_images(directory).select(np.arange(1))
-    timings, _ = race.race([partial(each.load().run, pixels) for each in field], SECONDS)
-    ratio = race.ratio(*timings)
+    # The baseline first, since all ratios are to the first.
+    then, now = race.race([partial(each.load().run, pixels) for each in field[::-1]], SECONDS, decide=1 + margin)[0]
+    ratio = race.ratio(now, then)
     slower = (each - 1 for each in (ratio.value, ratio.lower, ratio.upper))
     answer = baselines.weigh("the engine's time for one image grew", 100, "%", margin, *slower)
     return Finding("engine", "baseline-latency", answer[0], answer[1], str(field[0].path), answer[2])
