@@ -137,7 +137,9 @@ def test_counts_of_other_weights_cannot_tell_one_point_on_900_images(built: Path
     done = check(built, "--baseline", alone(built, tmp_path, stages=stages), "--junit", tmp_path / "a.xml")
     assert done.returncode == 4, done.stdout
     assert "proxy: The baseline has other weights" in done.stdout
-    assert set(cases(tmp_path / "a.xml", Error)) == {"freeze baseline-accuracy"}
+    open_ = cases(tmp_path / "a.xml", Error)
+    assert {name.split()[1] for name in open_} == {"baseline-accuracy"}
+    assert "not to be told from 1" in open_["engine baseline-accuracy"]
 
 
 def test_an_engine_that_is_not_judged_any_more_is_undecided(built: Path) -> None:
@@ -196,7 +198,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "recipe": (lambda r: without(r, "recipe", "arch"), "its report is not whole (KeyError('arch'))"),
     "images": (lambda r: r.update(images=None), "its report is not whole"),
     "rows": (lambda r: r.update(stages=[3]), "its report is not whole"),
-    "row": (lambda r: r["stages"][4].update(drift={}), "its report is not whole"),
+    "row": (lambda r: r["stages"][4].update(accuracy={}), "its report is not whole"),
 }
 
 

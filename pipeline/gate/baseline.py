@@ -16,7 +16,10 @@ from pipeline.recheck import ANSWERS
 from pipeline.report.record import SCHEMA
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from pipeline.recheck import Saved
 
@@ -104,6 +107,28 @@ def _other(report: dict[str, Any], answers: Saved, old: Baseline) -> str | None:
     return "other images judged it, or the same in another order"
 
 
+@dataclass(frozen=True)
+class Pair:
+    """One stage in both builds: its row here and ``then``, the answers, and whether both froze the same weights."""
+
+    row: Row
+    then: Row
+    answers: Saved
+    before: Saved | None
+    margins: Margins
+    same_network: bool
+
+    def kept(self, what: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """``what`` of every image, (N,), in the baseline and here; None where either did not keep it."""
+        key = f"{what}.{self.row['name']}"
+        if self.before is None or key not in self.before or key not in self.answers:
+            return None
+        then, now = self.before[key], self.answers[key]
+        if then.shape != now.shape:
+            raise ValueError(f"{key} has the shape {then.shape}")
+        return then, now
+
+
 def compare(
     report: dict[str, Any], answers: Saved, old: Baseline, margins: Margins, files: dict[str, str]
 ) -> list[Finding]:
@@ -113,35 +138,32 @@ def compare(
     """
     before = {row["name"]: row for row in old.report["stages"] if row["file"]}
     found: list[Finding] = []
-    told: set[tuple[str, str]] = set()
+    worse: set[tuple[str, str]] = set()
     for row in report["stages"]:
         name = row["name"]
         if name not in files or name not in before:
             continue
+        pair = Pair(row, before[name], answers, old.answers, margins, same_network(report, old))
         for check, ask in CHECKS.items():
-            answer = ask(row, before[name], answers, old, margins, report)
-            if answer is None:
+            if (answer := ask(pair)) is None:
                 continue
             verdict, message, figures = answer
-            if (row["source"], check) in told:
+            if follows := (row["source"], check) in worse:
                 verdict, message = "not_run", f"made from {row['source']}, which is worse already; {message}"
-            if verdict == "fail" or (row["source"], check) in told:
-                told.add((name, check))
+            if follows or verdict == "fail":
+                worse.add((name, check))
             found.append(Finding(name, check, verdict, message, files[name], figures))
     return [*found, *_unjudged(report, before, files)]
 
 
-def _unjudged(report: dict[str, Any], before: dict[str, Row], files: dict[str, str]) -> list[Finding]:
+def _unjudged(report: dict[str, Any], before: dict[str, Row], files: dict[str, str]) -> Iterator[Finding]:
     """An engine that was judged and is not any more: nothing tells whether it got worse."""
     judged = {row["name"] for row in report["stages"] if row["accuracy"]}
-    engines = [name for name, row in before.items() if name.startswith("engine") and row["accuracy"]]
-    lost = "the baseline judged this engine on {n} images, and this build did not: nothing tells whether it got worse"
-    return [
-        Finding(name, "baseline-judged", "pass", file=files.get(name))
-        if name in judged
-        else Finding(name, "baseline-judged", "undecided", lost.format(**before[name]["accuracy"]), files.get(name))
-        for name in engines
-    ]
+    for name, row in before.items():
+        if name.startswith("engine") and row["accuracy"]:
+            verdict, n = "pass" if name in judged else "undecided", row["accuracy"]["n"]
+            lost = f"the baseline judged it on {n} images and this build did not: nothing tells whether it got worse"
+            yield Finding(name, "baseline-judged", verdict, "" if name in judged else lost, files.get(name))
 
 
 def weigh(what: str, scale: float, unit: str, margin: float, value: float, lower: float, upper: float) -> Answer:
@@ -153,62 +175,54 @@ def weigh(what: str, scale: float, unit: str, margin: float, value: float, lower
     return verdict, sentence, {"value": value, "lower": lower, "upper": upper, "margin": margin}
 
 
-def _accuracy(
-    row: Row, then: Row, answers: Saved, old: Baseline, margins: Margins, report: dict[str, Any]
-) -> Answer | None:
-    key = f"top1.{row['name']}"
-    if row["accuracy"] is None or then["accuracy"] is None:
+def _accuracy(pair: Pair) -> Answer | None:
+    now, then, confidence = pair.row["accuracy"], pair.then["accuracy"], pair.margins.confidence
+    if now is None or then is None:
         return None
-    n = row["accuracy"]["n"]
-    right, was = (round(each["accuracy"]["top1"] * n) for each in (row, then))
-    if old.answers is not None and key in answers:
-        labels = answers["labels"]
-        if old.answers[key].shape != labels.shape:
-            raise ValueError(f"{key} has the shape {old.answers[key].shape}")
-        drop = paired_drop(old.answers[key] == labels, answers[key] == labels, margins.confidence)
-        lower, upper = drop.lower, drop.upper
-    elif same_network(report, old):
-        # Whatever else is not known: only these can have changed, and the more do, the wider the bounds.
-        lost = then["drop"]["gained"] + row["drop"]["lost"]
-        lower, upper = bounds(lost, lost - (was - right), n, margins.confidence)
+    n, right, was = now["n"], round(now["top1"] * now["n"]), round(then["top1"] * now["n"])
+    value = (was - right) / n
+    if (kept := pair.kept("top1")) is not None:
+        before, after = (each == pair.answers["labels"] for each in kept)
+        drop = paired_drop(before, after, confidence)
+        value, lower, upper = drop.value, drop.lower, drop.upper
+    elif pair.same_network:
+        # Which images is not known; no more than these can have changed, and the more do, the wider the bounds.
+        lost = pair.then["drop"]["gained"] + pair.row["drop"]["lost"]
+        lower, upper = bounds(lost, lost - (was - right), n, confidence)
     else:
-        lower, upper = unpaired_bounds(was, right, n, margins.confidence)
-    return weigh("top-1 fell", 100, "points", margins.drop, (was - right) / n, lower, upper)
+        lower, upper = unpaired_bounds(was, right, n, confidence)
+    return weigh("top-1 fell", 100, "points", pair.margins.drop, value, lower, upper)
 
 
-def _drift(row: Row, then: Row, answers: Saved, old: Baseline, margins: Margins, _: dict[str, Any]) -> Answer | None:
-    key = f"sqnr_db.{row['name']}"
-    if row["drift"] is None or then["drift"] is None:
+def _drift(pair: Pair) -> Answer | None:
+    now, then = pair.row["drift"], pair.then["drift"]
+    if now is None or then is None:
         return None
-    if paired_drift(old, key) and key in answers:
-        assert old.answers is not None
-        lost = np.minimum(old.answers[key], CEILING) - np.minimum(answers[key], CEILING)
-        if lost.shape != answers["labels"].shape:
-            raise ValueError(f"{key} has the shape {old.answers[key].shape}")
-        value, (lower, upper) = float(np.median(lost)), median_bounds(lost, 1 - margins.confidence)
+    if (kept := pair.kept("sqnr_db")) is not None:
+        was, here = (np.minimum(each, CEILING) for each in kept)
+        value, (lower, upper) = float(np.median(was - here)), median_bounds(was - here, 1 - pair.margins.confidence)
     else:
-        was, now = (each["drift"]["sqnr_db"] for each in (then, row))
-        value = lower = upper = min(was or CEILING, CEILING) - min(now or CEILING, CEILING)
-    return weigh("the median SQNR fell", 1, "dB", margins.drift, value, lower, upper)
+        median, before = (CEILING if (db := each["sqnr_db"]) is None else min(db, CEILING) for each in (now, then))
+        value = lower = upper = before - median
+    return weigh("the median SQNR fell", 1, "dB", pair.margins.drift, value, lower, upper)
 
 
-def _size(row: Row, then: Row, _: Saved, _old: Baseline, margins: Margins, _report: dict[str, Any]) -> Answer | None:
-    grown = row["bytes"] / then["bytes"] - 1
-    return weigh("the file grew", 100, "%", margins.growth, grown, grown, grown)
+def _size(pair: Pair) -> Answer:
+    grown = pair.row["bytes"] / pair.then["bytes"] - 1
+    return weigh("the file grew", 100, "%", pair.margins.growth, grown, grown, grown)
 
 
-CHECKS = {"baseline-accuracy": _accuracy, "baseline-drift": _drift, "baseline-size": _size}
+CHECKS: dict[str, Callable[[Pair], Answer | None]] = {
+    "baseline-accuracy": _accuracy,
+    "baseline-drift": _drift,
+    "baseline-size": _size,
+}
 
 
 def same_network(report: dict[str, Any], old: Baseline) -> bool:
     """Whether both builds are of the same frozen weights."""
     now, then = (next(row["sha256"] for row in r["stages"] if row["name"] == "freeze") for r in (report, old.report))
     return bool(now == then)
-
-
-def paired_drift(old: Baseline, key: str) -> bool:
-    """Whether the baseline kept the drift of every image."""
-    return old.answers is not None and key in old.answers
 
 
 def _no_number(name: str) -> float:

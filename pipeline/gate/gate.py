@@ -14,7 +14,6 @@ from pipeline.gate.findings import Finding, findings
 from pipeline.parity.judge import overall
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 # Seconds that two engines are timed side by side at most.
@@ -87,10 +86,10 @@ def _against(
         raise old.damaged(error) from error
 
 
-def _told(report: Mapping[str, Any], old: baselines.Baseline) -> dict[str, list[str]]:
+def _told(report: dict[str, Any], old: baselines.Baseline) -> dict[str, list[str]]:
     """What the comparison itself leaves open."""
     proxy, open_ = [], []
-    if not baselines.same_network(dict(report), old):
+    if not baselines.same_network(report, old):
         proxy.append("The baseline has other weights: drift is compared between each build and its own network.")
     if old.answers is None:
         open_.append(
