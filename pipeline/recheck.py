@@ -107,7 +107,7 @@ def _run_again(directory: Path, report: dict[str, Any], saved: Saved) -> Look:
         found = examine(fresh, files[name], files.get(source), images, saved["reference"], logits.get(source))
         if found is not None:
             logits[name], saved[f"top1.{name}"] = found, found.argmax(1)
-            saved[f"sqnr_db.{name}"] = sqnr_db(saved["reference"], found)
+            saved[f"sqnr_db.{name}"] = sqnr_db(saved["reference"], found).astype("float32")
         return {key: value for key, value in asdict(fresh).items() if key in RENEWED}
 
     return look

@@ -221,8 +221,8 @@ CHECKS: dict[str, Callable[[Pair], Answer | None]] = {
 
 def same_network(report: dict[str, Any], old: Baseline) -> bool:
     """Whether both builds are of the same frozen weights."""
-    now, then = (next(row["sha256"] for row in r["stages"] if row["name"] == "freeze") for r in (report, old.report))
-    return bool(now == then)
+    now, then = ({row["name"]: row["sha256"] for row in each["stages"]} for each in (report, old.report))
+    return bool(now["freeze"] == then["freeze"])
 
 
 def _no_number(name: str) -> float:

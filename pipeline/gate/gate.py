@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Seconds that two engines are timed side by side at most.
 SECONDS = 30.0
+# What reading a report raises that is not what it should be.
+DAMAGED = (KeyError, TypeError, AttributeError, IndexError, ValueError, ZeroDivisionError)
 
 
 @dataclass(frozen=True)
@@ -52,55 +54,43 @@ def check(
     if old is not None and margins.get("slowdown") is not None and not old.path.is_dir():
         raise BadRequest(f"--max-slowdown times two engines side by side, and {old.path} has none; give its directory")
     report, answers = recheck.recheck(directory, max_drop, confidence, rerun=rerun)
-    lists = evidence(report, rerun=rerun)
     try:
-        found = findings(report, directory)
-        if old is not None:
-            given = {name: value for name, value in margins.items() if value is not None}
-            allowed = baselines.Margins(report["recipe"]["max_drop"], report["recipe"]["confidence"], **given)
-            baselines.refuse(report, answers, old)
-            found += _against(report, answers, old, allowed, found)
-            for title, sentences in _told(report, old).items():
-                lists[title] += sentences
-            if allowed.slowdown is not None:
-                found.append(_timed(directory, old, allowed.slowdown))
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        lists, found = evidence(report, rerun=rerun), findings(report, directory)
+    except DAMAGED as error:
         raise again.damaged(directory, error) from error
+    if old is not None:
+        given = {name: value for name, value in margins.items() if value is not None}
+        allowed = baselines.Margins(report["recipe"]["max_drop"], report["recipe"]["confidence"], **given)
+        baselines.refuse(report, answers, old)
+        # Only of the files that are those that were judged.
+        whole = {each.stage: str(each.file) for each in found if (each.check, each.verdict) == ("intact", "pass")}
+        try:
+            found += baselines.compare(report, answers, old, allowed, whole)
+            lists = {title: lists[title] + more for title, more in _open(report, old).items()}
+        except DAMAGED as error:
+            raise old.damaged(error) from error
+        if allowed.slowdown is not None:
+            found.append(_timed(directory, old, allowed.slowdown))
     verdict = overall([report["verdict"], *(each.verdict for each in found)])
     told = [{"rule": each.rule, **asdict(each)} for each in found]
     return Checked(directory.resolve().name, {**report, **lists, "verdict": verdict, "findings": told}, found)
 
 
-def _against(
-    report: dict[str, Any],
-    answers: recheck.Saved,
-    old: baselines.Baseline,
-    margins: baselines.Margins,
-    found: list[Finding],
-) -> list[Finding]:
-    """The checks against the baseline, of the files that are those that were judged."""
-    whole = {each.stage: str(each.file) for each in found if each.check == "intact" and each.verdict == "pass"}
-    try:
-        return baselines.compare(report, answers, old, margins, whole)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise old.damaged(error) from error
-
-
-def _told(report: dict[str, Any], old: baselines.Baseline) -> dict[str, list[str]]:
-    """What the comparison itself leaves open."""
-    proxy, open_ = [], []
+def _open(report: dict[str, Any], old: baselines.Baseline) -> dict[str, list[str]]:
+    """What the comparison itself leaves open, in the lists of ``evidence``."""
+    proxy, nowhere = [], []
     if not baselines.same_network(report, old):
         proxy.append("The baseline has other weights: drift is compared between each build and its own network.")
     if old.answers is None:
-        open_.append(
+        nowhere.append(
             "The baseline kept no answers: its top-1 is compared by counts, not image by image, and its drift by the "
             "medians alone, without bounds."
         )
     elif not any(key.startswith("sqnr_db.") for key in old.answers):
-        open_.append("The baseline did not keep the drift of every image: medians are compared, without bounds.")
+        nowhere.append("The baseline did not keep the drift of every image: medians are compared, without bounds.")
     if old.report["verdict"] != "pass":
-        open_.append(f"The baseline did not pass itself: its verdict is {old.report['verdict']}.")
-    return {"proxy": proxy, "not_proven": open_}
+        nowhere.append(f"The baseline did not pass itself: its verdict is {old.report['verdict']}.")
+    return {"proven": [], "proxy": proxy, "not_proven": nowhere}
 
 
 def _timed(directory: Path, old: baselines.Baseline, margin: float) -> Finding:
