@@ -37,11 +37,11 @@ def weigh(
     reasons = {"refuted": list(refuted), "drift": sqnr, "step": before, "agreement": alike}
     found = {check: ("fail" if why else "pass", why) for check, why in reasons.items()}
     if tolerance.drop is not None:
-        found["accuracy"] = weigh_drop(drop, n, tolerance.drop, tolerance.confidence)
+        found["accuracy"] = _weigh_drop(drop, n, tolerance.drop, tolerance.confidence)
     return found
 
 
-def weigh_drop(drop: Drop, n: int, margin: float, confidence: float) -> tuple[str, list[str]]:
+def _weigh_drop(drop: Drop, n: int, margin: float, confidence: float) -> tuple[str, list[str]]:
     """Pass where the upper bound of the drop lies below the margin, fail where the lower lies above, else undecided."""
     if drop.upper < margin:
         return "pass", []
