@@ -53,6 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pipeline-build", type=Path, metavar="DIR", help=told)
     told = "an earlier build, or its report.json: one test a stage and check that may have got worse"
     group.addoption("--pipeline-baseline", type=Path, metavar="DIR", help=told)
+    group.addoption("--pipeline-max-drift", type=float, metavar="DB", help="as --max-drift of check (default: 3)")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -67,7 +68,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     from pipeline.gate import gate
 
     try:
-        found = gate.check(directory, baseline).findings
+        found = gate.check(directory, baseline, drift=config.getoption("pipeline_max_drift")).findings
     except PipelineError as error:
         raise pytest.UsageError(str(error)) from error
     items.extend(_Check.from_parent(session, name=f"{each.stage}::{each.check}", finding=each) for each in found)

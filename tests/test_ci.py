@@ -79,7 +79,7 @@ def test_the_action_fails_where_the_build_got_worse_and_keeps_every_file(
     workplace: Path, built: Path, worse: Path
 ) -> None:
     clear(workplace)
-    done = step(1, workplace, build=str(worse), baseline=str(built))
+    done = step(1, workplace, build=str(worse), baseline=str(built), **{"max-drift": "1"})
     assert done.returncode == 1, done.stderr
     assert "::error title=B003 baseline-drift" in done.stderr
     assert (workplace / "output").read_text() == "exit-code=1\n"
@@ -114,7 +114,8 @@ def test_the_gitlab_job_installs_checks_and_fails(workplace: Path, built: Path, 
     clear(workplace)
     installed = shell("\n".join(job["before_script"]), workplace, {"EDGE_RESNET": "./action[cpu]"})
     assert installed.returncode == 0, installed.stderr
-    done = gitlab(workplace, EDGE_RESNET_BUILD=str(worse), EDGE_RESNET_BASELINE=str(built))
+    asked = {"EDGE_RESNET_BASELINE": str(built), "EDGE_RESNET_FLAGS": "--max-drift 1"}
+    done = gitlab(workplace, EDGE_RESNET_BUILD=str(worse), **asked)
     assert done.returncode == 1, done.stderr
     assert failures(workplace / job["artifacts"]["reports"]["junit"]) == ["int8.int8 baseline-drift"]
     clear(workplace)
@@ -163,7 +164,8 @@ def pytest_in(folder: Path, workplace: Path, *flags: object) -> subprocess.Compl
 
 def test_three_lines_of_pytest_judge_an_engine(workplace: Path, built: Path, worse: Path, tmp_path: Path) -> None:
     (tmp_path / "test_parity.py").write_text(TEST + "\n\ndef test_it_is_the_build(build):\n    assert build.passed\n")
-    done = pytest_in(tmp_path, workplace, "--pipeline-build", worse, "--pipeline-baseline", built, "-rA")
+    against = ("--pipeline-baseline", built, "--pipeline-max-drift", 1)
+    done = pytest_in(tmp_path, workplace, "--pipeline-build", worse, *against, "-rA")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "PASSED test_parity.py::test_the_engine_answers_as_pytorch_does" in done.stdout
     assert "PASSED test_parity.py::test_it_is_the_build" in done.stdout
