@@ -99,8 +99,7 @@ def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[s
     except PipelineError as error:
         failure = error
     workspace.forget_others(build.output, {path.name for path in build.files.values()})
-    top1 = {f"top1.{name}": answered for name, answered in build.top1.items()}
-    kept = safetensors.numpy.save({"labels": build.images.labels, "reference": build.reference, **top1})
+    kept = safetensors.numpy.save({"labels": build.images.labels, "reference": build.reference, **build.kept()})
     report["speed"] = beside_float(rows, build.files, build.images) if failure is None else None
     report |= record.ledger(rows, stages, failure) | {"answers": hashlib.sha256(kept).hexdigest()}
     try:

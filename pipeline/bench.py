@@ -98,7 +98,7 @@ def beside_float(rows: Sequence[Row], files: Mapping[str, Path], images: Images)
         return None
     pixels = images.select(np.arange(1))
     field = [Contender(name, files[name]) for name in (neighbour, engine.name)]
-    timings, _ = race.race([partial(each.load().run, pixels) for each in field], BESIDE_SECONDS, decide=True)
+    timings, _ = race.race([partial(each.load().run, pixels) for each in field], BESIDE_SECONDS, decide=1)
     return {"engine": engine.name, "next_to": neighbour, "batch": 1, **asdict(race.ratio(timings[1], timings[0]))}
 
 

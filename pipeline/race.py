@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.parity.paired import median_bounds
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -40,16 +42,17 @@ class Ratio:
         """Whether it is known to WIDTH of itself."""
         return self.upper - self.lower <= 2 * WIDTH * self.value
 
-    @property
-    def decided(self) -> bool:
-        """Whether one of the two is surely the faster."""
-        return self.lower > 1 or self.upper < 1
+    def decided(self, at: float) -> bool:
+        """Whether it is surely above ``at``, or surely below; at 1 one of the two is surely the faster."""
+        return self.lower > at or self.upper < at
 
 
-def race(runs: Sequence[Callable[[], object]], seconds: float, *, decide: bool = False) -> tuple[list[Timing], bool]:
+def race(
+    runs: Sequence[Callable[[], object]], seconds: float, *, decide: float | None = None
+) -> tuple[list[Timing], bool]:
     """The timings of all, which take turns, and whether their ratios to the first one settled within ``seconds``.
 
-    ``decide``: it is enough to know which is the faster.
+    ``decide``: it is enough to know whether a ratio is above or below this.
     """
     timings = [Timing() for _ in runs]
     counts = [_count(run) for run in runs]
@@ -65,21 +68,17 @@ def race(runs: Sequence[Callable[[], object]], seconds: float, *, decide: bool =
             timings[index].rounds.append(float(np.median(timed)))
         enough = len(timings[0].rounds) >= LEAST_ROUNDS
         found = [ratio(each, timings[0]) for each in timings[1:]] if enough else []
-        settled = enough and all(each.settled or (decide and each.decided) for each in found)
+        settled = enough and all(each.settled or (decide is not None and each.decided(decide)) for each in found)
     return timings, settled
 
 
 def ratio(slow: Timing, fast: Timing) -> Ratio:
     """How many times as long one takes as the other, round by round.
 
-    The bounds of the median are order statistics (Hahn and Meeker 1991, Statistical Intervals, chapter 5): they hold
-    whatever the times are distributed like. With too few rounds for any they are the extremes.
+    The bounds hold whatever the times are distributed like.
     """
-    from scipy.stats import binom
-
-    shares = np.sort(np.array(slow.rounds) / np.array(fast.rounds))
-    place = max(int(binom.ppf((1 - CONFIDENCE) / 2, len(shares), 0.5)), 1)
-    return Ratio(float(np.median(shares)), float(shares[place - 1]), float(shares[-place]))
+    shares = np.array(slow.rounds) / np.array(fast.rounds)
+    return Ratio(float(np.median(shares)), *median_bounds(shares, (1 - CONFIDENCE) / 2))
 
 
 def _count(run: Callable[[], object]) -> int:

@@ -31,11 +31,11 @@ RENEWED = (
 
 def recheck(
     directory: Path, max_drop: float | None = None, confidence: float | None = None, *, rerun: bool = False
-) -> dict[str, Any]:
-    """The report of ``directory`` with every verdict computed anew, under other margins if they are given.
+) -> tuple[dict[str, Any], Saved]:
+    """The report of ``directory`` with every verdict computed anew, under other margins if given, and the answers.
 
-    With ``rerun`` every file runs again on the images that judged it. Raises BadRequest where the directory holds no
-    finished build, or those images are no longer to be had.
+    With ``rerun`` every file runs again on the images that judged it, and the answers are those. Raises BadRequest
+    where the directory holds no finished build, or those images are no longer to be had.
     """
     import safetensors
     import safetensors.numpy
@@ -62,7 +62,7 @@ def recheck(
         raise BadRequest(f"{directory / ANSWERS} cannot be read ({error}); build again") from error
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise again.damaged(directory, error) from error
-    return {**report, "recipe": {**report["recipe"], **margins}, "verdict": verdict, "stages": rows}
+    return {**report, "recipe": {**report["recipe"], **margins}, "verdict": verdict, "stages": rows}, saved
 
 
 def _judged(row: dict[str, Any], directory: Path, bounds: Tolerance, look: Look, *, ended: bool) -> dict[str, Any]:
@@ -93,6 +93,7 @@ def _remembered(saved: Saved, row: dict[str, Any], tolerance: Tolerance) -> dict
 
 
 def _run_again(directory: Path, report: dict[str, Any], saved: Saved) -> Look:
+    from pipeline.parity.drift import sqnr_db
     from pipeline.parity.examine import examine
 
     images = again.test_images(directory)
@@ -105,7 +106,8 @@ def _run_again(directory: Path, report: dict[str, Any], saved: Saved) -> Look:
             return {"verdict": "fail", "reasons": [f"{source}, from which it was made, could not be run again"]}
         found = examine(fresh, files[name], files.get(source), images, saved["reference"], logits.get(source))
         if found is not None:
-            logits[name] = found
+            logits[name], saved[f"top1.{name}"] = found, found.argmax(1)
+            saved[f"sqnr_db.{name}"] = sqnr_db(saved["reference"], found).astype("float32")
         return {key: value for key, value in asdict(fresh).items() if key in RENEWED}
 
     return look

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline import provenance, workspace
 from pipeline.errors import PipelineError, StageFailed
+from pipeline.parity.drift import sqnr_db
 from pipeline.parity.examine import examine
 from pipeline.report import terminal
 from pipeline.report.progress import bar
@@ -41,6 +42,7 @@ class Build:
     # Logits only as long as a later file is compared with them; of the others the top-1 answers.
     logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     top1: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+    sqnr_db: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def run(self, stages: list[Stage]) -> Iterator[Row]:
         """Each row as soon as it is judged; ends after one that fails, since what follows would stand on sand."""
@@ -55,6 +57,11 @@ class Build:
             yield row
             if row.verdict == "fail":
                 return
+
+    def kept(self) -> dict[str, NDArray[Any]]:
+        """What is saved of each judged stage: ``top1.STAGE`` (N,) and ``sqnr_db.STAGE`` (N,) of each image."""
+        top1 = {f"top1.{name}": answered for name, answered in self.top1.items()}
+        return top1 | {f"sqnr_db.{name}": drift for name, drift in self.sqnr_db.items()}
 
     def _row(self, stage: Stage, source: str, path: Path) -> Row:
         """The row of ``stage``; where it fails and may be passed over, that of a stage that changes nothing."""
@@ -83,6 +90,7 @@ class Build:
             if logits is not None:
                 self.logits[stage.name] = logits
                 self.top1[stage.name] = logits.argmax(1).astype(np.int32)
+                self.sqnr_db[stage.name] = sqnr_db(self.reference, logits).astype(np.float32)
         return row
 
 

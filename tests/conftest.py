@@ -75,6 +75,15 @@ def built(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def worse(cli: Cli, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network calibrated on 2 images: it passes its own bounds all the same; not to be changed."""
+    assert built
+    output = tmp_path_factory.mktemp("worse") / "int8"
+    cli.report(*TINY, "--calib-samples", 2, "-o", output)
+    return output
+
+
+@pytest.fixture(scope="session")
 def mixed(cli: Cli, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network with float16 around its INT8 convolutions; not to be changed."""
     assert built

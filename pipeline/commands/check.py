@@ -1,16 +1,25 @@
-"""``python -m pipeline check DIR``: a finished build hashed and judged again, under other margins if asked."""
+"""``python -m pipeline check DIR``: a finished build hashed and judged again, and held against an earlier one."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pipeline.errors import BadRequest
 from pipeline.recipe import refuse_margins
+from pipeline.report import formats, github
 
-if TYPE_CHECKING:
-    import argparse
-
-HELP = "judge a finished build again, under other margins if asked"
+HELP = "judge a finished build again, under other margins if asked, or against an earlier build"
+EXAMPLES = """examples:
+  python -m pipeline check build/resnext50-int8 --max-drop 0.005
+  python -m pipeline check build/resnext50-int8 --baseline last/resnext50-int8 --junit check.xml --sarif check.sarif
+"""
+# What may get worse than in the baseline, and by how much.
+MARGINS = {
+    "drift": ("DB", "dB that the SQNR of a stage may be below that of the baseline (default: 3, twice the noise)"),
+    "growth": ("SHARE", "share that a file may be larger (default: 0.05)"),
+    "slowdown": ("SHARE", "time both engines side by side here, and allow this share more time (default: not timed)"),
+}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -19,14 +28,52 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-drop", type=float, help="loss of top-1 that is allowed (default: as it was built)")
     parser.add_argument("--confidence", type=float, help="of each bound of that loss (default: as it was built)")
     parser.add_argument("--rerun", action="store_true", help="run every file again (default: judge the saved answers)")
+    against = parser.add_argument_group("against an earlier build")
+    against.add_argument(
+        "--baseline", type=Path, metavar="DIR", help="its directory, or its report.json; --max-drop holds there too"
+    )
+    for name, (unit, text) in MARGINS.items():
+        against.add_argument(f"--max-{name}", type=float, metavar=unit, help=text)
+    told = parser.add_argument_group("for CI (docs/ci.md)")
+    for name, (_, text) in formats.FORMATS.items():
+        told.add_argument(f"--{name}", type=Path, metavar="FILE", help=text)
+    told.add_argument(
+        "--github",
+        action=argparse.BooleanOptionalAction,
+        help="annotations and the summary of the step (default: where GITHUB_ACTIONS is true)",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Hash every file again, judge its answers, print, and answer with the exit code of the verdict."""
-    from pipeline.recheck import recheck
+    from pipeline.gate import gate
     from pipeline.report import terminal
 
+    margins = _margins(arguments)
+    paths = {name: path for name in formats.FORMATS if (path := getattr(arguments, name)) is not None}
+    formats.refuse(paths)
+    checked = gate.check(
+        arguments.directory,
+        arguments.baseline,
+        max_drop=arguments.max_drop,
+        confidence=arguments.confidence,
+        rerun=arguments.rerun,
+        **margins,
+    )
+    formats.write(checked, paths)
+    if github.on() if arguments.github is None else arguments.github:
+        github.tell(checked)
+    return terminal.deliver(checked.report, as_json=arguments.json)
+
+
+def _margins(arguments: argparse.Namespace) -> dict[str, float | None]:
+    """The margins against a baseline; raises BadRequest where one makes no sense."""
     refuse_margins(arguments.max_drop, arguments.confidence)
-    report = recheck(arguments.directory, arguments.max_drop, arguments.confidence, rerun=arguments.rerun)
-    return terminal.deliver(report, as_json=arguments.json)
+    found = {name: getattr(arguments, f"max_{name}") for name in MARGINS}
+    for name, value in found.items():
+        if value is not None and arguments.baseline is None:
+            raise BadRequest(f"--max-{name} {value:g} goes with --baseline: there is nothing to compare with")
+        if value is not None and not 0 <= value < 1000:
+            raise BadRequest(f"--max-{name} {value:g}: give a number from 0 on")
+    return found

@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 
 
 def drift(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> Drift:
-    """The drift of ``answers`` (N, classes) from ``reference``; raises ValueError where any is missing or not finite.
-
-    SQNR of an image: 10 log10(sum reference^2 / sum (answers - reference)^2), over its logits.
-    """
+    """The drift of ``answers`` (N, classes) from ``reference``; raises ValueError where any is missing or no number."""
     if reference.shape != answers.shape:
         raise ValueError(f"answers have shape {answers.shape} where the reference has {reference.shape}")
     if not len(answers):
@@ -29,11 +26,8 @@ def drift(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> Drift
     signal, noise = (wide**2).sum(1), (error**2).sum(1)
     norms = np.sqrt(signal * (other**2).sum(1))
     cosine = np.where(norms > 0, (wide * other).sum(1) / np.where(norms > 0, norms, 1), (noise == 0) * 1.0)
-    differing = noise > 0
-    # Images with identical answers count as infinitely good, and a median of infinities is null in the report.
-    ratios = np.full(len(wide), np.inf)
-    ratios[differing] = 10 * np.log10(np.maximum(signal[differing], 1e-300) / noise[differing])
-    median = float(np.median(ratios)) if differing.any() else np.inf
+    # A median of infinities is null in the report.
+    median = float(np.median(sqnr_db(reference, answers))) if noise.any() else np.inf
     return Drift(
         max_abs=float(np.abs(error).max()),
         max_rel=float(np.abs(error).max() / max(np.abs(wide).max(), 1e-300)),
@@ -41,6 +35,19 @@ def drift(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> Drift
         sqnr_db=median if np.isfinite(median) else None,
         top1_agreement=float((wide.argmax(1) == other.argmax(1)).mean()),
     )
+
+
+def sqnr_db(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of each image, (N,): 10 log10(sum reference^2 / sum (answers - reference)^2) over its logits, in dB.
+
+    Infinity where both (N, classes) are the same.
+    """
+    wide = reference.astype(np.float64)
+    signal, noise = (wide**2).sum(1), ((answers.astype(np.float64) - wide) ** 2).sum(1)
+    ratios = np.full(len(wide), np.inf)
+    differing = noise > 0
+    ratios[differing] = 10 * np.log10(np.maximum(signal[differing], 1e-300) / noise[differing])
+    return ratios
 
 
 def accuracy(answers: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:

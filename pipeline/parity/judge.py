@@ -16,32 +16,44 @@ if TYPE_CHECKING:
 def judge(
     tolerance: Tolerance, drift: Drift, step: Drift, drop: Drop, n: int, refuted: Sequence[str] = ()
 ) -> tuple[str, list[str]]:
-    """The verdict on a stage and, unless it is a pass, the reasons with their figures.
+    """The verdict on a stage and, unless it is a pass, the reasons with their figures: all that ``weigh`` found."""
+    found = weigh(tolerance, drift, step, drop, n, refuted)
+    verdict = overall(each for each, _ in found.values())
+    return verdict, [reason for each, reasons in found.values() if each == verdict for reason in reasons]
 
-    ``n`` is the number of test images and ``refuted`` what was disproved without looking at them. A drop is refuted
-    when its upper bound lies below the margin, proven when its lower bound lies above, and undecided in between.
+
+def weigh(
+    tolerance: Tolerance, drift: Drift, step: Drift, drop: Drop, n: int, refuted: Sequence[str] = ()
+) -> dict[str, tuple[str, list[str]]]:
+    """The verdict of each check that the bounds ask for and, unless it is a pass, its reasons.
+
+    ``n`` is the number of test images and ``refuted`` what was disproved without looking at them.
     """
-    breaches = list(refuted) + [
-        f"{name} is {found:.4g}, below its bound of {bound:g}"
-        for name, found, bound in (
-            ("median SQNR in dB against PyTorch", drift.sqnr_db, tolerance.sqnr_db),
-            ("median SQNR in dB against the file before", step.sqnr_db, tolerance.step_sqnr_db),
-            ("share of top-1 answers as PyTorch gives them", drift.top1_agreement, tolerance.agreement),
-        )
-        if found is not None and not found >= bound
-    ]
+    sqnr = _below("median SQNR in dB against PyTorch", drift.sqnr_db, tolerance.sqnr_db)
     if tolerance.sqnr_db >= SAME_BITS and drift.max_abs > 0:
-        breaches.append(f"answers differ from PyTorch's by up to {drift.max_abs:.4g}, and the same bits are asked for")
-    margin = tolerance.drop
-    if margin is not None and drop.lower > margin:
-        breaches.append(f"top-1 fell by {_points(drop)}, more than {100 * margin:g} points")
-    if breaches:
-        return "fail", breaches
-    if margin is None or drop.upper < margin:
+        sqnr += [f"answers differ from PyTorch's by up to {drift.max_abs:.4g}, and the same bits are asked for"]
+    before = _below("median SQNR in dB against the file before", step.sqnr_db, tolerance.step_sqnr_db)
+    alike = _below("share of top-1 answers as PyTorch gives them", drift.top1_agreement, tolerance.agreement)
+    reasons = {"refuted": list(refuted), "drift": sqnr, "step": before, "agreement": alike}
+    found = {check: ("fail" if why else "pass", why) for check, why in reasons.items()}
+    if tolerance.drop is not None:
+        found["accuracy"] = _weigh_drop(drop, n, tolerance.drop, tolerance.confidence)
+    return found
+
+
+def _weigh_drop(drop: Drop, n: int, margin: float, confidence: float) -> tuple[str, list[str]]:
+    """Pass where the upper bound of the drop lies below the margin, fail where the lower lies above, else undecided."""
+    if drop.upper < margin:
         return "pass", []
-    enough = images_that_decide(drop, n, margin, tolerance.confidence)
+    if drop.lower > margin:
+        return "fail", [f"top-1 fell by {_points(drop)}, more than {100 * margin:g} points"]
+    enough = images_that_decide(drop, n, margin, confidence)
     cure = f"about {enough - n} more images would tell" if enough else "the change lies on the margin itself"
     return "undecided", [f"top-1 fell by {_points(drop)}, which {n} images cannot tell from {100 * margin:g}; {cure}"]
+
+
+def _below(name: str, found: float | None, bound: float) -> list[str]:
+    return [] if found is None or found >= bound else [f"{name} is {found:.4g}, below its bound of {bound:g}"]
 
 
 def overall(verdicts: Iterable[str]) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipeline.stage import Drop
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 FARTHEST = 10**9
@@ -30,6 +31,31 @@ def bounds(lost: int, gained: int, n: int, confidence: float) -> tuple[float, fl
     lower = _rate_at_least(lost, n, error) - _rate_at_most(gained, n, error)
     upper = _rate_at_most(lost, n, error) - _rate_at_least(gained, n, error)
     return lower, upper
+
+
+def unpaired_bounds(before: int, after: int, n: int, confidence: float) -> tuple[float, float]:
+    """Bounds of the drop between ``before`` and ``after`` right answers to ``n`` images, where nothing says which.
+
+    Either rate has its exact bound, as in ``bounds``: this holds however the answers go together, and is wide.
+    """
+    error = (1 - confidence) / 2
+    return (
+        _rate_at_least(before, n, error) - _rate_at_most(after, n, error),
+        _rate_at_most(before, n, error) - _rate_at_least(after, n, error),
+    )
+
+
+def median_bounds(values: NDArray[np.float64], error: float) -> tuple[float, float]:
+    """Bounds of the median of what ``values`` (N,) are drawn from, each wrong with a chance of at most ``error``.
+
+    They are order statistics (Hahn and Meeker 1991, Statistical Intervals, chapter 5) and hold for any distribution.
+    With too few values for any they are the extremes.
+    """
+    from scipy.stats import binom
+
+    ranked = np.sort(values)
+    place = max(int(binom.ppf(error, len(ranked), 0.5)), 1)
+    return float(ranked[place - 1]), float(ranked[-place])
 
 
 def images_that_decide(drop: Drop, n: int, margin: float, confidence: float) -> int | None:

@@ -53,11 +53,18 @@ def show(report: Mapping[str, Any]) -> None:
     heads = {"drop": f"drop, {100 * report['recipe']['confidence']:g} %"}
     columns = {heads.get(column, column): column[-1] in "Bp%" for column in COLUMNS}
     console.print(table(columns, map(_cells, report["stages"])))
-    for sentence in report["not_proven"]:
-        console.print(f"not proven: {sentence}")
+    for title in ("proven", "proxy", "not_proven"):
+        for sentence in report.get(title, ()):
+            console.print(f"{title.replace('_', ' ')}: {sentence}")
     for row in report["stages"]:
         for reason in row["reasons"]:
             console.print(f"{row['name']}: {reason}")
+    against = [each for each in report.get("findings", ()) if each["check"].startswith("baseline")]
+    if passed := sum(each["verdict"] == "pass" for each in against):
+        console.print(f"against the baseline: {passed} of {len(against)} checks pass")
+    for each in against:
+        if each["verdict"] != "pass":
+            console.print(f"{each['stage']}: {each['check']}: {each['verdict']}: {each['message']}")
     if report.get("speed"):
         console.print(speed(report["speed"]))
     judged = any(row["name"].startswith("engine") and row["accuracy"] for row in report["stages"])

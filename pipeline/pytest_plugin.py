@@ -1,0 +1,130 @@
+"""A finished build in pytest: ``pytest --pipeline-build DIR`` adds one test a stage and check, and three fixtures.
+
+Nothing of the pipeline is imported unless it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.api import Result
+    from pipeline.data.images import Images
+    from pipeline.gate.findings import Finding
+    from pipeline.parity.answers import Runner
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The engine that was judged, at ``path``: called with images (n, C, H, W) float32 0..255 it gives logits."""
+
+    path: Path
+    runner: Runner
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (n, classes) float32."""
+        return self.runner.run(images)
+
+    @cached_property
+    def images(self) -> Images:
+        """Those that judged the build; ``images.labels`` (N,) are what is right."""
+        from pipeline import again
+
+        return again.test_images(self.path.parent)
+
+    @cached_property
+    def logits(self) -> NDArray[np.float32]:
+        """What it answers to all of ``images``, (N, classes) float32."""
+        return self.runner.answers(self.images, self.path.name)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The flags."""
+    group = parser.getgroup("edge-resnet")
+    told = "test the build in DIR: one test a stage and check; fixtures build, engine, reference_logits"
+    group.addoption("--pipeline-build", type=Path, metavar="DIR", help=told)
+    told = "an earlier build, or its report.json: one test a stage and check that may have got worse"
+    group.addoption("--pipeline-baseline", type=Path, metavar="DIR", help=told)
+    group.addoption("--pipeline-max-drift", type=float, metavar="DB", help="as --max-drift of check (default: 3)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Append the checks of the build; before -k and -m choose."""
+    directory, baseline = config.getoption("pipeline_build"), config.getoption("pipeline_baseline")
+    if directory is None:
+        if baseline is not None:
+            raise pytest.UsageError("--pipeline-baseline goes with --pipeline-build: there is nothing to compare")
+        return
+    from pipeline.errors import PipelineError
+    from pipeline.gate import gate
+
+    try:
+        found = gate.check(directory, baseline, drift=config.getoption("pipeline_max_drift")).findings
+    except PipelineError as error:
+        raise pytest.UsageError(str(error)) from error
+    items.extend(_Check.from_parent(session, name=f"{each.stage}::{each.check}", finding=each) for each in found)
+
+
+class _Check(pytest.Item):
+    """One finding as a test: undecided fails, since nothing was shown."""
+
+    def __init__(self, *, finding: Finding, **options: Any) -> None:
+        super().__init__(**options)
+        self.finding = finding
+
+    def runtest(self) -> None:
+        """Hand on the verdict."""
+        if self.finding.verdict == "not_run":
+            pytest.skip(self.finding.message)
+        if self.finding.verdict != "pass":
+            pytest.fail(f"{self.finding.rule} {self.finding.verdict}: {self.finding.message}", pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Where a reader finds it."""
+        return Path(self.finding.file or self.finding.stage), None, self.name
+
+
+@pytest.fixture(scope="session")
+def build(pytestconfig: pytest.Config) -> Result:
+    """The build of --pipeline-build: verdict, report, ``stage(name)``."""
+    from pipeline import again
+    from pipeline.api import Result
+    from pipeline.errors import PipelineError
+
+    directory = pytestconfig.getoption("pipeline_build")
+    if directory is None:
+        raise pytest.UsageError("this test wants a build: give --pipeline-build DIR")
+    try:
+        report = again.report(directory)
+    except PipelineError as error:
+        raise pytest.UsageError(str(error)) from error
+    return Result(report["verdict"], directory, report)
+
+
+@pytest.fixture(scope="session")
+def engine(build: Result) -> Engine:
+    """The engine of the build, loaded here."""
+    from pipeline.parity import answers
+
+    if build.engine is None:
+        raise pytest.UsageError(f"{build.output} has no engine that was judged")
+    return Engine(build.engine, answers.of_file(build.engine))
+
+
+@pytest.fixture(scope="session")
+def reference_logits(build: Result) -> NDArray[np.float32]:
+    """What the PyTorch network answered to the images that judged the build, (N, classes) float32."""
+    import safetensors.numpy
+
+    from pipeline.recheck import ANSWERS
+
+    return safetensors.numpy.load_file(build.output / ANSWERS)["reference"]
