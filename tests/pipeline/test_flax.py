@@ -96,7 +96,7 @@ def test_a_checkpoint_of_flax_becomes_a_judged_int8_engine(cli: Cli, saved: Path
     report = cli.report(*flags, "--weights", saved / "small.msgpack", "--engine", "onnxruntime", "-o", tmp_path)
     assert report["verdict"] == "pass"
     rows = {row["name"]: row for row in report["stages"]}
-    assert rows["freeze"]["accuracy"]["top1"] > 0.8
+    assert rows["freeze"]["accuracy"]["top1"] > 0.75
     assert rows["engine"]["accuracy"]["n"] == 10_000
     assert rows["engine"]["int8_share"] > 0.5
     assert "small.msgpack (SHA-256 " in report["sources"]["weights"]
