@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(line: list[str]) -> int:
     top, verbs = parser()
-    if line[:1] == ["build"]:
-        line = ["build", *config.expanded(verbs["build"], line[1:])]
+    if line[:1] in (["build"], ["train"]):
+        line = [line[0], *config.expanded(verbs[line[0]], line[1:])]
     arguments = top.parse_args(line)
     terminal.quiet = arguments.quiet
     own.TRUSTED.update(filter(None, [arguments.trust]))
