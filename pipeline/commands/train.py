@@ -63,9 +63,7 @@ def train(training: Training) -> dict[str, Any] | None:
 
 def lines(result: dict[str, Any]) -> list[str]:
     """What was reached, and the build that takes it on."""
-    test, kept = result["test"], result["kept"]
-    return [
-        f"test top-1 {100 * test['top1']:.2f} % ({100 * test['lower']:.2f} … {100 * test['upper']:.2f} at 95 %), "
-        f"loss {test['loss']:.4f}, {test['n']} images; weights of epoch {kept} of {result['epochs']}",
-        f"next: {result['next']}",
-    ]
+    test = result["test"]
+    bounds = f"{100 * test['lower']:.2f} … {100 * test['upper']:.2f} at 95 %"
+    reached = f"test top-1 {100 * test['top1']:.2f} % ({bounds}), loss {test['loss']:.4f}, {test['n']} images"
+    return [f"{reached}; weights of epoch {result['kept']} of {result['epochs']}", f"next: {result['next']}"]

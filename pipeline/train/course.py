@@ -144,13 +144,13 @@ def _refuse(training: Training, classes: tuple[str, ...], train: Images, team: T
     shards = training.shards or team.count
     if shards % team.count or training.batch % shards:
         raise BadRequest(
-            f"--batch {training.batch} in --shards {shards} by {team.count} process(es): the batch must be a multiple of "
-            "the shards, and those of the processes"
+            f"--batch {training.batch} in --shards {shards} by {team.count} process(es): the batch must be a multiple "
+            "of the shards, and those of the processes"
         )
     if min(training.batch, len(train)) // shards < 2:
         raise BadRequest(
-            f"--batch {training.batch} in {shards} shards of {len(train)} images: a shard has fewer than 2, and BatchNorm "
-            "learns nothing from one; give a larger batch"
+            f"--batch {training.batch} in {shards} shards of {len(train)} images: a shard has fewer than 2, and "
+            "BatchNorm learns nothing from one; give a larger batch"
         )
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
     if training.compile and compiler is None:

@@ -75,7 +75,7 @@ class Training:
     )
     compile: bool = _knob(False, "torch.compile: a minute first, then faster steps on a GPU", action="store_true")
     workers: int = _knob(2, "threads that prepare images", type=whole(1, 256))
-    save_seconds: int = _knob(120, "seconds between checkpoints within an epoch", type=_count)
+    save_seconds: int = _knob(120, "seconds between checkpoints within an epoch", type=whole(0, 10**9))
     no_curves: bool = _knob(False, "draw no curves.svg (needs no matplotlib)", action="store_true")
     output: Path | None = _as_in_build("output", help="directory of all results (default: build/ARCH-trained)")
 

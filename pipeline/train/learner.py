@@ -45,7 +45,7 @@ class Learner:
             self.forward = torch.nn.parallel.DistributedDataParallel(self.forward, broadcast_buffers=False)
 
     def step(self, number: int, shards: Sequence[Shard]) -> tuple[float, float]:
-        """Loss and share of right answers over the whole batch of step ``number``, of which this process has ``shards``.
+        """Loss and share of right answers over the batch of step ``number``, of which this process has ``shards``.
 
         Raises FloatingPointError where the loss is no finite number; the weights are then those of the step before.
         """
@@ -65,10 +65,10 @@ class Learner:
             alone = self.team.count > 1 and shard is not shards[-1]
             with self.forward.no_sync() if alone else nullcontext():
                 loss, right = self._loss(shard)
-                self.scaler.scale(loss / len(shards)).backward()
+                self.scaler.scale(loss / len(shards)).backward()  # type: ignore[no-untyped-call]
             seen += torch.stack([loss.detach().double(), right.double()])
-            for value, start, sum_ in zip(self.network.buffers(), before, moved, strict=False):
-                sum_ += value - start
+            for delta, value, start in zip(moved, self.network.buffers(), before, strict=False):
+                delta.add_(value - start)
         count = len(shards) * self.team.count
         mean, right = (self.team.sum(seen) / count).tolist()
         self._settle(before, moved, count)
@@ -102,15 +102,17 @@ class Learner:
         return torch.from_numpy(array).to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
 
     def _settle(self, before: Sequence[Tensor], moved: Sequence[Tensor], count: int) -> None:
-        """Every buffer of fractions to its value before the step plus the mean, over the shards, of how far they moved it."""
+        """Every buffer of fractions to its value before the step plus the mean of how far the shards moved it."""
         import torch
 
-        floats = [each for each in zip(self.network.buffers(), before, moved, strict=False) if each[1].is_floating_point()]
+        every = zip(self.network.buffers(), before, moved, strict=False)
+        floats = [(value, start, delta) for value, start, delta in every if start.is_floating_point()]
         if not floats:
             return
         total = self.team.sum(torch.cat([delta.flatten() for *_, delta in floats])) / count
-        for (value, start, _), delta in zip(floats, total.split([delta.numel() for *_, delta in floats]), strict=True):
-            value.copy_(start + delta.view_as(start))
+        parts = torch.split(total, [delta.numel() for *_, delta in floats])
+        for (value, start, _), part in zip(floats, parts, strict=True):
+            value.copy_(start + part.view_as(start))
 
     def _follow(self, number: int) -> None:
         """Draw the average after the network: (1 + t) / (10 + t) at first, so that it forgets how it began."""

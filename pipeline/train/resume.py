@@ -68,8 +68,7 @@ def load(output: Path, learner: Learner, asked: Mapping[str, Any]) -> Progress:
         with safetensors.safe_open(path, "pt") as file:
             record = json.loads(file.metadata()["training"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if _digest(tensors) != record["sha256"]:
-            raise ValueError("its content is not what was written")
+        whole = _digest(tensors) == record["sha256"]
         refuse_changes(record["asked"], asked, output)
         progress = Progress(**record["progress"])
         learner.restore(tensors, record["scaler"])
@@ -77,6 +76,8 @@ def load(output: Path, learner: Learner, asked: Mapping[str, Any]) -> Progress:
         raise
     except Exception as error:  # a damaged file ends in any error there is
         raise BadRequest(f"{path} is damaged ({error}); delete it to train anew") from error
+    if not whole:
+        raise BadRequest(f"{path} is damaged (its content is not what was written); delete it to train anew")
     if progress.history and not (output / BEST).is_file():
         raise BadRequest(f"{output / BEST} is gone and {LAST} goes on from it; delete {LAST} to train anew")
     return progress

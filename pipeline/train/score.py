@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def score(network: nn.Module, images: Images, pixels: Callable[[Any], Tensor], team: Team) -> dict[str, float]:
-    """Mean ``loss`` (cross-entropy in nats, no smoothing) and ``top1`` of all ``images``; ``network`` keeps its mode."""
+    """Mean ``loss`` (cross-entropy in nats, not smoothed) and ``top1`` over ``images``; ``network`` keeps its mode."""
     import torch
     from torch.nn.functional import cross_entropy
 
