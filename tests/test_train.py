@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +65,7 @@ def test_five_kills_change_no_bit(cli: Cli, tmp_path: Path) -> None:
             assert process.poll() is None, "it was over before it could be killed"
             if (disturbed / "last.safetensors").exists():
                 seen.add((disturbed / "last.safetensors").stat().st_mtime_ns)
+            time.sleep(0.002)
         process.kill()
         process.wait()
         kills += 1

@@ -106,7 +106,7 @@ def follow(course: Course, unfinished: Path | None) -> dict[str, Any] | None:
             _draw(course, unfinished)
     team.wait()  # the kept weights may still be being written
     network = frozen.read(output / resume.BEST)[0].to(course.device)
-    found = score(network, course.test, lambda array: torch_pixels(array, course.device), team)
+    found = score(network, course.test, lambda array: _pixels(array, course.device), team)
     if unfinished is None:
         return None
     result = _result(course, history, found)
@@ -114,7 +114,7 @@ def follow(course: Course, unfinished: Path | None) -> dict[str, Any] | None:
     return result
 
 
-def torch_pixels(array: Any, device: str) -> Tensor:
+def _pixels(array: Any, device: str) -> Tensor:
     """``array`` as float32 on ``device``."""
     import torch
 

@@ -12,6 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -72,14 +73,14 @@ class Feed:
     def ahead(self, start: int, end: int, numbers: range) -> Iterator[list[Shard]]:
         """The shards ``numbers`` of each step from ``start`` to before ``end``, prepared by threads ahead of time."""
         self.images.select(np.arange(1))  # fills the cache once, before the threads
-        waiting = deque[list[object]]()
+        waiting: deque[list[Future[Shard]]] = deque()
         with ThreadPoolExecutor(self.training.workers) as pool:
             for step in range(start, end):
                 waiting.append([pool.submit(self.shard, step, number) for number in numbers])
                 if len(waiting) > self.training.workers:
-                    yield [shard.result() for shard in waiting.popleft()]  # type: ignore[attr-defined]
+                    yield [shard.result() for shard in waiting.popleft()]
             while waiting:
-                yield [shard.result() for shard in waiting.popleft()]  # type: ignore[attr-defined]
+                yield [shard.result() for shard in waiting.popleft()]
 
 
 def shifted(pixels: NDArray[np.float32], share: float, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +77,13 @@ def fit(
             end = (progress.step // feed.steps + 1) * feed.steps
             _epoch(learner, feed, progress, end, mine, keeper, advance)
             row = _row(learner, progress, feed.steps, validation)
+            if row["validation"] and not math.isfinite(row["validation"]["loss"]):
+                raise StageFailed(
+                    resume.diverged(progress.step, "the validation loss is infinite", keeper and keeper.output)
+                )
             progress.history.append(row)
-            terminal.say(line(row, epochs)) if keeper else None
             if keeper:
+                terminal.say(line(row, epochs))
                 keeper.keep(learner, progress)
     if learner.average is not network:
         network.load_state_dict(learner.average.state_dict())

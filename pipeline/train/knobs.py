@@ -73,7 +73,7 @@ class Training:
     arithmetic: str = _knob(
         "auto", "of forward and backward; auto: float32, on a GPU bfloat16 or float16 mixed", choices=ARITHMETIC
     )
-    compile: bool = _knob(False, "torch.compile: a minute first, then faster steps on a GPU", action="store_true")
+    compile: bool = _knob(False, "torch.compile: a minute first, for trainings of many steps", action="store_true")
     workers: int = _knob(2, "threads that prepare images", type=whole(1, 256))
     save_seconds: int = _knob(120, "seconds between checkpoints within an epoch", type=whole(0, 10**9))
     no_curves: bool = _knob(False, "draw no curves.svg (needs no matplotlib)", action="store_true")
