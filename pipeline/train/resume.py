@@ -115,11 +115,12 @@ def refuse_nan(learner: Learner, step: int, output: Path | None) -> None:
 
 def diverged(step: int, found: str, output: Path | None) -> str:
     """The sentence for a training that is lost."""
-    kept = ""
-    if output is not None and (output / LAST).is_file():
-        kept = f"; {output / LAST} is the last good checkpoint"
-        kept += f", {output / BEST} the best weights so far" if (output / BEST).is_file() else ""
-    return f"training diverged at step {step}: {found}; lower --learning-rate or raise --warmup{kept}"
+    said = f"training diverged at step {step}: {found}"
+    if output is None:
+        return f"{said}; train with python -m pipeline train, which takes --learning-rate, and give its --weights"
+    kept = f"; {output / LAST} is the last good checkpoint" if (output / LAST).is_file() else ""
+    kept += f", {output / BEST} the best weights so far" if (output / BEST).is_file() else ""
+    return f"{said}; lower --learning-rate or raise --warmup{kept}"
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
