@@ -80,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(line: list[str]) -> int:
     top, verbs = parser(line[0] if line else "")
-    if line[:1] == ["build"]:
-        line = ["build", *config.expanded(verbs["build"], line[1:])]
+    if line[:1] in (["build"], ["train"]):
+        line = [line[0], *config.expanded(verbs[line[0]], line[1:])]
     arguments = top.parse_args(line)
     terminal.level = arguments.log_level
     own.TRUSTED.update(filter(None, [arguments.trust]))

@@ -33,7 +33,7 @@ def _flags(parser: argparse.ArgumentParser, path: Path) -> Iterator[str]:
         action = known.get(name := key.replace("-", "_"))
         if action is None or name in OUTSIDE:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            cure = f"did you mean {near[0].replace('_', '-')}?" if near else "see python -m pipeline build --help"
+            cure = f"did you mean {near[0].replace('_', '-')}?" if near else f"see {parser.prog} --help"
             raise BadRequest(f"--config {path}: there is no {key}; {cure}")
         if action.nargs == 0:
             if not isinstance(value, bool):

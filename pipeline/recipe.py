@@ -112,10 +112,10 @@ class Recipe:
     )
     data: str = _knob(
         "digits",
-        "digits, fashion-mnist, or a folder with train/CLASS/ and val/CLASS/ images",
+        "digits, fashion-mnist, cifar10, or a folder with train/CLASS/ and val/CLASS/ images",
         group="images and weights",
     )
-    data_root: Path | None = _knob(None, "folder that holds the files of --data fashion-mnist", type=Path)
+    data_root: Path | None = _knob(None, "folder that holds the files of --data fashion-mnist or cifar10", type=Path)
     weights: str | Path | None = _knob(
         None,
         "a checkpoint of torchvision, timm, d2l, labml or Flax (.safetensors, .pth, .ckpt, .msgpack, a folder of "
@@ -186,8 +186,8 @@ class Recipe:
             if getattr(self, knob) and getattr(self, needed) is None:
                 raise BadRequest(f"{flag(knob)} goes with {flag(needed)}")
         refuse_margins(self.max_drop, self.confidence)
-        if self.data_root is not None and self.data != "fashion-mnist":
-            raise BadRequest(f"--data-root goes with --data fashion-mnist, not with --data {self.data}")
+        if self.data_root is not None and self.data not in (rooted := ("fashion-mnist", "cifar10")):
+            raise BadRequest(f"--data-root goes with --data {' or '.join(rooted)}, not with --data {self.data}")
         if self.calib_cache is not None and not self.precision.startswith("int8"):
             raise BadRequest(f"--calib-cache goes with --precision int8…, not with --precision {self.precision}")
         if self.placement != "tensorrt" and self.precision != "int8":
@@ -261,13 +261,13 @@ def refuse_margins(max_drop: float | None, confidence: float | None) -> None:
         raise BadRequest(f"--confidence {confidence:g} must be at least 0.5 and below 1")
 
 
-def add_flags(parser: argparse.ArgumentParser, tables: Mapping[str, Iterable[str]]) -> None:
-    """One flag per field of Recipe; ``tables`` has the choices that are rows of a table elsewhere."""
+def add_flags(parser: argparse.ArgumentParser, tables: Mapping[str, Iterable[str]], knobs: Any = Recipe) -> None:
+    """One flag per field of ``knobs``; ``tables`` has the choices that are rows of a table elsewhere."""
     section: argparse._ActionsContainer = parser
-    for knob in fields(Recipe):
+    for knob in fields(knobs):
         options = dict(knob.metadata)
-        if "group" in options:
-            section = parser.add_argument_group(options.pop("group"))
+        if (group := options.pop("group", None)) is not None:
+            section = parser.add_argument_group(group)
         if knob.name in tables:
             options["choices"] = tuple(tables[knob.name])
         flags = [flag(knob.name)]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,3 +97,18 @@ def mixed(cli: Cli, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def weights(built: Path) -> Path:
     """The trained weights of the tiny ResNeXt as a user's own file."""
     return built / "01-freeze.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small folder of images with two classes, from the digits."""
+    from pipeline.data import digits
+
+    train = digits.read().train
+    for part in ("train", "val"):
+        for label in (0, 1):
+            place = tmp_path / "images" / part / f"class{label}"
+            place.mkdir(parents=True)
+            for index in np.flatnonzero(train.labels == label)[:20]:
+                train.decode(index).save(place / f"{index}.png")
+    return tmp_path / "images"

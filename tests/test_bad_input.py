@@ -21,21 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A small folder of images with two classes, from the digits."""
-    from pipeline.data import digits
-
-    train = digits.read().train
-    for part in ("train", "val"):
-        for label in (0, 1):
-            place = tmp_path / "images" / part / f"class{label}"
-            place.mkdir(parents=True)
-            for index in np.flatnonzero(train.labels == label)[:20]:
-                train.decode(index).save(place / f"{index}.png")
-    return tmp_path / "images"
-
-
 def test_unknown_architecture(cli: Cli, tmp_path: Path) -> None:
     sentence = cli.refused("--arch", "resnxt50", "-o", tmp_path / "out")
     assert "no such architecture" in sentence

@@ -1,6 +1,7 @@
 """The verbs of the command line: one module each with ``HELP``, ``add_flags`` and ``run``."""
 
 COMMANDS = (
+    "train",
     "build",
     "inspect",
     "convert",

@@ -21,3 +21,4 @@ class Dataset:
     test: Part
     preprocessing: Preprocessing
     epochs: int
+    mirrored: bool = False  # whether a mirrored image still shows its class

@@ -44,6 +44,7 @@ def read(root: Path | None) -> Dataset:
         test=test,
         preprocessing=Preprocessing(32, 32, "bilinear", 1, (0.286,), (0.353,)),
         epochs=3,
+        mirrored=True,
     )
 
 

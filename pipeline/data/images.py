@@ -45,7 +45,7 @@ class Part:
 
 
 def part_of(array: NDArray[np.uint8], labels: NDArray[np.int64], name: str) -> Part:
-    """Images that lie in memory as (N, H, W) uint8."""
+    """Images that lie in memory as (N, H, W) or (N, H, W, 3) uint8."""
     from PIL import Image
 
     return Part(labels, lambda index: Image.fromarray(array[index]), lambda index: f"{name} image {index}")

@@ -26,7 +26,17 @@ def _fashion_mnist(recipe: Recipe) -> Dataset:
     return fashion_mnist.read(recipe.data_root)
 
 
-DATASETS: dict[str, Callable[[Recipe], Dataset]] = {"digits": _digits, "fashion-mnist": _fashion_mnist}
+def _cifar10(recipe: Recipe) -> Dataset:
+    from pipeline.data import cifar10
+
+    return cifar10.read(recipe.data_root)
+
+
+DATASETS: dict[str, Callable[[Recipe], Dataset]] = {
+    "digits": _digits,
+    "fashion-mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+}
 
 
 def load(recipe: Recipe) -> Dataset:

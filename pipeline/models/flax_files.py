@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline.errors import BadRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from torch import Tensor
 
 # Numbers of flax.serialization's extensions: an array, and a scalar of NumPy in the same form.
@@ -34,6 +33,7 @@ def msgpack(path: Path) -> Any:
 
 def _extension(code: int, data: bytes) -> Any:
     import msgpack
+    import numpy as np
 
     if code not in {ARRAY, SCALAR}:
         return None
@@ -43,11 +43,13 @@ def _extension(code: int, data: bytes) -> Any:
 
 def _dtype(kind: str) -> np.dtype[Any]:
     import ml_dtypes
+    import numpy as np
 
     return np.dtype(ml_dtypes.bfloat16) if kind == "bfloat16" else np.dtype(kind)
 
 
 def _tensor(array: Any) -> Tensor:
+    import numpy as np
     import torch
 
     # Of kind V is bfloat16, which torch does not take from NumPy.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -23,6 +22,13 @@ if TYPE_CHECKING:
     from pipeline.data.images import Images
     from pipeline.models.frozen import Description
     from pipeline.recipe import Recipe
+    from pipeline.train.knobs import Training
+
+# What decides the bits of trained weights.
+CODE = (
+    "pipeline/train/fit.py", "pipeline/train/feed.py", "pipeline/train/learner.py", "pipeline/train/schedule.py",
+    "pipeline/models/resnet.py", "pipeline/models/same_padding.py",
+)  # fmt: skip
 
 
 def given(recipe: Recipe, description: Description) -> tuple[nn.Module, str] | None:
@@ -78,7 +84,7 @@ def _train(recipe: Recipe, description: Description, images: Images, epochs: int
 
     torch.manual_seed(recipe.seed)
     network = description.network()
-    fit(network, images, epochs, recipe.seed, choose_device(recipe.device))
+    fit(network, images, None, _training(recipe), epochs, choose_device(recipe.device))
     checkpoint.fill(network, checkpoint.parameters(network), "the training")
     part = path.with_suffix(".part")
     try:
@@ -89,20 +95,25 @@ def _train(recipe: Recipe, description: Description, images: Images, epochs: int
         raise StageFailed(f"the trained weights could not be kept in {path}: {explain(error)}") from error
 
 
+def _training(recipe: Recipe) -> Training:
+    from pipeline.train.fit import BUILD
+    from pipeline.train.knobs import Training
+
+    return Training(arch=recipe.arch, seed=recipe.seed, **BUILD)
+
+
 def _cached(recipe: Recipe, description: Description, images: Images, epochs: int) -> Path:
     """The file whose name changes with everything that changes the weights."""
     import platformdirs
     import torch
 
-    from pipeline.train.fit import RECIPE, choose_device
+    from pipeline.train.fit import choose_device
 
     key = {
         "network": description.to_json(),
         "images": images.digest,
-        "recipe": {**asdict(RECIPE), "epochs": epochs},
-        "code": provenance.source_hash(
-            "pipeline/train/fit.py", "pipeline/models/resnet.py", "pipeline/models/same_padding.py"
-        ),
+        "training": {**_training(recipe).numbers(), "arch": description.arch, "epochs": epochs},
+        "code": provenance.source_hash(*CODE),
         "seed": recipe.seed,
         "device": choose_device(recipe.device),
         "threads": torch.get_num_threads(),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pipeline.stage import Drop
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 FARTHEST = 10**9
@@ -51,6 +50,7 @@ def median_bounds(values: NDArray[np.float64], error: float) -> tuple[float, flo
     They are order statistics (Hahn and Meeker 1991, Statistical Intervals, chapter 5) and hold for any distribution.
     With too few values for any they are the extremes.
     """
+    import numpy as np
     from scipy.stats import binom
 
     ranked = np.sort(values)
