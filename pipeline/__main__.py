@@ -34,12 +34,13 @@ def parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser
             epilog=getattr(command, "EXAMPLES", None),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_flags(verb)
-        verb.add_argument("--quiet", action="store_true", help="no news and no progress bars, only the result")
-        verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        verb.add_argument(
-            "--trust", metavar="MODULE:FUNCTION", help="run this function of your own, of which DIR was built"
-        )
+        # A command of several actions answers with their parsers, which take these flags instead.
+        for each in command.add_flags(verb) or [verb]:
+            each.add_argument("--quiet", action="store_true", help="no news and no progress bars, only the result")
+            each.add_argument("--debug", action="store_true", help="show the traceback of an error")
+            each.add_argument(
+                "--trust", metavar="MODULE:FUNCTION", help="run this function of your own, of which DIR was built"
+            )
         verb.set_defaults(run=command.run)
     return top, verbs.choices
 

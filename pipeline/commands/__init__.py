@@ -12,6 +12,7 @@ COMMANDS = (
     "describe",
     "bench",
     "conform",
+    "bundle",
     "doctor",
     "completion",
 )
