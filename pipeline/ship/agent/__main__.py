@@ -160,8 +160,8 @@ def _verify(arguments: Any) -> Dict[str, Any]:
         store, version, _device(store, version), arguments.loader, arguments.timeout, _heard(arguments)
     )
     line = (
-        f"{version}: {found['goldens']} goldens keep {found['sqnr_db']:.1f} dB of PyTorch, {found['judged_db']:.1f} of the "
-        f"file that was judged, {100 * found['agreement']:.2f} % with PyTorch's answer; "
+        f"{version}: {found['goldens']} goldens keep {found['sqnr_db']:.1f} dB of PyTorch, {found['judged_db']:.1f} of "
+        f"the file that was judged, {100 * found['agreement']:.2f} % with PyTorch's answer; "
         f"99 % of runs within {found['latency']['p99_ms']:.3f} ms; verified"
     )
     return {"version": version, "lines": [line], **found}
@@ -187,7 +187,7 @@ def _rollback(arguments: Any) -> Dict[str, Any]:
 
 
 def _device(store: Store, version: Optional[str]) -> Dict[str, Any]:
-    """This device as the engine of ``version`` depends on it."""
+    """What the engine of ``version`` depends on, as it is here."""
     built = store.built(version).get("device") if version else None
     return facts.read().device(str((built or {}).get("engine", "onnxruntime")))
 

@@ -69,7 +69,7 @@ def rollback(store: Store, device: Dict[str, Any]) -> str:
     return f"{before} is active again, {now} is not"
 
 
-def refuse_older(store: Store, released: int, allowed: bool) -> None:  # noqa: FBT001
+def refuse_older(store: Store, released: int, allowed: bool) -> None:
     """Raise Refused where the version in use was released later, unless that is ``allowed``."""
     current = store.linked(CURRENT)
     newer = int(store.built(current).get("released", 0)) if current else 0

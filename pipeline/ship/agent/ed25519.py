@@ -31,13 +31,13 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
     digest = hashlib.sha512(signature[:32] + public + message).digest()
     challenge = int.from_bytes(digest, "little") % ORDER
     negative = (P - key[0], key[1], key[2], P - key[3])
-    return _encoded(_add(_times(scalar, BASE), _times(challenge, negative))) == signature[:32]
+    return _encoded(_weighted(scalar, BASE, challenge, negative)) == signature[:32]
 
 
 def usable(public: bytes) -> bool:
     """Whether ``public`` is a point of a large order: under the eight others anyone can sign."""
     key = _decoded(public) if len(public) == 32 else None
-    return key is not None and _encoded(_times(8, key)) != _encoded(NEUTRAL)
+    return key is not None and _encoded(_weighted(8, key, 0, key)) != _encoded(NEUTRAL)
 
 
 def _recovered(y: int, odd: int) -> Optional[int]:
@@ -74,13 +74,14 @@ def _add(one: Point, other: Point) -> Point:
     return e * f % P, g * h % P, f * g % P, e * h % P
 
 
-def _times(factor: int, point: Point) -> Point:
-    total = NEUTRAL
-    while factor:
-        if factor & 1:
-            total = _add(total, point)
-        point = _add(point, point)
-        factor >>= 1
+def _weighted(a: int, one: Point, b: int, other: Point) -> Point:
+    """``a`` times ``one`` and ``b`` times ``other``, added: bit by bit of both at once (Shamir's trick)."""
+    total, table = NEUTRAL, (NEUTRAL, one, other, _add(one, other))
+    for place in reversed(range(max(a.bit_length(), b.bit_length()))):
+        total = _add(total, total)
+        bits = (a >> place & 1) | (b >> place & 1) << 1
+        if bits:
+            total = _add(total, table[bits])
     return total
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import Any, Callable, Dict
 
@@ -40,7 +39,7 @@ def _whole(least: int, most: int) -> Check:
 
 
 def _number(least: float, most: float) -> Check:
-    return lambda value: type(value) in (int, float) and math.isfinite(value) and least <= value <= most
+    return lambda value: type(value) in (int, float) and least <= value <= most
 
 
 def _text(pattern: str) -> Check:
@@ -62,7 +61,7 @@ def _shape(value: Any) -> bool:
 
 _DOTTED = _text(r"\d{1,4}(\.\d{1,4}){0,3}")
 FIELDS: Dict[str, Check] = {
-    "schema": lambda value: value == SCHEMA,
+    "schema": _whole(SCHEMA, SCHEMA),
     "name": _text(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}"),
     "released": _whole(0, LATEST),
     "expires": _maybe(_whole(0, LATEST)),
