@@ -6,6 +6,7 @@ file operation is any call into ``posix`` and any read, write, flush or close of
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ship.agent import activation, disk, facts, keys, verify
+from pipeline.ship.agent import activation, build, disk, facts, keys, verify
 from pipeline.ship.agent.errors import AgentError, Failed
 from pipeline.ship.agent.store import CURRENT, PREVIOUS, Store
 
@@ -26,8 +27,6 @@ LISTED = {"edge-store.json", "versions", CURRENT, PREVIOUS, "pending.json"}
 # What asks and changes nothing.
 IDLE = {"fspath", "getpid", "stat", "lstat", "fstat", "lseek", "readlink", "listdir", "scandir", "getcwd", "geteuid"}
 FILES = {"write", "flush", "close", "read", "readline"}
-# Of reading the members that are only hashed, one point in so many.
-OFTEN = {"activate": 4, "taken_back": 4, "first": 4, "rollback": 4, "gc": 1, "verified": 4}
 
 
 def is_operation(function: Any) -> bool:
@@ -63,7 +62,12 @@ def device(store: Store, version: str) -> dict[str, Any]:
 
 
 def act(scenario: str, store: Store, here: dict[str, Any], new: str) -> None:
-    if scenario == "rollback":
+    if scenario == "build":
+        options = argparse.Namespace(
+            engine="auto", workspace=None, timeout=60, allow_downgrade=False, allow_unknown=False
+        )
+        build.build(store, os.environ["BUNDLE"], facts.read(), options, lambda _: None)
+    elif scenario == "rollback":
         activation.rollback(store, here)
     elif scenario == "gc":
         activation.gc(store, 0)
@@ -83,9 +87,14 @@ def prepared(template: Path, work: Path, scenario: str) -> None:
     shutil.copytree(template, work, symlinks=True, copy_function=os.link)
     if scenario == "first":
         (work / CURRENT).unlink()
+    if scenario == "build":
+        shutil.rmtree(work / "versions" / sorted(os.listdir(work / "versions"))[1])
+    if scenario == "rollback":
+        old, new = sorted(os.listdir(work / "versions"))
+        (work / PREVIOUS).symlink_to(f"versions/{old}")
+        (work / CURRENT).unlink()
+        (work / CURRENT).symlink_to(f"versions/{new}")
     if scenario == "gc":
-        (work / CURRENT).unlink(missing_ok=True)
-        (work / CURRENT).symlink_to(f"versions/{sorted(os.listdir(work / 'versions'))[0]}")
         (work / f"{disk.UNFINISHED}current").symlink_to("versions/nothing")
         (work / "versions" / f"{disk.UNFINISHED}abc").mkdir()
         (work / "versions" / f"{disk.UNFINISHED}abc" / "half").write_bytes(b"half")
@@ -110,7 +119,10 @@ def left(scenario: str, store: Store, old: str, new: str, here: dict[str, Any]) 
     activation.gc(store, 5)
     assert {name.split("/")[-1] for name in os.listdir(store.root)} <= LISTED, os.listdir(store.root)
     assert not [name for name in os.listdir(store.versions) if name.startswith(".")]
-    if scenario != "gc":
+    if scenario == "build":
+        act("build", store, here, new)
+        store.whole(new)
+    elif scenario != "gc":
         for version in (old, new):
             assert not [name for name in os.listdir(store.path(version)) if name.startswith(disk.UNFINISHED)], version
         activation.activate(store, new, here, well)
