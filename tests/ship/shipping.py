@@ -31,7 +31,9 @@ class Shipped:
 
     def run(self, *flags: object, **options: Any) -> subprocess.CompletedProcess[str]:
         """The agent as it stands on a device: one file, and nothing of this project on the path."""
-        bare = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"} | options.pop("env", {})
+        bare = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"} | options.pop(
+            "env", {}
+        )
         line = [sys.executable, str(self.agent), *map(str, flags)]
         return subprocess.run(line, env=bare, capture_output=True, text=True, check=False, cwd=self.folder, **options)
 

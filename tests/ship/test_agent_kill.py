@@ -48,7 +48,8 @@ def test_an_activation_at_every_one_of_its_file_operations(shipped: Shipped, sto
 
 
 @pytest.mark.parametrize(
-    ("scenario", "step", "least"), [("taken_back", 3, 60), ("first", 4, 40), ("rollback", 4, 40), ("gc", 1, 30), ("build", 50, 8)]
+    ("scenario", "step", "least"),
+    [("taken_back", 3, 60), ("first", 4, 40), ("rollback", 4, 40), ("gc", 1, 30), ("build", 50, 8)],
 )
 def test_what_else_changes_a_store(shipped: Shipped, store: Path, scenario: str, step: int, least: int) -> None:
     assert killed(shipped, store, scenario, step)["kills"] >= least
@@ -76,4 +77,6 @@ for line in (["build", {str(shipped.file)!r}], ["verify"], ["activate"]):
     renames = [place for place, name in enumerate(said) if name in {"rename", "replace"}]
     assert len(renames) >= 5
     assert all(said[place - 1] == said[place + 1] == "fsync" for place in renames if said[place] == "rename")
-    assert said.count("fsync") >= len(os.listdir(tmp_path / "store/versions" / os.listdir(tmp_path / "store/versions")[0]))
+    assert said.count("fsync") >= len(
+        os.listdir(tmp_path / "store/versions" / os.listdir(tmp_path / "store/versions")[0])
+    )

@@ -33,7 +33,11 @@ def test_the_same_build_key_and_date_give_the_same_bytes(shipped: Shipped, built
 def test_verify_and_unpack_say_what_is_in_it(shipped: Shipped, built: Path, tmp_path: Path) -> None:
     done = shipped.pipeline("verify", shipped.file, "--key", shipped.public, "--json")
     said = json.loads(done.stdout)
-    assert (said["model"]["arch"], said["model"]["precision"], said["model"]["batches"]) == ("resnext_tiny", "int8", [1, 8, 16])
+    assert (said["model"]["arch"], said["model"]["precision"], said["model"]["batches"]) == (
+        "resnext_tiny",
+        "int8",
+        [1, 8, 16],
+    )
     done = shipped.pipeline("unpack", shipped.file, "--key", shipped.public, "-o", tmp_path / "members")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "members/model.onnx").read_bytes() == (built / "05-int8.onnx").read_bytes()
@@ -51,7 +55,11 @@ def test_verify_and_unpack_say_what_is_in_it(shipped: Shipped, built: Path, tmp_
 def test_five_thousand_mutants_are_refused(shipped: Shipped) -> None:
     line = [sys.executable, Path(__file__).with_name("mutations.py"), shipped.file, shipped.key, 5000]
     done = subprocess.run(
-        list(map(str, line)), env={**shipped.environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+        list(map(str, line)),
+        env={**shipped.environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
