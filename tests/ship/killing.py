@@ -16,6 +16,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shipping import names
+
 from pipeline.ship.agent import activation, build, disk, facts, keys, verify
 from pipeline.ship.agent.errors import AgentError, Failed
 from pipeline.ship.agent.store import CURRENT, PREVIOUS, Store
@@ -88,9 +90,9 @@ def prepared(template: Path, work: Path, scenario: str) -> None:
     if scenario == "first":
         (work / CURRENT).unlink()
     if scenario == "build":
-        shutil.rmtree(work / "versions" / sorted(os.listdir(work / "versions"))[1])
+        shutil.rmtree(work / "versions" / names(work / "versions")[1])
     if scenario == "rollback":
-        old, new = sorted(os.listdir(work / "versions"))
+        old, new = names(work / "versions")
         (work / PREVIOUS).symlink_to(f"versions/{old}")
         (work / CURRENT).unlink()
         (work / CURRENT).symlink_to(f"versions/{new}")
@@ -108,7 +110,7 @@ def left(scenario: str, store: Store, old: str, new: str, here: dict[str, Any]) 
         store.loadable(current, here)
         found = verify.examine(
             {
-                "folder": os.path.join(store.root, CURRENT),
+                "folder": f"{store.root}/{CURRENT}",
                 "file": store.built(current)["engine"],
                 "module": "onnxruntime_engine",
                 "keys": {name: key.hex() for name, key in store.keys.items()},
@@ -117,14 +119,14 @@ def left(scenario: str, store: Store, old: str, new: str, here: dict[str, Any]) 
         )
         assert found["broken"] == [], found
     activation.gc(store, 5)
-    assert {name.split("/")[-1] for name in os.listdir(store.root)} <= LISTED, os.listdir(store.root)
-    assert not [name for name in os.listdir(store.versions) if name.startswith(".")]
+    assert set(names(Path(store.root))) <= LISTED
+    assert not [name for name in names(Path(store.versions)) if name.startswith(".")]
     if scenario == "build":
         act("build", store, here, new)
         store.whole(new)
     elif scenario != "gc":
         for version in (old, new):
-            assert not [name for name in os.listdir(store.path(version)) if name.startswith(disk.UNFINISHED)], version
+            assert not [name for name in names(Path(store.path(version))) if name.startswith(disk.UNFINISHED)], version
         activation.activate(store, new, here, well)
         assert store.linked(CURRENT) == new
         assert store.pending() == {}
@@ -147,7 +149,7 @@ def forked(work: Callable[[], None]) -> int:
 def main(scenario: str, template: Path, work: Path, public: str) -> None:
     trusted = keys.read([public])
     store = Store(str(work), trusted)
-    old, new = sorted(os.listdir(template / "versions"))
+    old, new = names(template / "versions")
     here = device(Store(str(template), trusted), new)
     import onnxruntime  # noqa: F401  # once, before all the forks
 

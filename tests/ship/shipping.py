@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,5 +71,9 @@ def refused(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
     return sentence
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def tree(folder: Path) -> list[str]:
-    return sorted(os.path.join(at, name)[len(str(folder)) + 1 :] for at, _, names in os.walk(folder) for name in names)
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())

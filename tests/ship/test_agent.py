@@ -11,18 +11,15 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
-from shipping import Shipped, refused, tree
+from shipping import Shipped, names, refused, tree
 
 from pipeline.ship import signing
 from pipeline.ship.agent import bench, child
 from pipeline.ship.agent.errors import Broken, Refused
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # The build's own bound of an engine next to the file that it was built from, in dB (docs/bounds.md).
 BOUND = 30.0
@@ -82,7 +79,7 @@ def test_a_network_with_other_answers_is_never_active(shipped: Shipped, device: 
     assert "has not passed verification" in refused(shipped.run("activate", version, "--store", store))
     assert status(shipped, store)["active"] == before
     assert f"removed {version}" in shipped.run("gc", "--store", store).stdout
-    assert os.listdir(store / "versions") == [before]
+    assert names(store / "versions") == [before]
 
 
 def test_what_is_not_well_is_taken_back_and_rollback_goes_back(shipped: Shipped, device: Path, tmp_path: Path) -> None:
@@ -173,7 +170,7 @@ def test_a_full_disk_leaves_nothing(shipped: Shipped, device: Path, tmp_path: Pa
 
 def test_another_device_builds_again(shipped: Shipped, device: Path, tmp_path: Path) -> None:
     store = copied(device, tmp_path)
-    (version,) = os.listdir(store / "versions")
+    (version,) = names(store / "versions")
     note = store / "versions" / version / "built.json"
     said = json.loads(note.read_text())
     said["device"]["onnxruntime"] = "1.0.0"
@@ -232,7 +229,7 @@ def meter(tmp_path: Path, mode: str) -> dict[str, str]:
     return {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
 
-def test_an_agent_travels_in_a_bundle(shipped: Shipped, built: Path, tmp_path: Path) -> None:
+def test_an_agent_travels_in_a_bundle(shipped: Shipped, tmp_path: Path) -> None:
     mine = Shipped(shipped.folder, shipped.environment)
     mine.agent = tmp_path / "edge-agent.pyz"
     mine.agent.write_bytes(shipped.agent.read_bytes())
@@ -250,11 +247,11 @@ def test_an_agent_travels_in_a_bundle(shipped: Shipped, built: Path, tmp_path: P
     assert mine.agent.read_bytes() == shipped.agent.read_bytes()
     assert mine.run("update", path).returncode == 0
     assert mine.agent.read_bytes() == newer
-    assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
+    assert [name for name in names(tmp_path) if name.startswith(".")] == []
 
 
 @pytest.fixture
-def crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A package of the agent's name whose child dies, hangs or fails as it is told."""
     heard: list[str] = []
     monkeypatch.setattr(child, "__name__", "agent_copy.child")
@@ -266,7 +263,7 @@ def crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
         "def die(job):\n    say('Parsing node: conv1')\n    os.kill(os.getpid(), job['signal'])\n"
         "def hang(job):\n    say('timing')\n    time.sleep(60)\n"
     )
-    yield heard
+    return heard
 
 
 def test_a_builder_that_crashes_hangs_or_is_killed_is_a_sentence(crash: list[str]) -> None:
@@ -280,6 +277,10 @@ def test_a_builder_that_crashes_hangs_or_is_killed_is_a_sentence(crash: list[str
 
 
 def test_python_is_told_nothing_about_this_project(shipped: Shipped, device: Path) -> None:
-    code = f"import sys; sys.argv = ['x', 'status', '--store', {str(device)!r}]; import runpy; runpy.run_path({str(shipped.agent)!r}, run_name='__main__')"
+    code = f"""
+import runpy, sys
+sys.argv = ["x", "status", "--store", {str(device)!r}]
+runpy.run_path({str(shipped.agent)!r}, run_name="__main__")
+"""
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The agent's own house: the oldest Python it meets, nothing but numpy and the standard library, alone in its folder."""
+"""The agent's own house: the oldest Python it meets, nothing but numpy and the standard library, alone."""
 
 from __future__ import annotations
 

@@ -43,13 +43,15 @@ def test_the_device_it_was_made_for() -> None:
 NANO = replace(
     ORIN, model="NVIDIA Jetson Nano Developer Kit", module="jetson-nano", sm="5.3", l4t="32.7.1", tensorrt="8.2.1"
 )
+PC = replace(ORIN, machine="x86_64", model=None, module=None)
+TX2 = replace(NANO, module="jetson-tx2")
 JP5 = replace(ORIN, l4t="35.4.1", tensorrt="8.5.2.2")
 
 
 @pytest.mark.parametrize(
     ("here", "model", "verdict", "words"),
     [
-        (replace(ORIN, machine="x86_64", model=None, module=None), {}, "refuse", "this is no Jetson that is known (x86_64)"),
+        (PC, {}, "refuse", "this is no Jetson that is known (x86_64)"),
         (replace(ORIN, module="jetson-agx-orin"), {}, "refuse", "for jetson-orin-nx, and this is jetson-agx-orin"),
         (replace(ORIN, machine="x86_64"), {}, "refuse", "for aarch64, this runs x86_64"),
         (replace(ORIN, sm="8.6"), {}, "refuse", "has SM 8.7, the driver here says 8.6"),
@@ -57,7 +59,7 @@ JP5 = replace(ORIN, l4t="35.4.1", tensorrt="8.5.2.2")
         (replace(ORIN, sm=None), {}, "refuse", "no GPU with a working driver"),
         (NANO, {"target": "jetson-nano@jp4.6.1"}, "refuse", "TensorRT 8.2.1 is too old: 8.5 or newer"),
         (NANO, {"target": "jetson-nano@jp4.6.1"}, "refuse", "jetson-nano computes in fp32, fp16, not in int8-fp16"),
-        (replace(NANO, module="jetson-tx2"), {"target": "jetson-tx2", "precision": "int8-trt8"}, "refuse", "not in int8-trt8"),
+        (TX2, {"target": "jetson-tx2", "precision": "int8-trt8"}, "refuse", "not in int8-trt8"),
         (replace(ORIN, tensorrt="12.0.0"), {}, "refuse", "newer than any that this agent knows"),
         (JP5, {}, "refuse", "TensorRT 8.5.2.2 does not keep the types of int8-fp16"),
         (JP5, {"precision": "int8-trt8", "opset": 17}, "go", "JetPack 5.1 brings TensorRT 8.5.2"),
@@ -132,10 +134,17 @@ def test_facts_are_read_from_files(tmp_path: Path) -> None:
 
 ORIN_NX = (
     "RAM 3046/15523MB (lfb 4x4MB) SWAP 0/7761MB (cached 0MB) CPU [3%@729,0%@729] EMC_FREQ 0%@2133 GR3D_FREQ 99%@[{}] "
-    "VIC_FREQ 729 APE 174 cpu@46.5C soc2@45C gpu@{}C tj@47C VDD_IN {}mW/4936mW VDD_CPU_GPU_CV 1200mW/1200mW VDD_SOC 1100mW/1100mW"
+    "VIC_FREQ 729 APE 174 cpu@46.5C soc2@45C gpu@{}C tj@47C VDD_IN {}mW/4936mW"
+    " VDD_CPU_GPU_CV 1200mW/1200mW VDD_SOC 1100mW/1100mW"
 )
-NANO_LINE = "RAM 900/3964MB CPU [20%@1479] EMC_FREQ 0% GR3D_FREQ 61%@921 PLL@30C GPU@31.5C POM_5V_IN 4000/3900 POM_5V_GPU 1500/1400 POM_5V_CPU 500/500"
-AGX = "RAM 1/2MB GR3D_FREQ 99%@[1300,1300] GPU@50C VDD_GPU_SOC 8000mW/8000mW VDD_CPU_CV 2000mW/2000mW VIN_SYS_5V0 4000mW/4000mW"
+NANO_LINE = (
+    "RAM 900/3964MB CPU [20%@1479] EMC_FREQ 0% GR3D_FREQ 61%@921 PLL@30C GPU@31.5C "
+    "POM_5V_IN 4000/3900 POM_5V_GPU 1500/1400 POM_5V_CPU 500/500"
+)
+AGX = (
+    "RAM 1/2MB GR3D_FREQ 99%@[1300,1300] GPU@50C "
+    "VDD_GPU_SOC 8000mW/8000mW VDD_CPU_CV 2000mW/2000mW VIN_SYS_5V0 4000mW/4000mW"
+)
 
 
 def test_power_clocks_and_throttling_of_recorded_lines() -> None:
