@@ -1,6 +1,8 @@
 """How the pages are made: ``python -m sphinx -W docs build/docs``."""
 
 import sys
+from argparse import _SubParsersAction
+from itertools import chain
 from pathlib import Path
 
 from docutils import nodes
@@ -19,7 +21,7 @@ autodoc_typehints = "description"
 
 
 class CommandLine(Directive):
-    """A section for each command with its help, as a terminal shows it."""
+    """A section for each command with its help, as a terminal shows it, and that of its actions."""
 
     def run(self) -> list[nodes.Node]:
         """The sections."""
@@ -27,9 +29,10 @@ class CommandLine(Directive):
 
         made = []
         for name, verb in parser()[1].items():
-            text = verb.format_help()
-            content = nodes.title(text=name), nodes.literal_block(text, text, language="text")
-            made.append(nodes.section("", *content, ids=[name]))
+            actions = [each.choices.values() for each in verb._actions if isinstance(each, _SubParsersAction)]
+            texts = [each.format_help() for each in (verb, *chain(*actions))]
+            blocks = (nodes.literal_block(text, text, language="text") for text in texts)
+            made.append(nodes.section("", nodes.title(text=name), *blocks, ids=[name]))
         return made
 
 

@@ -39,18 +39,18 @@ def parser(asked: str | None = None) -> tuple[argparse.ArgumentParser, dict[str,
             epilog=getattr(command, "EXAMPLES", None),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if asked in (None, name):
-            command.add_flags(verb)
-        heard = verb.add_mutually_exclusive_group()
-        heard.add_argument(
-            "--log-level", choices=terminal.LEVELS, default="info", help="what is said beside the result"
-        )
-        for names, level, text in LOUDNESS:
-            heard.add_argument(*names, action="store_const", dest="log_level", const=level, help=text)
-        verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        verb.add_argument(
-            "--trust", metavar="MODULE:FUNCTION", help="run this function of your own, of which DIR was built"
-        )
+        # A command of several actions answers with their parsers, which take these flags instead.
+        for each in (command.add_flags(verb) if asked in (None, name) else None) or [verb]:
+            heard = each.add_mutually_exclusive_group()
+            heard.add_argument(
+                "--log-level", choices=terminal.LEVELS, default="info", help="what is said beside the result"
+            )
+            for names, level, text in LOUDNESS:
+                heard.add_argument(*names, action="store_const", dest="log_level", const=level, help=text)
+            each.add_argument("--debug", action="store_true", help="show the traceback of an error")
+            each.add_argument(
+                "--trust", metavar="MODULE:FUNCTION", help="run this function of your own, of which DIR was built"
+            )
         verb.set_defaults(run=command.run)
     return top, verbs.choices
 

@@ -15,6 +15,7 @@ COMMANDS = (
     "describe",
     "bench",
     "conform",
+    "bundle",
     "doctor",
     "completion",
 )

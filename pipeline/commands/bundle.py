@@ -1,0 +1,160 @@
+"""``python -m pipeline bundle …``: a build as one signed file for a device, and the agent that reads it there."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import BadRequest, Exit
+from pipeline.recipe import whole
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "ship a build as one signed file, and make the agent that builds and activates its engine on a device"
+EXAMPLES = """examples:
+  python -m pipeline bundle keygen release
+  python -m pipeline bundle agent --key release.pub -o edge-agent.pyz
+  python -m pipeline bundle create build/resnext50-int8 --key release -o resnext50.edge
+  python -m pipeline bundle verify resnext50.edge --key release.pub
+"""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """The flags of each action, and the parsers of all of them."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    keygen = actions.add_parser("keygen", help="a new Ed25519 key: PATH, which only you can read, and PATH.pub")
+    keygen.add_argument("path", type=Path, metavar="PATH")
+    _creating(actions.add_parser("create", help="the bundle of a build that passed"))
+    for name, text in (("verify", "is it what one of these keys signed"), ("unpack", "its members into a new folder")):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("file", type=Path, metavar="FILE")
+        action.add_argument(
+            "--key", type=str, metavar="PUB", action="append", required=True, help="trusted; again for more"
+        )
+        if name == "unpack":
+            action.add_argument(
+                "-o", "--output", type=Path, metavar="DIR", required=True, help="a folder that is not there"
+            )
+        else:
+            action.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    agent = actions.add_parser("agent", help="the device agent as one file, with the keys that it trusts")
+    agent.add_argument("--key", type=str, metavar="PUB", action="append", required=True, help="trusted; again for more")
+    agent.add_argument("-o", "--output", type=Path, default=Path("edge-agent.pyz"), help="(default: edge-agent.pyz)")
+    return list(actions.choices.values())
+
+
+def _creating(create: argparse.ArgumentParser) -> None:
+    create.add_argument("directory", type=Path, metavar="DIR", help="what -o named when it was built")
+    create.add_argument("--key", type=Path, required=True, help="the private key of bundle keygen")
+    create.add_argument("-o", "--output", type=Path, required=True, metavar="NAME.edge")
+    create.add_argument(
+        "--released",
+        type=whole(0, 2**40),
+        metavar="SECONDS",
+        help="since 1970; a device takes none older than what it runs (default: SOURCE_DATE_EPOCH, else of the report)",
+    )
+    create.add_argument("--expires-days", type=whole(1, 36500), metavar="N", help="after that no device builds it")
+    create.add_argument("--goldens", type=whole(8, 4096), default=64, metavar="N", help="images to ask (default: 64)")
+    create.add_argument("--max-latency-ms", type=float, metavar="MS", help="that 99 %% of runs must keep on the device")
+    create.add_argument("--licence", type=Path, metavar="FILE", help="of the model")
+    create.add_argument(
+        "--timing-cache", metavar="DEVICE=FILE", action="append", help="for a device type, as in jetson-orin-nx=a.cache"
+    )
+    create.add_argument("--agent", type=Path, metavar="PYZ", help="a newer agent, for the one on the device to verify")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit 0 where it is done, 2 where it is refused."""
+    from pipeline.ship.agent.errors import AgentError
+
+    try:
+        for line in ACTIONS[arguments.action](arguments):
+            sys.stdout.write(f"{line}\n")
+    except AgentError as error:
+        raise BadRequest(str(error)) from error
+    return Exit.PASS
+
+
+def _keygen(arguments: argparse.Namespace) -> list[str]:
+    from pipeline.ship import signing
+
+    name = signing.keygen(arguments.path)
+    return [f"{arguments.path} signs, keep it; {arguments.path}.pub goes to the devices; its name is {name}"]
+
+
+def _create(arguments: argparse.Namespace) -> list[str]:
+    from pipeline.ship import bundle
+
+    caches = dict(map(_cache, arguments.timing_cache or ()))
+    made = bundle.create(
+        arguments.directory,
+        arguments.key,
+        arguments.output,
+        goldens=arguments.goldens,
+        released=arguments.released,
+        expires_days=arguments.expires_days,
+        max_latency_ms=arguments.max_latency_ms,
+        licence=arguments.licence,
+        timing_caches=caches,
+        agent=None if arguments.agent is None else arguments.agent.read_bytes(),
+    )
+    return [f"{arguments.output}: {_summary(made)}"]
+
+
+def _cache(said: str) -> tuple[str, Path]:
+    device, _, path = said.partition("=")
+    if not re.fullmatch("[a-z0-9-]+", device) or not path:
+        raise BadRequest(f"--timing-cache {said} is no DEVICE=FILE, as in jetson-orin-nx=a.cache")
+    return device, Path(path)
+
+
+def _verify(arguments: argparse.Namespace) -> list[str]:
+    from pipeline.ship.agent import container, contents, keys
+
+    found = container.opened(str(arguments.file), keys.read(arguments.key))
+    found.check()
+    contents.refuse(found)
+    if arguments.json:
+        return [json.dumps(found.manifest, indent=1)]
+    return [f"{arguments.file}: signed by {found.manifest['signer']} and whole; {_summary(found.manifest)}"]
+
+
+def _unpack(arguments: argparse.Namespace) -> list[str]:
+    from pipeline.ship.agent import container, keys
+
+    found = container.opened(str(arguments.file), keys.read(arguments.key))
+    found.check()
+    try:
+        arguments.output.mkdir()
+        found.unpack(str(arguments.output))
+    except OSError as error:
+        raise BadRequest(f"-o {arguments.output}: {error.strerror}; name a folder that is not there yet") from error
+    return [f"{arguments.output}: {_summary(found.manifest)}"]
+
+
+def _agent(arguments: argparse.Namespace) -> list[str]:
+    from pipeline.ship import zipapp
+    from pipeline.ship.agent import keys
+
+    trusted = keys.read(arguments.key)
+    size = zipapp.write(arguments.output, trusted)
+    return [
+        f"{arguments.output}: {size / 1024:.0f} KiB, trusts {', '.join(trusted)}; python3 {arguments.output} --help"
+    ]
+
+
+def _summary(manifest: dict[str, Any]) -> str:
+    model, size = manifest["model"], sum(member["size"] for member in manifest["members"])
+    where = f" for {model['target']}" if model["target"] else ""
+    ends = f", expires {manifest['expires']}" if manifest["expires"] else ""
+    return (
+        f"{model['arch']} in {model['precision']}{where}, {len(manifest['members'])} members, "
+        f"{size / 1e6:.1f} MB, released {manifest['released']}{ends}"
+    )
+
+
+ACTIONS = {"keygen": _keygen, "create": _create, "verify": _verify, "unpack": _unpack, "agent": _agent}

@@ -1,0 +1,274 @@
+"""The agent on a device: argv to one verb and its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+from . import AGENT_VERSION, activation, bench, build, container, disk, facts, keys, preflight, verify
+from .errors import AgentError, Broken, Failed, Refused
+from .store import CURRENT, PREVIOUS, Store
+
+EPILOG = "exit codes: 0 done, 1 not the network that was judged or not well, 2 refused, 3 a step failed"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="edge-agent", description=__doc__, epilog=EPILOG)
+    top.add_argument("--version", action="version", version=str(AGENT_VERSION))
+    verbs = top.add_subparsers(dest="verb", metavar="VERB")
+    for name, (_, text) in VERBS.items():
+        verb = verbs.add_parser(name, help=text, description=text, epilog=EPILOG)
+        verb.add_argument(
+            "--store", default="/var/lib/edge-agent", metavar="DIR", help="of all versions (default: %(default)s)"
+        )
+        verb.add_argument("--key", action="append", default=[], metavar="PUB", help="trusted beside those built in")
+        verb.add_argument("--json", action="store_true", help="print the result as JSON")
+        verb.add_argument("--quiet", action="store_true", help="no progress")
+        for flags, options in FLAGS.get(name, ()):
+            verb.add_argument(*flags, **options)
+    return top
+
+
+_BUNDLE = (("bundle",), {"metavar": "BUNDLE"})
+_ONE = (("id",), {"metavar": "ID", "nargs": "?", "help": "of status (default: the newest)"})
+_ENGINE = (
+    ("--engine",),
+    {"choices": ("auto", *preflight.ENGINES), "default": "auto", "help": "(default: %(default)s)"},
+)
+_UNKNOWN = (("--allow-unknown",), {"action": "store_true", "help": "go on where nothing is known of a combination"})
+_OLDER = (("--allow-downgrade",), {"action": "store_true", "help": "take a release older than the one in use"})
+_TIMEOUT = (
+    ("--timeout",),
+    {"type": float, "default": 3600, "metavar": "S", "help": "of native code (default: %(default)s)"},
+)
+FLAGS: Dict[str, Any] = {
+    "preflight": (_BUNDLE, _ENGINE, _UNKNOWN),
+    "build": (
+        _BUNDLE,
+        _ENGINE,
+        _UNKNOWN,
+        _OLDER,
+        _TIMEOUT,
+        (("--workspace",), {"type": int, "metavar": "BYTES", "help": "(default: half of the free memory)"}),
+    ),
+    "verify": (
+        _ONE,
+        _TIMEOUT,
+        (("--loader",), {"default": "", "metavar": "MODULE:FUNCTION", "help": "of your own: path to pixels (C, H, W)"}),
+    ),
+    "activate": (
+        _ONE,
+        _OLDER,
+        _TIMEOUT,
+        (("--health-cmd",), {"metavar": "CMD", "help": "in a shell; not 0 rolls back (default: the goldens again)"}),
+        (("--health-seconds",), {"type": float, "default": 60, "metavar": "S", "help": "(default: %(default)s)"}),
+    ),
+    "bench": (
+        _ONE,
+        (("--batch",), {"type": int, "default": 1, "metavar": "N"}),
+        (("--seconds",), {"type": float, "default": 10, "metavar": "S"}),
+        (("--against",), {"metavar": "FILE", "help": "an earlier bench --json under the same conditions"}),
+    ),
+    "gc": (
+        (("--keep",), {"type": int, "default": 0, "metavar": "N", "help": "of the others, the newest (default: 0)"}),
+    ),
+    "update": (_BUNDLE,),
+}
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """One verb; every failure is one sentence and its exit code."""
+    top = parser()
+    arguments = top.parse_args(argv)
+    if arguments.verb is None:
+        top.error("name a verb")
+    try:
+        result = VERBS[arguments.verb][0](arguments)
+    except AgentError as error:
+        return _ended(error)
+    except OSError as error:
+        return _ended(disk.explained(error, arguments.verb))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing unfinished is in use\n")
+        return 130
+    except (ValueError, KeyError, TypeError, MemoryError) as error:
+        return _ended(Broken(f"a fault of this agent, or a store that was changed ({type(error).__name__}: {error})"))
+    code = result.pop("exit", 0)
+    text = json.dumps(result, indent=1) if arguments.json else "\n".join(result["lines"])
+    sys.stdout.write(f"{text}\n")
+    return int(code)
+
+
+def _ended(error: AgentError) -> int:
+    sys.stderr.write(f"error: {error}\n")
+    return error.exit_code
+
+
+def _store(arguments: Any) -> Store:
+    trusted = dict(keys.built_in(), **keys.read(arguments.key))
+    return Store(arguments.store, trusted)
+
+
+def _there(arguments: Any) -> Store:
+    store = _store(arguments)
+    store.refuse()
+    return store
+
+
+def _heard(arguments: Any) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        if not arguments.quiet:
+            sys.stderr.write(f"{line}\n")
+
+    return say
+
+
+def _preflight(arguments: Any) -> Dict[str, Any]:
+    store, here = _store(arguments), facts.read()
+    bundle = container.opened(arguments.bundle, store.keys)
+    found = build.answers(store, build.question(store, bundle, here, arguments.engine))
+    if arguments.allow_unknown:
+        found = [answer for answer in found if answer.verdict != "unknown"]
+    verdict = preflight.worst(found)
+    return {
+        "verdict": verdict,
+        "answers": [vars(answer) for answer in found],
+        "facts": vars(here),
+        "exit": Refused.exit_code if verdict in ("unknown", "refuse") else 0,
+        "lines": [*(f"{answer.verdict:<8} {answer.sentence}" for answer in found), f"verdict: {verdict}"],
+    }
+
+
+def _build(arguments: Any) -> Dict[str, Any]:
+    store = _store(arguments)
+    container.opened(arguments.bundle, store.keys)  # before anything is made for a bundle that nobody signed
+    store.make()
+    version = build.build(store, arguments.bundle, facts.read(), arguments, _heard(arguments))
+    return {"version": version, "lines": [version], **store.built(version)}
+
+
+def _verify(arguments: Any) -> Dict[str, Any]:
+    store = _there(arguments)
+    version = store.named(arguments.id)
+    found = verify.verify(
+        store, version, _device(store, version), arguments.loader, arguments.timeout, _heard(arguments)
+    )
+    line = (
+        f"{version}: {found['goldens']} goldens keep {found['sqnr_db']:.1f} dB of PyTorch, {found['judged_db']:.1f} of "
+        f"the file that was judged, {100 * found['agreement']:.2f} % with PyTorch's answer; "
+        f"99 % of runs within {found['latency']['p99_ms']:.3f} ms; verified"
+    )
+    return {"version": version, "lines": [line], **found}
+
+
+def _activate(arguments: Any) -> Dict[str, Any]:
+    store = _there(arguments)
+    version = store.named(arguments.id)
+
+    def goldens(_: str) -> None:
+        verify.measured(store, version, arguments.timeout, _heard(arguments), latency=False)
+
+    own = arguments.health_cmd
+    health = activation.command(own, arguments.health_seconds) if own else goldens
+    line = activation.activate(store, version, _device(store, version), health, arguments.allow_downgrade)
+    return {"version": version, "lines": [line]}
+
+
+def _rollback(arguments: Any) -> Dict[str, Any]:
+    store = _there(arguments)
+    line = activation.rollback(store, _device(store, store.linked(PREVIOUS)))
+    return {"version": store.linked(CURRENT), "lines": [line]}
+
+
+def _device(store: Store, version: Optional[str]) -> Dict[str, Any]:
+    """What the engine of ``version`` depends on, as it is here."""
+    built = store.built(version).get("device") if version else None
+    return facts.read().device(str((built or {}).get("engine", "onnxruntime")))
+
+
+def _status(arguments: Any) -> Dict[str, Any]:
+    store = _there(arguments)
+    rows = list(_rows(store))
+    pending = store.pending()
+    lines = [f"{row['version']}: {', '.join(row['is'])}" for row in rows] or ["no version yet"]
+    if pending:
+        lines.append(f"pending: {pending['version']} was not asked whether it is well; activate it again, or rollback")
+    return {"versions": rows, "active": store.linked(CURRENT), "pending": pending or None, "lines": lines}
+
+
+def _rows(store: Store) -> Iterator[Dict[str, Any]]:
+    linked = {store.linked(PREVIOUS): "previous", store.linked(CURRENT): "active"}
+    for version in store.all():
+        said = [linked[version]] if version in linked else []
+        try:
+            store.loadable(version, _device(store, version))
+            said.append("verified")
+        except AgentError as error:
+            said.append(str(error))
+        yield {"version": version, "is": said, "loadable": said[-1] == "verified"}
+
+
+def _bench(arguments: Any) -> Dict[str, Any]:
+    store = _there(arguments)
+    version = store.named(arguments.id or store.linked(CURRENT))
+    store.loadable(version, _device(store, version))
+    before = None
+    if arguments.against:
+        try:
+            with open(arguments.against, encoding="utf-8") as file:
+                before = json.load(file)
+            float(before["latency"]["p50_ms"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Refused(f"--against {arguments.against}: it holds no result of bench --json ({error!r})") from error
+    found = bench.bench(store, version, arguments.batch, arguments.seconds, _heard(arguments))
+    lines = bench.lines(found)
+    return dict(found, lines=lines + bench.compared(before, found) if before else lines)
+
+
+def _gc(arguments: Any) -> Dict[str, Any]:
+    removed = activation.gc(_there(arguments), max(0, arguments.keep))
+    return {"removed": removed, "lines": [f"removed {name}" for name in removed] or ["nothing to remove"]}
+
+
+def _update(arguments: Any) -> Dict[str, Any]:
+    """Replace this agent by the one in a bundle that it verified."""
+    bundle = container.opened(arguments.bundle, _store(arguments).keys)
+    own = os.path.abspath(sys.argv[0])
+    if not os.path.isfile(own) or not own.endswith(".pyz"):
+        raise Refused(f"update replaces an agent of one file, and this one runs from {own}")
+    if "agent.pyz" not in bundle.places:
+        raise Refused(f"{arguments.bundle} carries no agent; make it with bundle create --agent")
+    folder = os.path.dirname(own)
+    fresh = os.path.join(folder, f"{disk.UNFINISHED}{os.path.basename(own)}")
+    disk.discard(fresh)
+    disk.write(fresh, bundle.pieces("agent.pyz"), 0o755)
+    done = subprocess.run([sys.executable, fresh, "--version"], stdout=subprocess.PIPE, check=False, timeout=60)  # noqa: S603
+    if done.returncode or not done.stdout.strip().isdigit() or int(done.stdout) < AGENT_VERSION:
+        disk.discard(fresh)
+        raise Failed("the agent of the bundle does not start here, or is older; this one stays")
+    shutil.copymode(own, fresh)
+    os.replace(fresh, own)
+    disk.sync(folder)
+    return {"lines": [f"{own} is the agent of {arguments.bundle} now"]}
+
+
+VERBS: Dict[str, Any] = {
+    "preflight": (_preflight, "say whether a bundle can become an engine here: go, rebuild or refuse"),
+    "build": (_build, "build the engine of a bundle; nothing that is in use changes"),
+    "verify": (_verify, "ask the engine the goldens, itself and its pace"),
+    "activate": (_activate, "use a verified version; taken back where it is not well"),
+    "rollback": (_rollback, "use the version before again"),
+    "status": (_status, "all versions and what they are"),
+    "bench": (_bench, "how fast the engine in use is, at which power"),
+    "gc": (_gc, "remove what is neither in use nor the one before"),
+    "update": (_update, "replace this agent by the one that travels in a bundle"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""A bundle read: magic and version, length of the manifest, the manifest, a signature of all before it, the members.
+
+The same reader opens one flat file, and the folder that such a file was unpacked to, in which ``head.edge`` holds what
+comes before the members. Nothing is believed before the signature is right, and every member is hashed when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import struct
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Dict, Iterator, Optional, Tuple
+
+from . import disk, ed25519
+from .errors import Refused
+from .manifest import Manifest, parsed
+
+if TYPE_CHECKING:
+    from .keys import Keys
+
+# As PNG's: a transfer in text mode, or through seven bits, changes it.
+MAGIC, VERSION = b"\x89EDGE\r\n\n", 1
+START = struct.Struct(">8sII")
+SIGNATURE = 64
+LONGEST = 2**20  # bytes of a manifest
+PIECE = 2**20
+HEAD = "head.edge"
+SIGNER = re.compile(rb'"signer":"([0-9a-f]{16})"')
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose signature is right; ``places`` has of each member where it is: (file, offset), size, SHA-256."""
+
+    origin: str
+    manifest: Manifest
+    head: bytes
+    places: Dict[str, Tuple[str, int, int, str]]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what was signed, and so of all of it."""
+        return hashlib.sha256(self.head).hexdigest()
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The content of the member ``name``; raises Refused at its end where it is not what was signed."""
+        path, offset, size, digest = self.places[name]
+        seen = hashlib.sha256()
+        with _regular(path, f"{self.origin}: {name}") as file:
+            file.seek(offset)
+            left = size
+            while left and (piece := file.read(min(left, PIECE))):
+                seen.update(piece)
+                left -= len(piece)
+                yield piece
+            more = offset == 0 and file.read(1)
+        if left or more or seen.hexdigest() != digest:
+            raise Refused(f"{self.origin}: {name} is not what was signed; get the bundle again")
+
+    def read(self, name: str) -> bytes:
+        """The whole content of a member."""
+        return b"".join(self.pieces(name))
+
+    def check(self) -> None:
+        """Read every member; raises Refused at the first that is not what was signed."""
+        for name in self.places:
+            for _ in self.pieces(name):
+                pass
+
+    def unpack(self, folder: str) -> None:
+        """Write every member and the head to ``folder``, which is there and empty."""
+        for name in self.places:
+            disk.write(os.path.join(folder, name), self.pieces(name))
+        disk.write(os.path.join(folder, HEAD), [self.head])
+
+
+def opened(path: str, keys: Keys) -> Bundle:
+    """The bundle at ``path``, a file or a folder; raises Refused where it is none that one of ``keys`` signed."""
+    folder = os.path.isdir(path)
+    where = os.path.join(path, HEAD) if folder else path
+    with _regular(where, path) as file:
+        head, content = _head(file, path, keys)
+        rest = os.fstat(file.fileno()).st_size - len(head)
+    manifest = parsed(content, path)
+    places, offset = {}, len(head)
+    for member in manifest["members"]:
+        own = (os.path.join(path, member["name"]), 0) if folder else (path, offset)
+        places[member["name"]] = (*own, member["size"], member["sha256"])
+        offset += member["size"]
+    expected = 0 if folder else offset - len(head)
+    if rest != expected:
+        what = "is cut short" if rest < expected else "goes on behind its last member"
+        name = _short(manifest, rest) if rest < expected else manifest["members"][-1]["name"]
+        raise Refused(f"{path}: it {what} ({name}: {rest} bytes of members, {expected} signed); get the bundle again")
+    return Bundle(path, manifest, head, places)
+
+
+def _head(file: BinaryIO, path: str, keys: Keys) -> Tuple[bytes, bytes]:
+    """All that comes before the members, its signature checked, and the manifest in it."""
+    start = file.read(START.size)
+    if len(start) < START.size or not start.startswith(MAGIC):
+        raise Refused(f"{path}: its header is not that of a bundle; name a file of bundle create")
+    _, version, length = START.unpack(start)
+    if version != VERSION:
+        raise Refused(f"{path}: its header says format {version}, this agent reads {VERSION}; update the agent")
+    if length > LONGEST:
+        raise Refused(f"{path}: its header says a manifest of {length} bytes, {LONGEST} are allowed; get it again")
+    content, signature = file.read(length), file.read(SIGNATURE)
+    if len(content) < length or len(signature) < SIGNATURE:
+        raise Refused(f"{path}: it is cut short in its manifest or signature; get the bundle again")
+    if not any(ed25519.verify(key, start + content, signature) for key in keys.values()):
+        raise Refused(f"{path}: {_unsigned(content, keys)}")
+    return start + content + signature, content
+
+
+def _unsigned(content: bytes, keys: Keys) -> str:
+    """Why no key fits. What the manifest says of its signer is not proven, and only told."""
+    if not keys:
+        return "no key is trusted here; name one with --key, or make the agent with bundle agent --key"
+    said: Optional[str] = None
+    found = SIGNER.search(content)
+    if found:
+        said = found.group(1).decode()
+    trusted = ", ".join(keys)
+    if said in keys:
+        return f"its manifest or its signature was changed after {said} signed it; get the bundle again"
+    return f"it says that {said} signed it, and trusted are {trusted}: check the key, or that the manifest is whole"
+
+
+def _short(manifest: Manifest, there: int) -> str:
+    """The member in which a file of so many bytes of members ends."""
+    for member in manifest["members"]:
+        there -= member["size"]
+        if there < 0:
+            break
+    return str(member["name"])
+
+
+@contextmanager
+def _regular(path: str, origin: str) -> Iterator[BinaryIO]:
+    """The file at ``path``; raises Refused for links, pipes, devices and what is not there."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise Refused(f"{origin} cannot be read ({error.strerror}); name a bundle, no link to one") from error
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise Refused(f"{origin} is no file; name a bundle")
+        yield file

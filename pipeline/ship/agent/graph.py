@@ -1,0 +1,80 @@
+"""What an ONNX file refers to, read without the onnx package: protobuf's wire format, and only lengths of it."""
+
+from __future__ import annotations
+
+from typing import Dict, Iterator, Tuple, Union
+
+from .errors import Refused
+
+# For each kind of message, the fields that hold another kind (onnx.proto3).
+HOLDS: Dict[str, Dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "function": {7: "node", 11: "attribute"},
+    "training": {1: "graph", 2: "graph"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+EXTERNAL_DATA, DATA_LOCATION = 13, 14  # of a tensor
+DEEPEST = 50
+
+
+def refuse(content: bytes, origin: str) -> None:
+    """Raise Refused unless ``content`` is an ONNX model with a node, all of whose tensors are in it."""
+    seen = set()
+    try:
+        for kind, field, value in _walk(memoryview(content), "model", 0):
+            seen.add((kind, field))
+            if kind == "tensor" and (field == EXTERNAL_DATA or (field == DATA_LOCATION and value)):
+                raise Refused(f"{origin}: a tensor's data is in another file; write the ONNX with all data in it")
+    except (IndexError, ValueError) as error:
+        raise Refused(f"{origin}: it is no ONNX file ({error}); make the bundle again") from error
+    if ("graph", 1) not in seen:
+        raise Refused(f"{origin}: it is an ONNX file without a single node; make the bundle again")
+
+
+def _walk(content: memoryview, kind: str, depth: int) -> Iterator[Tuple[str, int, int]]:
+    """Each field as (kind of message, number of the field, its value where it is a number)."""
+    if depth > DEEPEST:
+        raise ValueError("its graphs are nested too deep")
+    for field, value in _fields(content):
+        number = value if isinstance(value, int) else 0
+        yield kind, field, number
+        inner = HOLDS[kind].get(field)
+        if inner is not None:
+            if isinstance(value, int):
+                raise ValueError("a number where a message belongs")
+            yield from _walk(value, inner, depth + 1)
+
+
+def _fields(content: memoryview) -> Iterator[Tuple[int, Union[int, memoryview]]]:
+    place, end = 0, len(content)
+    while place < end:
+        key, place = _varint(content, place)
+        wire = key & 7
+        value: Union[int, memoryview] = 0
+        if wire == 0:
+            value, place = _varint(content, place)
+        elif wire in (1, 5):
+            place += 8 if wire == 1 else 4
+        elif wire == 2:
+            length, place = _varint(content, place)
+            value, place = content[place : place + length], place + length
+        else:
+            raise ValueError(f"wire type {wire}")
+        if place > end or not key >> 3:
+            raise ValueError("cut short")
+        yield key >> 3, value
+
+
+def _varint(content: memoryview, place: int) -> Tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = content[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise ValueError("a number of more than ten bytes")
