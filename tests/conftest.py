@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shipping import Shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -112,3 +113,17 @@ def folder(tmp_path: Path) -> Path:
             for index in np.flatnonzero(train.labels == label)[:20]:
                 train.decode(index).save(place / f"{index}.png")
     return tmp_path / "images"
+
+
+@pytest.fixture(scope="session")
+def shipped(cli: Cli, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
+    """One bundle of the tiny ResNeXt and one agent that trusts its key."""
+    made = Shipped(tmp_path_factory.mktemp("shipped"), cli.environment)
+    for flags in (
+        ("keygen", made.key),
+        ("create", built, "--key", made.key, "-o", made.file, "--goldens", 24, "--released", 1_790_000_000),
+        ("agent", "--key", made.public, "-o", made.agent),
+    ):
+        done = made.pipeline(*flags)
+        assert done.returncode == 0, done.stderr
+    return made
