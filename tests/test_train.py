@@ -137,7 +137,7 @@ def test_what_changed_since_the_checkpoint_is_named(cli: Cli, trained: Path, fol
     odd = next((folder / "train" / "class0").iterdir())
     Image.fromarray(255 - np.asarray(Image.open(odd))).save(odd)
     sentence = refused(cli, *flags)
-    assert "the SHA-256 of the training images (--data) was" in sentence
+    assert "holds another training: the training images (--data) are others; ask" in sentence
     (tmp_path / "out" / "last.safetensors").write_bytes(b"\0" * 100)
     assert "last.safetensors is damaged" in refused(cli, *flags)
 

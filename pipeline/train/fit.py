@@ -78,9 +78,8 @@ def fit(
             _epoch(learner, feed, progress, end, mine, keeper, advance)
             row = _row(learner, progress, feed.steps, validation)
             if row["validation"] and not math.isfinite(row["validation"]["loss"]):
-                raise StageFailed(
-                    resume.diverged(progress.step, "the validation loss is infinite", keeper.output if keeper else None)
-                )
+                output = keeper.output if keeper else None
+                raise StageFailed(resume.diverged(progress.step, "the validation loss is infinite", output))
             progress.history.append(row)
             if keeper:
                 terminal.say(line(row, epochs))

@@ -86,7 +86,7 @@ def load(output: Path, learner: Learner, asked: Mapping[str, Any]) -> Progress:
 def refuse_changes(was: Mapping[str, Any], now: Mapping[str, Any], output: Path) -> None:
     """Raise BadRequest with everything in which ``now`` is another training than ``was``."""
     changed = [
-        f"{SENTENCES.get(name) or flag(name)} was {was.get(name)} and is {now.get(name)}"
+        HASHED.get(name) or f"{TOOLS.get(name) or flag(name)} was {was.get(name)} and is {now.get(name)}"
         for name in sorted(now)
         if was.get(name) != now.get(name)
     ]
@@ -98,12 +98,11 @@ def refuse_changes(was: Mapping[str, Any], now: Mapping[str, Any], output: Path)
 
 
 # What is not a flag.
-SENTENCES = {
-    "images": "the SHA-256 of the training images (--data)",
-    "network": "the SHA-256 of the network's fields (--arch)",
-    "torch": "the version of torch",
-    "numpy": "the version of numpy",
+HASHED = {
+    "images": "the training images (--data) are others",
+    "network": "the fields or the file of --arch are others",
 }
+TOOLS = {"torch": "the version of torch", "numpy": "the version of numpy"}
 
 
 def refuse_nan(learner: Learner, step: int, output: Path | None) -> None:
