@@ -45,6 +45,7 @@ EXTRAS = {
     "tensorrt_rtx": "rtx",
     "matplotlib": "chart",
     "shtab": "shell",
+    "asyncssh": "ship",
     "cryptography": "ship",
     "pytest": "test",
 }

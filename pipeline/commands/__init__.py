@@ -13,6 +13,8 @@ COMMANDS = (
     "bench",
     "conform",
     "bundle",
+    "ship",
+    "status",
     "doctor",
     "completion",
 )
