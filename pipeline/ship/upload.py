@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Small, so that a slow line still answers within the time after which it counts as cut.
 PIECE, BLOCK = 2**18, 2**15
 HEARTBEAT = 5  # seconds
-WAIT = 70  # seconds, more than an agent whose sender vanished holds the lock
+WAIT = 40  # seconds, more than an agent whose sender vanished holds the lock
 FIRST = "compatibility.json"  # what preflight asks
 BUSY = "another agent is at work"
 FULL = 2**16  # bytes free, below which a failed write means a full disk

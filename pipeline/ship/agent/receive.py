@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 INCOMING, AGENT = "incoming", "edge-agent.pyz"
 # A sender says something every few seconds; one whose line was cut never says goodbye.
-SILENCE = 60.0
+SILENCE = 30.0
 LONGEST_LINE = 4 * container.LONGEST
 Answer = Callable[[Dict[str, Any]], None]
 Sources = Dict[str, List[Tuple["Bundle", str]]]
