@@ -6,6 +6,7 @@ file operation is any call into ``posix`` and any read, write, flush or close of
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -15,7 +16,9 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ship.agent import activation, disk, facts, keys, verify
+from shipping import names
+
+from pipeline.ship.agent import activation, build, disk, facts, keys, verify
 from pipeline.ship.agent.errors import AgentError, Failed
 from pipeline.ship.agent.store import CURRENT, PREVIOUS, Store
 
@@ -26,8 +29,6 @@ LISTED = {"edge-store.json", "versions", CURRENT, PREVIOUS, "pending.json"}
 # What asks and changes nothing.
 IDLE = {"fspath", "getpid", "stat", "lstat", "fstat", "lseek", "readlink", "listdir", "scandir", "getcwd", "geteuid"}
 FILES = {"write", "flush", "close", "read", "readline"}
-# Of reading the members that are only hashed, one point in so many.
-OFTEN = {"activate": 4, "taken_back": 4, "first": 4, "rollback": 4, "gc": 1, "verified": 4}
 
 
 def is_operation(function: Any) -> bool:
@@ -63,7 +64,12 @@ def device(store: Store, version: str) -> dict[str, Any]:
 
 
 def act(scenario: str, store: Store, here: dict[str, Any], new: str) -> None:
-    if scenario == "rollback":
+    if scenario == "build":
+        options = argparse.Namespace(
+            engine="auto", workspace=None, timeout=60, allow_downgrade=False, allow_unknown=False
+        )
+        build.build(store, os.environ["BUNDLE"], facts.read(), options, lambda _: None)
+    elif scenario == "rollback":
         activation.rollback(store, here)
     elif scenario == "gc":
         activation.gc(store, 0)
@@ -83,9 +89,14 @@ def prepared(template: Path, work: Path, scenario: str) -> None:
     shutil.copytree(template, work, symlinks=True, copy_function=os.link)
     if scenario == "first":
         (work / CURRENT).unlink()
+    if scenario == "build":
+        shutil.rmtree(work / "versions" / names(work / "versions")[1])
+    if scenario == "rollback":
+        old, new = names(work / "versions")
+        (work / PREVIOUS).symlink_to(f"versions/{old}")
+        (work / CURRENT).unlink()
+        (work / CURRENT).symlink_to(f"versions/{new}")
     if scenario == "gc":
-        (work / CURRENT).unlink(missing_ok=True)
-        (work / CURRENT).symlink_to(f"versions/{sorted(os.listdir(work / 'versions'))[0]}")
         (work / f"{disk.UNFINISHED}current").symlink_to("versions/nothing")
         (work / "versions" / f"{disk.UNFINISHED}abc").mkdir()
         (work / "versions" / f"{disk.UNFINISHED}abc" / "half").write_bytes(b"half")
@@ -99,7 +110,7 @@ def left(scenario: str, store: Store, old: str, new: str, here: dict[str, Any]) 
         store.loadable(current, here)
         found = verify.examine(
             {
-                "folder": os.path.join(store.root, CURRENT),
+                "folder": f"{store.root}/{CURRENT}",
                 "file": store.built(current)["engine"],
                 "module": "onnxruntime_engine",
                 "keys": {name: key.hex() for name, key in store.keys.items()},
@@ -108,11 +119,14 @@ def left(scenario: str, store: Store, old: str, new: str, here: dict[str, Any]) 
         )
         assert found["broken"] == [], found
     activation.gc(store, 5)
-    assert {name.split("/")[-1] for name in os.listdir(store.root)} <= LISTED, os.listdir(store.root)
-    assert not [name for name in os.listdir(store.versions) if name.startswith(".")]
-    if scenario != "gc":
+    assert set(names(Path(store.root))) <= LISTED
+    assert not [name for name in names(Path(store.versions)) if name.startswith(".")]
+    if scenario == "build":
+        act("build", store, here, new)
+        store.whole(new)
+    elif scenario != "gc":
         for version in (old, new):
-            assert not [name for name in os.listdir(store.path(version)) if name.startswith(disk.UNFINISHED)], version
+            assert not [name for name in names(Path(store.path(version))) if name.startswith(disk.UNFINISHED)], version
         activation.activate(store, new, here, well)
         assert store.linked(CURRENT) == new
         assert store.pending() == {}
@@ -135,7 +149,7 @@ def forked(work: Callable[[], None]) -> int:
 def main(scenario: str, template: Path, work: Path, public: str) -> None:
     trusted = keys.read([public])
     store = Store(str(work), trusted)
-    old, new = sorted(os.listdir(template / "versions"))
+    old, new = names(template / "versions")
     here = device(Store(str(template), trusted), new)
     import onnxruntime  # noqa: F401  # once, before all the forks
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 NAMES = ("../evil", "/etc/passwd", "..", ".", "a/b", "A.onnx", "model.onnx\0", "", "x" * 65, "card.md/", "\u202e.md")
 # What no field may be, whichever it is.
 ODD: tuple[Any, ...] = (-(10**9), 2**64, 10**400, "", "é", "a b", [], {}, True, [[[]]], ["x"], {"a": 1})
-EXTERNAL = bytes([0x3A, 12, 10, 0, 0x2A, 8, 0x6A, 6, 10, 1, 97, 18, 1, 98])  # graph: a node, and a tensor kept in a file
+EXTERNAL = bytes(
+    [0x3A, 12, 10, 0, 0x2A, 8, 0x6A, 6, 10, 1, 97, 18, 1, 98]
+)  # graph: a node, and a tensor kept in a file
 
 
 class Factory:
@@ -139,7 +141,9 @@ class Factory:
 
     def content(self) -> tuple[bytes, str]:
         """Validly signed, hashes and all, and what a member holds is not what its name says."""
-        name = self.random.choice(["model.onnx", "classes.json", "conformance.json", "golden-images.npy", "golden-judged.npy"])
+        name = self.random.choice(
+            ["model.onnx", "classes.json", "conformance.json", "golden-images.npy", "golden-judged.npy"]
+        )
         choices = {".onnx": self.graphs, ".json": self.texts, ".npy": self.arrays}
         held = self.random.choice(list(choices[name[name.index(".") :]](name)))
         return self.packed(name, held), name
@@ -182,7 +186,15 @@ class Factory:
 
     def arrays(self, name: str) -> Iterator[bytes]:
         good = self.held(name)
-        for shape in ("(9999999999, 9999999999)", "()", "(1,)", "(0, 1, 32, 32)", "(-1, 1)", "((((((((1", "(64, 10, 10**9)"):
+        for shape in (
+            "(9999999999, 9999999999)",
+            "()",
+            "(1,)",
+            "(0, 1, 32, 32)",
+            "(-1, 1)",
+            "((((((((1",
+            "(64, 10, 10**9)",
+        ):
             yield npy("<f4", shape) + good[128:]
         yield npy("|O", "(3,)") + b"cos\nsystem\n(S'true'\ntR."
         yield npy("<f8", "(2, 10)") + bytes(160)

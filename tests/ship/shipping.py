@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +30,9 @@ class Shipped:
 
     def run(self, *flags: object, **options: Any) -> subprocess.CompletedProcess[str]:
         """The agent as it stands on a device: one file, and nothing of this project on the path."""
-        bare = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"} | options.pop("env", {})
+        bare = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"} | options.pop(
+            "env", {}
+        )
         line = [sys.executable, str(self.agent), *map(str, flags)]
         return subprocess.run(line, env=bare, capture_output=True, text=True, check=False, cwd=self.folder, **options)
 
@@ -70,5 +71,9 @@ def refused(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
     return sentence
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def tree(folder: Path) -> list[str]:
-    return sorted(os.path.join(at, name)[len(str(folder)) + 1 :] for at, _, names in os.walk(folder) for name in names)
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())

@@ -74,11 +74,20 @@ def _add(one: Point, other: Point) -> Point:
     return e * f % P, g * h % P, f * g % P, e * h % P
 
 
+def _twice(point: Point) -> Point:
+    """The same as adding ``point`` to itself, in fewer steps (section 5.1.4)."""
+    a, b, c = point[0] ** 2 % P, point[1] ** 2 % P, 2 * point[2] ** 2
+    h = a + b
+    e, g = h - (point[0] + point[1]) ** 2, a - b
+    f = c + g
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
 def _weighted(a: int, one: Point, b: int, other: Point) -> Point:
     """``a`` times ``one`` and ``b`` times ``other``, added: bit by bit of both at once (Shamir's trick)."""
     total, table = NEUTRAL, (NEUTRAL, one, other, _add(one, other))
     for place in reversed(range(max(a.bit_length(), b.bit_length()))):
-        total = _add(total, total)
+        total = _twice(total)
         bits = (a >> place & 1) | (b >> place & 1) << 1
         if bits:
             total = _add(total, table[bits])
