@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.__main__ import parser
 from pipeline.errors import BadRequest
 from pipeline.ship import device, rollout
 from pipeline.ship.deliver import Outcome
@@ -172,22 +171,21 @@ def test_a_report_names_nobody() -> None:
     }
 
 
-def ship(shipped: Shipped, *flags: object) -> str:
-    line = [sys.executable, "-m", "pipeline", "ship", *map(str, flags)]
-    done = subprocess.run(line, env=shipped.environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    return done.stderr
-
-
 def test_what_is_refused_before_any_device_is_asked(shipped: Shipped, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.edge"
     content = bytearray(shipped.file.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
-    key, to = ("--key", shipped.public), ("--to", "a@127.0.0.1:1")
-    assert "is not what was signed; get the bundle again" in ship(shipped, damaged, *key, *to)
-    assert "is no file in a folder that is there" in ship(shipped, shipped.file, *key, *to, "--report", tmp_path / "a/b")
-    assert "--install-agent" in ship(shipped, shipped.file, *key, *to, "--install-agent", tmp_path / "none.pyz")
-    assert "--canary goes with --inventory" in ship(shipped, shipped.file, *key, *to, "--canary", 1)
-    assert "holds no private SSH key" in ship(shipped, shipped.file, *key, *to, "-i", shipped.public)
-    assert "--known-hosts" in ship(shipped, shipped.file, *key, *to, "--known-hosts", tmp_path / "none")
+    for file, flags, sentence in (
+        (damaged, (), "is not what was signed; get the bundle again"),
+        (shipped.file, ("--report", tmp_path / "a/b"), "is no file in a folder that is there"),
+        (shipped.file, ("--install-agent", tmp_path / "none.pyz"), "there is no such file; bundle agent makes it"),
+        (shipped.file, ("--canary", 1), "--canary goes with --inventory"),
+        (shipped.file, ("--group", "a"), "--group goes with --inventory"),
+        (shipped.file, ("-i", shipped.public), "holds no private SSH key"),
+        (shipped.file, ("--known-hosts", tmp_path / "none"), "there is no such file; ssh-keyscan"),
+    ):
+        line = ["ship", file, "--key", shipped.public, "--to", "a@127.0.0.1:1", *flags]
+        arguments = parser()[0].parse_args([*map(str, line)])
+        with pytest.raises(BadRequest, match=sentence):
+            arguments.run(arguments)

@@ -70,7 +70,7 @@ def test_the_first_bundle_and_the_next_of_which_only_the_new_members_are_sent(
     assert [note["step"] for note in report["steps"]] == names.split()
     assert step(report, "verify")["result"]["agreement"] > 0.9
     assert step(report, "bench")["result"]["latency"]["p99_ms"] > 0
-    assert os.readlink(device.store / "current") == f"versions/{report['version']}"
+    assert str((device.store / "current").readlink()) == f"versions/{report['version']}"
     assert not list((device.store / "incoming").iterdir())
     text = file.read_text()
     assert not [name for name in ("127.0.0.1", "root", "orin-a", os.uname().nodename, str(tmp_path)) if name in text]
@@ -81,7 +81,7 @@ def test_the_first_bundle_and_the_next_of_which_only_the_new_members_are_sent(
     assert done.returncode == 0, done.stdout + done.stderr
     sent = step(device_report(tmp_path), "send")["result"]
     assert (sent["members"], sent["bytes"]) == (1, len("Yours.\n"))
-    assert os.readlink(device.store / "previous") == f"versions/{report['version']}"
+    assert str((device.store / "previous").readlink()) == f"versions/{report['version']}"
 
     assert (device.store / "versions").is_dir()
     known = here("status", "--inventory", here.inventory(), "--json")
@@ -101,7 +101,7 @@ def test_a_network_that_is_not_what_was_judged_is_never_active(here: Site, shipp
     assert (known.returncode, "no version is active" in known.stdout) == (1, True)
 
 
-def test_who_is_not_let_in_and_who_is_not_trusted(here: Site, shipped: Shipped, tmp_path: Path) -> None:
+def test_who_is_not_let_in_and_who_is_not_trusted(here: Site, tmp_path: Path) -> None:
     device, other = here.device("a"), here.device("b")
 
     def refused(*more: object, port: int | None = None, expect: int = 2) -> str:
@@ -161,12 +161,11 @@ def test_a_folder_of_somebody_else_is_not_touched(here: Site, shipped: Shipped, 
 def started(here: Site, shipped: Shipped, file: Path, device: Sshd, line: Line) -> subprocess.Popen[str]:
     """A ship on a slow line, as soon as a part of the large member is there."""
     command = here.command(*flags(shipped, file, here.folder), *to(device, line.port), "--install-agent", shipped.agent)
-    ship = subprocess.Popen(
-        command, env=here.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    ship = subprocess.Popen(command, env=here.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while not any(part.stat().st_size > 2**18 for part in (device.store / "incoming").glob("*.part")):
-        assert ship.poll() is None and time.monotonic() < until
+        assert ship.poll() is None
+        assert time.monotonic() < until
         time.sleep(0.05)
     return ship
 
@@ -209,9 +208,8 @@ def test_a_disk_that_fills_up_meanwhile(here: Site, shipped: Shipped, large: Pat
     try:
         ship = started(here, shipped, large, device, here.line(device, 2**20))
         ballast = device.store / "versions" / "ballast"
-        with pytest.raises(OSError, match="No space left"), ballast.open("wb", buffering=0) as file:
-            while file.write(bytes(2**20)):
-                pass
+        full = subprocess.run(["dd", "if=/dev/zero", f"of={ballast}"], capture_output=True, text=True, check=False)
+        assert "No space left" in full.stderr
         table, _ = ship.communicate(timeout=60)
         assert (ship.returncode, "the disk of the device is full" in " ".join(table.split())) == (3, True)
         # The agent that asks first says so as well.
@@ -234,9 +232,7 @@ def test_two_at_once(here: Site, shipped: Shipped, tmp_path: Path) -> None:
         first.stdin.write(base64.b64encode(shipped.opened().head).decode() + "\n")
         first.stdin.flush()
         assert json.loads(first.stdout.readline())["missing"]
-        command = here.command(
-            *flags(shipped, shipped.file, tmp_path), *to(device), "--install-agent", shipped.agent
-        )
+        command = here.command(*flags(shipped, shipped.file, tmp_path), *to(device), "--install-agent", shipped.agent)
         with subprocess.Popen(
             command, env=here.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as second:
