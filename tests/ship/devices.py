@@ -133,14 +133,14 @@ class Site:
     def known_hosts(self) -> Path:
         return self.folder / "known_hosts"
 
-    def device(self, name: str, address: str = "127.0.0.1", inside: tuple[str, ...] = ()) -> Sshd:
+    def device(self, name: str, address: str = "127.0.0.1", inside: tuple[str, ...] = (), more: str = "") -> Sshd:
         folder = self.folder / name
         folder.mkdir()
         keygen(folder / "host")
         device = Sshd(folder, address, _free(address) if not inside else 22022, inside)
         authorized = f"{self.identity}.pub"
         config = CONFIG.format(port=device.port, address=address, folder=folder, authorized=authorized)
-        (folder / "config").write_text(config)
+        (folder / "config").write_text(config + more)
         device.start()
         self.devices.append(device)
         self.trust(device, device.port)
@@ -197,3 +197,46 @@ def _free(address: str) -> int:
     with socket.socket() as found:
         found.bind((address, 0))
         return int(found.getsockname()[1])
+
+
+@dataclass
+class Net:
+    """A bridge of this machine, and devices behind it, each in a network namespace of its own."""
+
+    bridge: str
+    count: int = 0
+
+    def namespace(self) -> tuple[str, tuple[str, ...], str]:
+        """The address of a new one, what runs a command in it, and its cable on this side."""
+        self.count += 1
+        name, cable, address = (
+            f"{self.bridge}-{self.count}",
+            f"{self.bridge}v{self.count}",
+            f"{SUBNET}.{self.count + 1}",
+        )
+        sh("ip", "netns", "add", name)
+        sh("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
+        sh("ip", "link", "set", cable, "master", self.bridge, "up")
+        inside = ("ip", "netns", "exec", name)
+        sh(*inside, "ip", "address", "add", f"{address}/24", "dev", "eth0")
+        for link in ("eth0", "lo"):
+            sh(*inside, "ip", "link", "set", link, "up")
+        return address, inside, cable
+
+
+SUBNET = "10.213.77"
+
+
+@contextmanager
+def net() -> Iterator[Net]:
+    """A network that is gone afterwards."""
+    made = Net(f"er{os.getpid() % 10**6}")
+    sh("ip", "link", "add", made.bridge, "type", "bridge")
+    try:
+        sh("ip", "address", "add", f"{SUBNET}.1/24", "dev", made.bridge)
+        sh("ip", "link", "set", made.bridge, "up")
+        yield made
+    finally:
+        for number in range(1, made.count + 1):
+            sh("ip", "netns", "del", f"{made.bridge}-{number}")
+        sh("ip", "link", "del", made.bridge)
