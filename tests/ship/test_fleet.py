@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from devices import Net, Sshd
+    from devices import Net, Site, Sshd
     from shipping import Shipped
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(3000)]
@@ -49,11 +49,20 @@ def configured(device: Sshd, before: str, after: str) -> None:
     device.start()
 
 
+def broken_runtime(folder: Path) -> str:
+    """The line of a server's configuration that makes its device answer wrongly."""
+    (folder / "onnxruntime").mkdir(parents=True)
+    (folder / "onnxruntime" / "__init__.py").write_text(BROKEN.format(folder=str(folder)))
+    return f"SetEnv PYTHONPATH={folder}\n"
+
+
+def logged(fleet: Site) -> dict[str, int]:
+    """The size of each server's log: it grows by every session."""
+    return {device.folder.name: (device.folder / "log").stat().st_size for device in fleet.devices}
+
+
 def test_twenty_of_which_some_are_broken(shipped: Shipped, network: Net, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    (broken / "onnxruntime").mkdir(parents=True)
-    (broken / "onnxruntime" / "__init__.py").write_text(BROKEN.format(folder=str(broken)))
-    wrong = f"SetEnv PYTHONPATH={broken}\n"
+    wrong = broken_runtime(tmp_path / "broken")
     with site(tmp_path, shipped.environment) as fleet:
         cables = {}
         for number in range(20):
@@ -105,16 +114,12 @@ def test_twenty_of_which_some_are_broken(shipped: Shipped, network: Net, tmp_pat
         # All are mended: a rerun goes to these three alone.
         sh("ip", "link", "set", cables[3], "up")
         configured(fleet.devices[7], wrong, "")
-        before = {device.folder.name: (device.folder / "log").stat().st_size for device in fleet.devices}
+        before = logged(fleet)
         stopped, rows = ship(expect=0)
         assert stopped is None
         assert {name for name, row in rows.items() if row["outcome"] == "active"} == {"d03", "d07", "d11"}
-        asked = {
-            device.folder.name
-            for device in fleet.devices
-            if (device.folder / "log").stat().st_size > before[device.folder.name]
-        }
-        assert asked == {"d03", "d07", "d11"}
+        after = logged(fleet)
+        assert {name for name in after if after[name] > before[name]} == {"d03", "d07", "d11"}
 
         known = fleet("status", "--inventory", inventory, "--json")
         assert (known.returncode, {row["code"] for row in json.loads(known.stdout)}) == (0, {0})
