@@ -159,7 +159,7 @@ class Site:
 
     def command(self, *flags: object) -> list[str]:
         own = ["--identity", self.identity, "--known-hosts", self.known_hosts, "--python", sys.executable]
-        return [sys.executable, "-m", "pipeline", *map(str, flags), *map(str, own)]
+        return [sys.executable, "-m", "pipeline", *map(str, [flags[0], *own, *flags[1:]])]
 
     def __call__(self, *flags: object, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -63,15 +63,17 @@ def receive(store: Store, lines: Iterable[str], answer: Answer) -> None:
     with disk.held(root):
         here: Dict[str, Any] = {"agent": AGENT_VERSION, "node": platform.node(), "python": platform.python_version()}
         digest = hashlib.sha256(head).hexdigest()
-        for version in store.all():
-            if store.built(version).get("bundle") == digest and _whole(store, version):
-                answer(dict(here, bundle=store.path(version), missing=[]))
-                return
+        known = [version for version in store.all() if store.built(version).get("bundle") == digest]
+        whole = [version for version in known if _whole(store, version)]
         folder = os.path.join(root, digest)
-        bundle = _begun(folder, head, store.keys)
-        _take(folder, bundle, _sources(store, root, folder))
+        if whole:
+            bundle, missing = container.opened(store.path(whole[0]), store.keys), []
+        else:
+            bundle = _begun(folder, head, store.keys)
+            _take(folder, bundle, _sources(store, root, folder))
+            missing = list(_missing(root, bundle))
         _sweep(root, digest, bundle)
-        answer(dict(here, bundle=folder, missing=list(_missing(root, bundle))))
+        answer(dict(here, bundle=bundle.origin, missing=missing))
         for line in asked:
             if line == "done":
                 disk.discard(folder)
