@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,13 +90,16 @@ def add_access(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where every device runs the bundle, 1 where one missed a gate, 3 where one could not be brought there."""
+    from pipeline.report import progress
     from pipeline.ship import rollout
 
     fleet, plan = _fleet(arguments)
-    with rollout.held(arguments.file):
+    with rollout.held(arguments.file) if arguments.inventory else nullcontext():
         if arguments.inventory:
             fleet.state = rollout.State(arguments.file, fleet.bundle)
-        asyncio.run(fleet.run(plan, arguments.parallel))
+        # A device's bar joins this one: among many at once, none may be the display of the others.
+        with progress.bar("devices", len(fleet.devices)) as step:
+            asyncio.run(fleet.run(plan, arguments.parallel, step))
     if arguments.report is not None:
         fleet.write_report(arguments.report)
     _deliver(fleet, as_json=arguments.json)

@@ -91,6 +91,8 @@ class Delivery:
             self.device.host: "",
             self.device.user or "": "user",
             self.device.store: "STORE",
+            **{str(path): "KEY-FILE" for path in self.access.identities},
+            str(self.access.known_hosts or ""): "KNOWN-HOSTS",
         }
         try:
             async with AsyncExitStack() as stack:

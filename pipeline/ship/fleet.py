@@ -44,8 +44,11 @@ class Fleet:
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     stopped: str | None = None
 
-    async def run(self, plan: Sequence[rollout.Stage], parallel: int) -> None:
-        """Every stage, at most ``parallel`` devices at a time, until the end or a stage that did not hold."""
+    async def run(self, plan: Sequence[rollout.Stage], parallel: int, step: Callable[[], None]) -> None:
+        """Every stage, at most ``parallel`` devices at a time, until the end or a stage that did not hold.
+
+        ``step`` is called once a device is over.
+        """
         places = asyncio.Semaphore(parallel)
         by_name = {device.name: device for device in self.devices}
         active = self.state.active(self.devices) if self.state else set()
@@ -57,10 +60,10 @@ class Fleet:
                 return
             if len(plan) > 1:
                 self.heard(f"{batch.stage}: {len(batch.names)} of {len(by_name)} devices")
-            found = await asyncio.gather(*(self._one(by_name[name], places) for name in batch.names))
+            found = await asyncio.gather(*(self._one(by_name[name], places, step) for name in batch.names))
             active |= {outcome.device for outcome in found if outcome.done}
 
-    async def _one(self, device: Device, places: asyncio.Semaphore) -> Outcome:
+    async def _one(self, device: Device, places: asyncio.Semaphore, step: Callable[[], None]) -> Outcome:
         async with places:
             with self.progress(device.name) as progress:
                 delivery = Delivery(device, self.bundle, self.asked, self.access, self.heard, progress)
@@ -72,6 +75,7 @@ class Fleet:
         disk.replace(str(folder / "report.json"), _encoded(self.report([outcome])))
         if self.state is not None:
             self.state.note(device, outcome)
+        step()
         return outcome
 
     def report(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shlex
 from contextlib import asynccontextmanager
@@ -85,14 +86,14 @@ class Remote:
         return result
 
     async def _heard(self, stream: Any) -> str:
-        """The last line of what the agent says while it works."""
-        last = ""
+        """The sentence of an error among what the agent says while it works, or the last line: a shell talks too."""
+        last = error = ""
         async for line in stream:
             text = clean(line)
             if text:
-                last = text
+                last, error = text, text if text.startswith("error: ") else error
                 self.said(text)
-        return last
+        return error or last
 
 
 def clean(line: str) -> str:
@@ -173,8 +174,13 @@ async def _entered(device: Device, access: Access) -> asyncssh.SSHClientConnecti
             Exit.BAD_REQUEST,
         ) from error
     except (asyncssh.Error, OSError) as error:  # TimeoutError is an OSError
-        reason = str(error) or f"no answer within {CONNECT} s"
-        raise DeviceError(f"{device.host} port {device.port or 22} cannot be reached ({reason})") from error
+        raise DeviceError(f"{device.host} port {device.port or 22} cannot be reached ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why, in the system's words, which name no address."""
+    found = re.search(r"\[Errno (\d+)\]", str(error))
+    return os.strerror(int(found[1])) if found else str(error) or f"no answer within {CONNECT} s"
 
 
 def _unknown(device: Device, access: Access, said: str) -> str:

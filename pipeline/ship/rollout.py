@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -136,10 +136,9 @@ def _read(path: Path, digest: str) -> dict[str, Any]:
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """The bundle locked, so that one rollout of it runs at a time; the lock dies with us."""
-    try:
-        with disk.held(str(path)):
-            yield
-    except AgentError as error:
-        raise BadRequest(
-            f"{path}: another rollout of it is under way on this machine; wait until it has ended"
-        ) from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(disk.held(str(path)))
+        except AgentError as error:
+            raise BadRequest(f"{path}: another rollout of it is under way here; wait until it has ended") from error
+        yield
