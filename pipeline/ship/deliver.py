@@ -12,7 +12,7 @@ from pipeline.ship import remote, upload
 from pipeline.ship.agent.disk import UNFINISHED
 from pipeline.ship.agent.errors import AgentError
 from pipeline.ship.agent.store import MARK
-from pipeline.ship.remote import DeviceError
+from pipeline.ship.remote import QUICK, DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-QUICK = 300  # seconds for a step in which nothing is built
 # What changes from one device to the next and must not be in a file that is handed on, and what stands for it.
 Names = dict[str, str]
 
@@ -50,7 +49,6 @@ class Outcome:
     version: str | None = None
     at: int = 0
     steps: list[dict[str, Any]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -64,7 +62,7 @@ class Outcome:
 
     def brief(self) -> dict[str, Any]:
         """What a rollout remembers of it."""
-        return {name: value for name, value in asdict(self).items() if name not in {"steps", "facts"}}
+        return {name: value for name, value in asdict(self).items() if name != "steps"}
 
 
 @dataclass
@@ -141,7 +139,6 @@ class Delivery:
         flags = self.asked.flags.get("preflight", ())
         async with self._step("preflight") as note:
             note["result"] = await device.run("preflight", waiting.bundle, *flags, seconds=QUICK)
-            self.outcome.facts = dict(note["result"].get("facts") or {})
         async with self._step("send") as note:
             for row in waiting.missing:
                 if row not in asked:

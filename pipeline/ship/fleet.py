@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import Exit
 from pipeline.ship import remote, rollout
 from pipeline.ship.agent import disk
-from pipeline.ship.deliver import QUICK, Delivery, Outcome, require_agent
+from pipeline.ship.deliver import Delivery, Outcome, require_agent
 from pipeline.ship.redact import redacted
-from pipeline.ship.remote import DeviceError
+from pipeline.ship.remote import QUICK, DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.ship.device import Device
 
 CONNECT, KEEPALIVE, MISSED = 20, 5, 3  # seconds, seconds, times that nothing came back
+QUICK = 300  # seconds for a step in which nothing is built
 LONGEST_ANSWER = 2**22
 CONTROL = re.compile(r"[^\x20-\x7e\xa0-\uffff]")
 
@@ -173,6 +174,10 @@ async def _entered(device: Device, access: Access) -> asyncssh.SSHClientConnecti
             "~/.ssh/authorized_keys, or name another with --identity",
             Exit.BAD_REQUEST,
         ) from error
+    except ValueError as error:
+        raise DeviceError(
+            f"~/.ssh/config or a key cannot be used ({error}); mend that here", Exit.BAD_REQUEST
+        ) from error
     except (asyncssh.Error, OSError) as error:  # TimeoutError is an OSError
         raise DeviceError(f"{device.host} port {device.port or 22} cannot be reached ({_reason(error)})") from error
 
@@ -212,13 +217,15 @@ def refuse(access: Access) -> None:
 
     for path in access.identities:
         try:
-            asyncssh.read_private_key(str(path))
+            asyncssh.load_keypairs(str(path))
         except asyncssh.KeyEncryptionError as error:
             raise BadRequest(
                 f"--identity {path}: it is locked; unlock it into ssh-agent with ssh-add {path}"
             ) from error
         except asyncssh.KeyImportError as error:
             raise BadRequest(f"--identity {path}: it holds no private SSH key; name the file without .pub") from error
+        except ValueError as error:
+            raise BadRequest(f"--identity {path}: {error}; the .pub beside it must be its own") from error
         except OSError as error:
             raise BadRequest(f"--identity {path}: it cannot be read ({error.strerror})") from error
     if access.known_hosts is not None and not access.known_hosts.is_file():

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Exit
 from pipeline.ship.agent.receive import INCOMING
-from pipeline.ship.remote import DeviceError, clean
+from pipeline.ship.remote import QUICK, DeviceError, clean
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from pipeline.ship.agent.container import Bundle
     from pipeline.ship.remote import Remote
@@ -58,7 +58,7 @@ class Incoming:
         """Whether the part of that SHA-256 was kept."""
         async with self._lock:
             self._process.stdin.write(f"{digest}\n")
-            line = await self._process.stdout.readline()
+            line = await _soon(self._process.stdout.readline())
         if not line:
             raise DeviceError("its agent has let go of the upload; run the same again, it goes on from there")
         return bool(_answered(line)["kept"])
@@ -67,7 +67,7 @@ class Incoming:
         """Let the device forget the members, which are in a version now."""
         self._process.stdin.write("done\n")
         self._process.stdin.write_eof()
-        await self._process.wait()
+        await _soon(self._process.wait())
 
     async def beat(self) -> None:
         """Say every few seconds that somebody is here."""
@@ -84,7 +84,7 @@ async def incoming(remote: Remote, bundle: Bundle) -> AsyncIterator[Incoming]:
         line = f"{remote.command('receive')} --json"
         async with remote.connection.create_process(line, errors="replace") as process:
             process.stdin.write(base64.b64encode(bundle.head).decode() + "\n")
-            first = await process.stdout.readline()
+            first = await _soon(process.stdout.readline())
             if first:
                 found = Incoming(process, _answered(first), bundle)
                 beat = asyncio.create_task(found.beat())
@@ -100,6 +100,13 @@ async def incoming(remote: Remote, bundle: Bundle) -> AsyncIterator[Incoming]:
             raise DeviceError(why, process.exit_status or Exit.STAGE_FAILED)
         remote.said("another ship is at work there; waiting for it, or for its lock to run out")
         await asyncio.sleep(HEARTBEAT)
+
+
+async def _soon(answer: Awaitable[Any]) -> Any:
+    try:
+        return await asyncio.wait_for(answer, QUICK)
+    except TimeoutError as error:
+        raise DeviceError(f"its agent does not answer within {QUICK} s; look at the device, and run again") from error
 
 
 def _answered(line: str) -> dict[str, Any]:

@@ -39,13 +39,22 @@ def network() -> Iterator[Net]:
         yield made
 
 
-def configured(device: Sshd, before: str, after: str) -> None:
-    """Start the server of a device anew, with another configuration."""
+def mended(device: Sshd) -> None:
+    """Start the server of a device anew, with a runtime that answers rightly."""
     path = device.folder / "config"
-    text = path.read_text()
-    assert before in text
-    path.write_text(text.replace(before, after))
+    *lines, last = path.read_text().splitlines(keepends=True)
+    assert last.startswith("SetEnv")
+    path.write_text("".join(lines))
     device.stop()
+    device.start()
+
+
+def small_disk(device: Sshd, *, there: bool) -> None:
+    """A store of 8 MB under a device, or none; a namespace sees only what is mounted before its server starts."""
+    device.stop()
+    device.store.mkdir(exist_ok=True)
+    line = ("mount", "-t", "tmpfs", "-o", "size=8m,mode=755", "tmpfs") if there else ("umount",)
+    sh(*line, device.store)
     device.start()
 
 
@@ -87,15 +96,13 @@ def test_twenty_of_which_some_are_broken(shipped: Shipped, network: Net, tmp_pat
         assert not any((device.store / "edge-store.json").exists() for device in fleet.devices[1:])
 
         # It is mended; three others are broken in ways of their own.
-        configured(fleet.devices[0], wrong, "")
-        small = fleet.devices[11].store
-        small.mkdir()
-        sh("mount", "-t", "tmpfs", "-o", "size=8m,mode=755", "tmpfs", small)
+        mended(fleet.devices[0])
+        small_disk(fleet.devices[11], there=True)
         try:
             sh("ip", "link", "set", cables[3], "down")
             stopped, rows = ship("--report", tmp_path / "handed-on.json", expect=1)
         finally:
-            sh("umount", small)
+            small_disk(fleet.devices[11], there=False)
         failed = {name: row for name, row in rows.items() if row["outcome"] != "active"}
         assert stopped is None
         assert {name: row["outcome"] for name, row in failed.items()} == {
@@ -113,7 +120,7 @@ def test_twenty_of_which_some_are_broken(shipped: Shipped, network: Net, tmp_pat
 
         # All are mended: a rerun goes to these three alone.
         sh("ip", "link", "set", cables[3], "up")
-        configured(fleet.devices[7], wrong, "")
+        mended(fleet.devices[7])
         before = logged(fleet)
         stopped, rows = ship(expect=0)
         assert stopped is None
@@ -158,4 +165,5 @@ def test_a_cable_that_is_pulled_out_meanwhile(shipped: Shipped, network: Net, tm
         assert done.returncode == 0, done.stdout + done.stderr
         report = json.loads((tmp_path / "devices" / "far" / "report.json").read_text())["devices"][0]
         (sent,) = (note["result"] for note in report["steps"] if note["step"] == "send")
-        assert (sent["were_there"], sent["bytes"]) == (there, size)
+        # What was on its way when the cable was out may arrive once it is in again.
+        assert there <= sent["were_there"] < sent["bytes"] == size

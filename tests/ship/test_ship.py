@@ -117,12 +117,15 @@ def test_who_is_not_let_in_and_who_is_not_trusted(here: Site, tmp_path: Path) ->
     kind, key, *_ = (other.folder / "host.pub").read_text().split()
     stranger.write_text(f"[127.0.0.1]:{device.port} {kind} {key}\n")
     assert "was set up anew, or somebody is in between" in refused("--known-hosts", stranger)
-    key_file = here.identity
-    wrong = keygen(tmp_path / "wrong")
+    key_file, wrong = here.identity, keygen(tmp_path / "wrong")
     key_file.rename(tmp_path / "kept")
     wrong.rename(key_file)
+    done = here("status", *to(device))
+    assert (done.returncode, "the .pub beside it must be its own" in done.stderr) == (2, True)
+    key_file.with_suffix(".pub").rename(tmp_path / "kept.pub")
     assert "it takes none of the keys" in refused()
-    (tmp_path / "kept").rename(key_file)
+    for suffix in ("", ".pub"):
+        (tmp_path / f"kept{suffix}").rename(key_file.with_suffix(suffix))
     port = other.port
     other.stop()
     here.trust(other, port)
