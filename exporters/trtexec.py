@@ -61,18 +61,6 @@ def script(name: str, model: str, sha256: str, shape: Sequence[int], precision: 
     ``options`` are knobs of a recipe; ``target`` and ``tensorrt`` among them name the device. Raises ValueError where
     the TensorRT there lacks what is asked for.
     """
-    version = tuple(int(part) for part in options["tensorrt"].split("."))
-    flags = [*_typed(version, precision), _since(ONLY_BUILD, version), *_shapes(shape, options.get("profiles"))]
-    flags.append("--profilingVerbosity=detailed")
-    if "workspace" in options:
-        flags.append(f"--memPoolSize=workspace:{max(1, options['workspace'] >> 20)}")
-    for knob, (flag, since) in FLAGS.items():
-        if knob in options and version < since:
-            raise ValueError(f"TensorRT {options['tensorrt']} has no {flag.split('=')[0]}")
-        if knob in options:
-            flags.append(flag.format(options[knob]))
-    if "dla_core" in options and "no_gpu_fallback" not in options:
-        flags.append("--allowGPUFallback")
     return SCRIPT.format(
         name=shlex.quote(name),
         model=shlex.quote(model),
@@ -80,10 +68,31 @@ def script(name: str, model: str, sha256: str, shape: Sequence[int], precision: 
         sha256=sha256,
         device=options["target"],
         version=options["tensorrt"],
-        number=_number(version),
+        number=_number(_version(options)),
         places=" ".join(PLACES),
-        flags=" \\\n  ".join(map(shlex.quote, flags)),
+        flags=" \\\n  ".join(map(shlex.quote, flags(shape, precision, options))),
     )
+
+
+def flags(shape: Sequence[int], precision: str, options: Mapping[str, Any]) -> list[str]:
+    """What trtexec of ``options`` is told beside the names of the files; raises ValueError as ``script`` does."""
+    version = _version(options)
+    found = [*_typed(version, precision), _since(ONLY_BUILD, version), *_shapes(shape, options.get("profiles"))]
+    found.append("--profilingVerbosity=detailed")
+    if "workspace" in options:
+        found.append(f"--memPoolSize=workspace:{max(1, options['workspace'] >> 20)}")
+    for knob, (flag, since) in FLAGS.items():
+        if knob in options and version < since:
+            raise ValueError(f"TensorRT {options['tensorrt']} has no {flag.split('=')[0]}")
+        if knob in options:
+            found.append(flag.format(options[knob]))
+    if "dla_core" in options and "no_gpu_fallback" not in options:
+        found.append("--allowGPUFallback")
+    return found
+
+
+def _version(options: Mapping[str, Any]) -> Version:
+    return tuple(int(part) for part in options["tensorrt"].split("."))
 
 
 def _typed(version: Version, precision: str) -> Sequence[str]:

@@ -48,6 +48,7 @@ EXTRAS = {
     "msgpack": "flax",
     "shtab": "shell",
     "tensorstore": "flax",
+    "asyncssh": "ship",
     "cryptography": "ship",
     "pytest": "test",
 }

@@ -16,6 +16,8 @@ COMMANDS = (
     "bench",
     "conform",
     "bundle",
+    "ship",
+    "status",
     "doctor",
     "completion",
 )

@@ -14,13 +14,22 @@ from pipeline.recipe import whole
 if TYPE_CHECKING:
     import argparse
 
+    from pipeline.ship.agent.container import Bundle
+
 HELP = "ship a build as one signed file, and make the agent that builds and activates its engine on a device"
 EXAMPLES = """examples:
   python -m pipeline bundle keygen release
   python -m pipeline bundle agent --key release.pub -o edge-agent.pyz
   python -m pipeline bundle create build/resnext50-int8 --key release -o resnext50.edge
   python -m pipeline bundle verify resnext50.edge --key release.pub
+  python -m pipeline bundle export resnext50.edge --key release.pub --format trtexec --tensorrt 10.3.0 -o engine
 """
+# The actions that read one bundle.
+READING = {
+    "verify": "is it what one of these keys signed",
+    "unpack": "its members into a new folder",
+    "export": "for Triton, DeepStream or trtexec, into a new folder",
+}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
@@ -29,13 +38,15 @@ def add_flags(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     keygen = actions.add_parser("keygen", help="a new Ed25519 key: PATH, which only you can read, and PATH.pub")
     keygen.add_argument("path", type=Path, metavar="PATH")
     _creating(actions.add_parser("create", help="the bundle of a build that passed"))
-    for name, text in (("verify", "is it what one of these keys signed"), ("unpack", "its members into a new folder")):
+    for name, text in READING.items():
         action = actions.add_parser(name, help=text)
         action.add_argument("file", type=Path, metavar="FILE")
         action.add_argument(
             "--key", type=str, metavar="PUB", action="append", required=True, help="trusted; again for more"
         )
-        if name == "unpack":
+        if name == "export":
+            _exporting(action)
+        if name != "verify":
             action.add_argument(
                 "-o", "--output", type=Path, metavar="DIR", required=True, help="a folder that is not there"
             )
@@ -45,6 +56,14 @@ def add_flags(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     agent.add_argument("--key", type=str, metavar="PUB", action="append", required=True, help="trusted; again for more")
     agent.add_argument("-o", "--output", type=Path, default=Path("edge-agent.pyz"), help="(default: edge-agent.pyz)")
     return list(actions.choices.values())
+
+
+def _exporting(export: argparse.ArgumentParser) -> None:
+    export.add_argument("--format", required=True, choices=("triton", "deepstream", "trtexec"))
+    export.add_argument("--tensorrt", metavar="VERSION", help="on the device (default: the bundle's)")
+    export.add_argument(
+        "--engine", type=Path, metavar="FILE", help="for triton: an engine that was built and verified where it serves"
+    )
 
 
 def _creating(create: argparse.ArgumentParser) -> None:
@@ -77,6 +96,22 @@ def run(arguments: argparse.Namespace) -> int:
     except AgentError as error:
         raise BadRequest(str(error)) from error
     return Exit.PASS
+
+
+def _opened(arguments: argparse.Namespace) -> Bundle:
+    """The bundle, every member of it checked."""
+    from pipeline.ship.agent import container, contents, keys
+
+    found = container.opened(str(arguments.file), keys.read(arguments.key))
+    found.check()
+    contents.refuse(found)
+    return found
+
+
+def _export(arguments: argparse.Namespace) -> list[str]:
+    from pipeline.ship import export
+
+    return export.export(_opened(arguments), arguments.format, arguments.output, arguments.tensorrt, arguments.engine)
 
 
 def _keygen(arguments: argparse.Namespace) -> list[str]:
@@ -113,11 +148,7 @@ def _cache(said: str) -> tuple[str, Path]:
 
 
 def _verify(arguments: argparse.Namespace) -> list[str]:
-    from pipeline.ship.agent import container, contents, keys
-
-    found = container.opened(str(arguments.file), keys.read(arguments.key))
-    found.check()
-    contents.refuse(found)
+    found = _opened(arguments)
     if arguments.json:
         return [json.dumps(found.manifest, indent=1)]
     return [f"{arguments.file}: signed by {found.manifest['signer']} and whole; {_summary(found.manifest)}"]
@@ -157,4 +188,11 @@ def _summary(manifest: dict[str, Any]) -> str:
     )
 
 
-ACTIONS = {"keygen": _keygen, "create": _create, "verify": _verify, "unpack": _unpack, "agent": _agent}
+ACTIONS = {
+    "keygen": _keygen,
+    "create": _create,
+    "verify": _verify,
+    "unpack": _unpack,
+    "export": _export,
+    "agent": _agent,
+}

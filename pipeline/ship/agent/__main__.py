@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
-from . import AGENT_VERSION, activation, bench, build, container, disk, facts, keys, preflight, verify
+from . import AGENT_VERSION, activation, bench, build, container, disk, facts, keys, preflight, receive, verify
 from .errors import AgentError, Broken, Failed, Refused
 from .store import CURRENT, PREVIOUS, Store
 
@@ -232,7 +232,8 @@ def _bench(arguments: Any) -> Dict[str, Any]:
 
 
 def _gc(arguments: Any) -> Dict[str, Any]:
-    removed = activation.gc(_there(arguments), max(0, arguments.keep))
+    store = _there(arguments)
+    removed = activation.gc(store, max(0, arguments.keep)) + receive.discard(store)
     return {"removed": removed, "lines": [f"removed {name}" for name in removed] or ["nothing to remove"]}
 
 
@@ -258,7 +259,23 @@ def _update(arguments: Any) -> Dict[str, Any]:
     return {"lines": [f"{own} is the agent of {arguments.bundle} now"]}
 
 
+def _install(arguments: Any) -> Dict[str, Any]:
+    path = receive.install(_store(arguments), os.path.abspath(sys.argv[0]))
+    return {"path": path, "lines": [f"{path} is the agent of this store"]}
+
+
+def _receive(arguments: Any) -> Dict[str, Any]:
+    def answer(found: Dict[str, Any]) -> None:
+        sys.stdout.write(f"{json.dumps(found)}\n")
+        sys.stdout.flush()
+
+    receive.receive(_store(arguments), receive.lines(sys.stdin.fileno()), answer)
+    return {"lines": []}
+
+
 VERBS: Dict[str, Any] = {
+    "install": (_install, "put this agent into its store, which is made"),
+    "receive": (_receive, "take a bundle that python -m pipeline ship sends"),
     "preflight": (_preflight, "say whether a bundle can become an engine here: go, rebuild or refuse"),
     "build": (_build, "build the engine of a bundle; nothing that is in use changes"),
     "verify": (_verify, "ask the engine the goldens, itself and its pace"),

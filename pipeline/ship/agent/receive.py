@@ -1,0 +1,214 @@
+"""A bundle that arrives member by member: only what is not here is sent, and what was cut off is gone on with.
+
+``incoming/DIGEST`` holds the head and the members that are whole, ``incoming/SHA256.part`` what has come of a member.
+Whoever sends keeps this agent running meanwhile: it holds the lock, and puts each part where it belongs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import platform
+import select
+import tempfile
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Tuple
+
+from . import AGENT_VERSION, container, disk
+from .errors import AgentError, Refused
+from .store import sha256
+
+if TYPE_CHECKING:
+    from .container import Bundle
+    from .keys import Keys
+    from .store import Store
+
+INCOMING, AGENT = "incoming", "edge-agent.pyz"
+# A sender says something every few seconds; one whose line was cut never says goodbye.
+SILENCE = 30.0
+LONGEST_LINE = 4 * container.LONGEST
+Answer = Callable[[Dict[str, Any]], None]
+Sources = Dict[str, List[Tuple["Bundle", str]]]
+
+
+def install(store: Store, own: str) -> str:
+    """Put the agent that is the file ``own`` into its store; where it is then.
+
+    Raises Refused where the folder of the store holds anything else.
+    """
+    if not os.path.isfile(own):
+        raise Refused(f"install puts an agent of one file into its store, and this one runs from {own}")
+    with open(own, "rb") as file:
+        content = file.read()
+    store.make()
+    path = os.path.join(store.root, AGENT)
+    disk.replace(path, content, 0o755)
+    return path
+
+
+def receive(store: Store, lines: Iterable[str], answer: Answer) -> None:
+    """Fill ``incoming`` with one bundle; raises Refused where it is not signed, or another is being sent.
+
+    ``lines`` are the head of the bundle in base64, then the SHA-256 of each part that was sent whole, "done" when its
+    members are needed no longer, and empty ones. The first is answered with what is missing, a hash with whether the
+    part was ``kept``.
+    """
+    asked = iter(lines)
+    head = _decoded(next(asked, ""))
+    _signed(head, store.keys)
+    store.make()
+    root = os.path.join(store.root, INCOMING)
+    os.makedirs(root, 0o700, exist_ok=True)
+    with disk.held(root):
+        here: Dict[str, Any] = {"agent": AGENT_VERSION, "node": platform.node(), "python": platform.python_version()}
+        digest = hashlib.sha256(head).hexdigest()
+        known = [version for version in store.all() if store.built(version).get("bundle") == digest]
+        whole = [version for version in known if _whole(store, version)]
+        folder = os.path.join(root, digest)
+        if whole:
+            bundle, missing = container.opened(store.path(whole[0]), store.keys), []
+        else:
+            bundle = _begun(folder, head, store.keys)
+            _take(folder, bundle, _sources(store, root, folder))
+            missing = list(_missing(root, bundle))
+        _sweep(root, digest, bundle)
+        answer(dict(here, bundle=bundle.origin, missing=missing))
+        for line in asked:
+            if line == "done":
+                disk.discard(folder)
+            elif line:
+                answer({"sha256": line, "kept": _keep(root, folder, bundle, line)})
+
+
+def discard(store: Store) -> List[str]:
+    """Remove what has come of bundles that were never finished; raises Refused while one is being sent."""
+    root = os.path.join(store.root, INCOMING)
+    if not os.path.isdir(root):
+        return []
+    with disk.held(root):
+        found = sorted(os.listdir(root))
+        for name in found:
+            disk.discard(os.path.join(root, name))
+    return [f"{INCOMING}/{name}" for name in found]
+
+
+def lines(handle: int, seconds: float = SILENCE) -> Iterator[str]:
+    """The lines of the open file ``handle``, until it ends or says nothing for ``seconds``."""
+    rest = b""
+    while len(rest) <= LONGEST_LINE and select.select([handle], [], [], seconds)[0]:
+        piece = os.read(handle, container.PIECE)
+        if not piece:
+            return
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line.decode("ascii", "replace").strip()
+
+
+def _decoded(line: str) -> bytes:
+    try:
+        return base64.b64decode(line, validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise Refused("receive is for python -m pipeline ship; on the device itself, build takes the file") from error
+
+
+def _signed(head: bytes, trusted: Keys) -> None:
+    """Raise Refused unless a trusted key signed ``head``; nothing is made in the store before that."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _begun(folder, head, trusted)
+        except Refused as error:
+            raise Refused(str(error).replace(folder, "the bundle")) from error
+
+
+def _begun(folder: str, head: bytes, trusted: Keys) -> Bundle:
+    os.makedirs(folder, 0o700, exist_ok=True)
+    path = os.path.join(folder, container.HEAD)
+    disk.discard(path)
+    disk.write(path, [head])
+    return container.opened(folder, trusted)
+
+
+def _whole(store: Store, version: str) -> bool:
+    try:
+        store.whole(version)
+    except AgentError:
+        return False
+    return True
+
+
+def _sources(store: Store, root: str, folder: str) -> Sources:
+    """Where members are already, by SHA-256: in versions, and in bundles that were not finished."""
+    places = [store.path(version) for version in store.all()]
+    places += [os.path.join(root, name) for name in sorted(os.listdir(root)) if not name.endswith(".part")]
+    found: Sources = {}
+    for place in places:
+        if place == folder:
+            continue
+        try:
+            bundle = container.opened(place, store.keys)
+        except AgentError:
+            continue
+        for name, (_, _, _, digest) in bundle.places.items():
+            found.setdefault(digest, []).append((bundle, name))
+    return found
+
+
+def _take(folder: str, bundle: Bundle, sources: Sources) -> None:
+    """Copy what is here already."""
+    for name, (path, _, size, digest) in bundle.places.items():
+        if os.path.isfile(path) and os.path.getsize(path) == size and sha256(path) == digest:
+            continue
+        disk.discard(path)
+        for other, known in sources.get(digest, ()):
+            if _copied(other, known, os.path.join(folder, name)):
+                break
+
+
+def _copied(source: Bundle, name: str, path: str) -> bool:
+    fresh = os.path.join(os.path.dirname(path), f"{disk.UNFINISHED}{os.path.basename(path)}")
+    disk.discard(fresh)
+    try:
+        disk.write(fresh, source.pieces(name))
+    except Refused:  # it is not what was signed, or has not come yet
+        disk.discard(fresh)
+        return False
+    os.replace(fresh, path)
+    return True
+
+
+def _sweep(root: str, digest: str, bundle: Bundle) -> None:
+    """Remove what belongs to another bundle."""
+    wanted = {f"{known}.part" for _, _, _, known in bundle.places.values()} | {digest}
+    for name in sorted(os.listdir(root)):
+        if name not in wanted:
+            disk.discard(os.path.join(root, name))
+
+
+def _missing(root: str, bundle: Bundle) -> Iterator[Dict[str, Any]]:
+    """Each content that is not here, once: its ``name``, and how many bytes of it came."""
+    seen = set()
+    for name, (path, _, size, digest) in bundle.places.items():
+        if os.path.lexists(path) or digest in seen:
+            continue
+        seen.add(digest)
+        part = os.path.join(root, f"{digest}.part")
+        have = os.path.getsize(part) if os.path.isfile(part) else 0
+        if have > size:
+            disk.discard(part)
+            have = 0
+        yield {"name": name, "have": have}
+
+
+def _keep(root: str, folder: str, bundle: Bundle, digest: str) -> bool:
+    """Move a whole part to every member of that content; False, and the part is gone, where it is another."""
+    names = [name for name, place in bundle.places.items() if place[3] == digest]
+    if not names:
+        raise Refused(f"no member of the bundle has the SHA-256 {digest[:64]}")
+    part = os.path.join(root, f"{digest}.part")
+    if not os.path.isfile(part) or os.path.islink(part) or sha256(part) != digest:
+        disk.discard(part)
+        return False
+    first = os.path.join(folder, names[0])
+    os.replace(part, first)
+    return all(_copied(bundle, names[0], os.path.join(folder, name)) for name in names[1:])

@@ -1,0 +1,136 @@
+"""Devices: one by its address, or many from an inventory, every field of which is checked before anything is sent."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import BadRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+STORE = "/var/lib/edge-agent"
+# A name is also that of a folder, and no field may be taken for an option of a command.
+FORMS = {
+    "name": r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+    "host": r"[A-Za-z0-9:][A-Za-z0-9.:_%-]{0,254}",
+    "user": r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}",
+    "store": r"[A-Za-z0-9._/][A-Za-z0-9._/@+-]{0,254}",
+    "group": r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+}
+ADDRESS = re.compile(r"(?:(?P<user>[^@]+)@)?(?:\[(?P<six>[^\]]+)\]|(?P<host>[^@:]+))(?::(?P<port>\d{1,5}))?")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where one device is; what is None is as ~/.ssh/config says, else as ssh does it."""
+
+    name: str
+    host: str
+    port: int | None = None
+    user: str | None = None
+    store: str = STORE
+    group: str = "all"
+
+
+FIELDS = tuple(field.name for field in fields(Device) if field.name != "name")
+
+
+def addressed(text: str, store: str | None) -> Device:
+    """The device at ``user@host:port``; raises BadRequest where it is no such address."""
+    found = ADDRESS.fullmatch(text)
+    if found is None:
+        raise BadRequest(f"--to {text} is no USER@HOST[:PORT], as in nvidia@10.0.0.11:22 or nvidia@[fd00::11]")
+    host = found["six"] or found["host"]
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", host).lstrip("._-") or "device"
+    port = int(found["port"]) if found["port"] else None
+    device = Device(name, host, port, found["user"], store or STORE)
+    _refuse(device, f"--to {text}")
+    return device
+
+
+def inventory(path: Path) -> list[Device]:
+    """The devices of a TOML file, in its order; raises BadRequest with the first thing that is wrong."""
+    where = f"--inventory {path}"
+    try:
+        said = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise BadRequest(
+            f"{where}: it cannot be read ({error.strerror}); name a TOML file of [device.NAME]s"
+        ) from error
+    except ValueError as error:
+        twice = "; every device has its own name" if "declare" in str(error) or "overwrite" in str(error) else ""
+        raise BadRequest(f"{where}: it is no TOML ({error}){twice}") from error
+    _known(said, ("defaults", "device"), where)
+    defaults, rows = _table(said, "defaults", where), _table(said, "device", where)
+    if not rows:
+        raise BadRequest(f"{where}: it names no device; write [device.NAME] and host = … under it")
+    _known(defaults, FIELDS, f"{where}, [defaults]")
+    devices = [_device(name, _table(rows, name, where), defaults, where) for name in rows]
+    seen: dict[tuple[Any, ...], str] = {}
+    for device in devices:
+        place = (device.host, device.port or 22, device.store)
+        if place in seen:
+            raise BadRequest(
+                f"{where}: {seen[place]} and {device.name} are one device ({device.host}, store {device.store}); "
+                "take one of them out"
+            )
+        seen[place] = device.name
+    return devices
+
+
+def grouped(devices: Sequence[Device], groups: Iterable[str] | None) -> list[Device]:
+    """Those of these groups, or all; raises BadRequest where a group has none."""
+    if not groups:
+        return list(devices)
+    known = sorted({device.group for device in devices})
+    for group in groups:
+        if group not in known:
+            raise BadRequest(f"--group {group}: no device is in it; {_nearest(group, known)}")
+    return [device for device in devices if device.group in set(groups)]
+
+
+def _device(name: str, row: dict[str, Any], defaults: dict[str, Any], where: str) -> Device:
+    where = f"{where}, [device.{name}]"
+    _known(row, FIELDS, where)
+    asked = {**defaults, **row}
+    if "host" not in asked:
+        raise BadRequest(f"{where}: it has no host; write host = … with its name or address")
+    port = asked.get("port")
+    if port is not None and (type(port) is not int or not 0 < port < 2**16):
+        raise BadRequest(f"{where}: port = {port!r} is no number from 1 to 65535")
+    device = Device(name, **asked)
+    _refuse(device, where)
+    return device
+
+
+def _refuse(device: Device, where: str) -> None:
+    for field, form in FORMS.items():
+        value = getattr(device, field)
+        if value is None and field == "user":
+            continue
+        if not isinstance(value, str) or not re.fullmatch(form, value) or ".." in value:
+            raise BadRequest(f"{where}: {field} = {value!r} is none; it must look like {form}, without ..")
+
+
+def _table(said: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    found = said.get(name, {})
+    if not isinstance(found, dict):
+        raise BadRequest(f"{where}: {name} is no table; write [{name}] and its fields below")
+    return found
+
+
+def _known(said: Iterable[str], known: Sequence[str], where: str) -> None:
+    for name in said:
+        if name not in known:
+            raise BadRequest(f"{where}: there is no field {name!r}; {_nearest(name, known)}")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

@@ -1,0 +1,232 @@
+"""A device over SSH: its host key checked, its agent run, and every way in which that fails as a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shlex
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import BadRequest, Exit, PipelineError
+from pipeline.ship.agent.receive import AGENT
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    import asyncssh
+
+    from pipeline.ship.device import Device
+
+CONNECT, KEEPALIVE, MISSED = 20, 5, 3  # seconds, seconds, times that nothing came back
+QUICK = 300  # seconds for a step in which nothing is built
+LONGEST_ANSWER = 2**22
+CONTROL = re.compile(r"[^\x20-\x7e\xa0-\uffff]")
+
+
+class DeviceError(PipelineError):
+    """A device did not do its step; ``code`` is that of its agent: 1 says that the engine is not what was judged."""
+
+    def __init__(self, text: str, code: int = Exit.STAGE_FAILED) -> None:
+        super().__init__(text)
+        self.exit_code = Exit(code) if code in {1, 2, 3} else Exit.STAGE_FAILED
+
+
+@dataclass(frozen=True)
+class Access:
+    """How devices are entered: key files beside those of the agent, and who they must prove to be."""
+
+    identities: tuple[Path, ...] = ()
+    known_hosts: Path | None = None
+    python: str = "python3"
+
+
+@dataclass
+class Remote:
+    """A device that is connected; ``said`` gets every line that its agent says, without control characters."""
+
+    device: Device
+    connection: asyncssh.SSHClientConnection
+    sftp: asyncssh.SFTPClient
+    access: Access
+    said: Callable[[str], None] = field(default=lambda _line: None)
+
+    @property
+    def agent(self) -> str:
+        """Where the agent of this device is."""
+        return f"{self.device.store}/{AGENT}"
+
+    def command(self, verb: str, *flags: str, agent: str | None = None) -> str:
+        """The line that runs a verb of the agent."""
+        return shlex.join([self.access.python, agent or self.agent, verb, *flags, "--store", self.device.store])
+
+    async def run(self, verb: str, *flags: str, seconds: float, agent: str | None = None) -> dict[str, Any]:
+        """What the agent answers as JSON; raises DeviceError with its sentence and exit code."""
+        from asyncssh import DEVNULL
+
+        line = self.command(verb, *flags, "--json", agent=agent)
+        async with self.connection.create_process(line, stdin=DEVNULL, errors="replace") as process:
+            try:
+                said, told = await asyncio.wait_for(
+                    asyncio.gather(_all(process.stdout), self._heard(process.stderr)), timeout=seconds
+                )
+            except TimeoutError as error:
+                process.kill()
+                raise DeviceError(f"{verb} did not end within {seconds:g} s; see --timeout") from error
+            await process.wait()
+        if process.exit_status is None:
+            raise DeviceError(f"the connection was cut during {verb}; run the same again, it goes on from there")
+        result = _parsed(said)
+        if process.exit_status:
+            why = told.removeprefix("error: ") or _verdict(result) or f"{verb} answered {process.exit_status}"
+            raise DeviceError(why, process.exit_status)
+        return result
+
+    async def _heard(self, stream: Any) -> str:
+        """The sentence of an error among what the agent says while it works, or the last line: a shell talks too."""
+        last = error = ""
+        async for line in stream:
+            text = clean(line)
+            if text:
+                last, error = text, text if text.startswith("error: ") else error
+                self.said(text)
+        return error or last
+
+
+def clean(line: str) -> str:
+    """A line of a device as a terminal may show it."""
+    return CONTROL.sub("", line.strip())[:1000]
+
+
+async def _all(stream: Any) -> str:
+    pieces, size = [], 0
+    while piece := await stream.read(2**16):
+        pieces.append(piece)
+        size += len(piece)
+        if size > LONGEST_ANSWER:
+            raise DeviceError(f"the agent answers more than {LONGEST_ANSWER >> 20} MiB; install it again")
+    return "".join(pieces)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DeviceError(f"the agent answers no JSON ({clean(text)[:80]}); install it again with --install-agent")
+    return found
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    """Why preflight refuses, which it says on standard output."""
+    bad = [answer for answer in result.get("answers", ()) if answer.get("verdict") in {"unknown", "refuse"}]
+    return "; ".join(clean(str(answer.get("sentence"))) for answer in bad)
+
+
+@asynccontextmanager
+async def connected(device: Device, access: Access) -> AsyncIterator[Remote]:
+    """``device`` over SSH and SFTP; raises DeviceError where it cannot be entered, or is lost meanwhile."""
+    import asyncssh
+
+    async with await _entered(device, access) as connection:
+        try:
+            async with connection.start_sftp_client() as sftp:
+                yield Remote(device, connection, sftp, access)
+        except (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost, asyncssh.DisconnectError) as error:
+            raise DeviceError(f"the connection was cut ({error}); run the same again, it goes on from there") from error
+        except asyncssh.ChannelOpenError as error:
+            raise DeviceError(f"it opens no session ({error}); it must allow commands and SFTP to this user") from error
+        except OSError as error:
+            # A pipe to a session that is gone, above all: main would take it for its own output.
+            raise DeviceError(f"the system answered {error}; run the same again, it goes on from there") from error
+        except asyncssh.SFTPError as error:
+            raise DeviceError(f"SFTP answered {error}; mend that on the device and run the same again") from error
+
+
+async def _entered(device: Device, access: Access) -> asyncssh.SSHClientConnection:
+    import asyncssh
+
+    options: dict[str, Any] = {
+        "preferred_auth": ("publickey",),
+        "connect_timeout": CONNECT,
+        "login_timeout": CONNECT,
+        "keepalive_interval": KEEPALIVE,
+        "keepalive_count_max": MISSED,
+    }
+    hosts = None if access.known_hosts is None else str(access.known_hosts)
+    given = {"port": device.port, "username": device.user, "known_hosts": hosts}
+    options |= {name: value for name, value in given.items() if value is not None}
+    if access.identities:
+        options["client_keys"] = [str(path) for path in access.identities]
+    try:
+        return await asyncssh.connect(device.host, **options)
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise DeviceError(_unknown(device, access, str(error)), Exit.BAD_REQUEST) from error
+    except asyncssh.PermissionDenied as error:
+        keys = ", ".join(map(str, access.identities)) or "those of ssh-agent and ~/.ssh"
+        raise DeviceError(
+            f"it takes none of the keys ({keys}) for {device.user or 'this user'}; put the public one into its "
+            "~/.ssh/authorized_keys, or name another with --identity",
+            Exit.BAD_REQUEST,
+        ) from error
+    except ValueError as error:
+        raise DeviceError(
+            f"~/.ssh/config or a key cannot be used ({error}); mend that here", Exit.BAD_REQUEST
+        ) from error
+    except (asyncssh.Error, OSError) as error:  # TimeoutError is an OSError
+        raise DeviceError(f"{device.host} port {device.port or 22} cannot be reached ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why, in the system's words, which name no address."""
+    found = re.search(r"\[Errno (\d+)\]", str(error))
+    return os.strerror(int(found[1])) if found else str(error) or f"no answer within {CONNECT} s"
+
+
+def _unknown(device: Device, access: Access, said: str) -> str:
+    """What to do about a host key that is in no known_hosts, or is another there."""
+    import asyncssh
+
+    place = access.known_hosts or Path("~/.ssh/known_hosts").expanduser()
+    port = device.port or 22
+    try:
+        known = asyncssh.read_known_hosts(str(place)).match(device.host, "", port if port != 22 else None)[0]
+    except (OSError, ValueError):
+        known = []
+    name = device.host if port == 22 else f"[{device.host}]:{port}"
+    if known:
+        return (
+            f"its host key is another than {place} has for {name}: it was set up anew, or somebody is in between; "
+            f"compare ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub on its console, then ssh-keygen -R '{name}' and "
+            "accept the new one"
+        )
+    return (
+        f"its host key is not in {place} ({said}): run ssh-keyscan -p {port} {device.host} >> {place}, and compare "
+        f"ssh-keygen -lf {place} with ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub on its console"
+    )
+
+
+def refuse(access: Access) -> None:
+    """Raise BadRequest where a key file or known_hosts cannot be used, before any device is asked."""
+    import asyncssh
+
+    for path in access.identities:
+        try:
+            asyncssh.load_keypairs(str(path))
+        except asyncssh.KeyEncryptionError as error:
+            raise BadRequest(
+                f"--identity {path}: it is locked; unlock it into ssh-agent with ssh-add {path}"
+            ) from error
+        except asyncssh.KeyImportError as error:
+            raise BadRequest(f"--identity {path}: it holds no private SSH key; name the file without .pub") from error
+        except ValueError as error:
+            raise BadRequest(f"--identity {path}: {error}; the .pub beside it must be its own") from error
+        except OSError as error:
+            raise BadRequest(f"--identity {path}: it cannot be read ({error.strerror})") from error
+    if access.known_hosts is not None and not access.known_hosts.is_file():
+        raise BadRequest(f"--known-hosts {access.known_hosts}: there is no such file; ssh-keyscan HOST makes its lines")
