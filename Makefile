@@ -17,7 +17,7 @@ build: .venv/ready-$(EXTRAS)
 	.venv/bin/python -m pipeline build --arch resnext50 --precision int8 $(ARGS)
 
 test: .venv/ready-$(EXTRAS)
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 # torch goes first and pinned: a plain `torch` may bring gigabytes of CUDA packages.
 .venv/ready-$(EXTRAS): pyproject.toml constraints.txt
