@@ -57,14 +57,14 @@ def test_answers_are_those_that_were_judged(shipped: Shipped, device: Path, buil
     assert [row["is"] for row in found["versions"]] == [["active", "verified"]]
     verified = json.loads((device / "current/verified.json").read_text())
     assert verified["judged_db"] >= BOUND
-    images = np.lib.format.read_array((device / "current/golden-images.npy").open("rb")).astype(np.float32)
+    images = np.load(device / "current/golden-images.npy").astype(np.float32)
     session = onnxruntime.InferenceSession(str(device / "current/engine.onnx"), providers=["CPUExecutionProvider"])
     answers = session.run(None, {"images": images})[0]
-    judged = np.lib.format.read_array((device / "current/golden-judged.npy").open("rb"))
+    judged = np.load(device / "current/golden-judged.npy")
     noise = ((answers - judged) ** 2).sum(1)
     assert float(np.median(10 * np.log10((judged**2).sum(1) / noise))) >= BOUND
     reference = safetensors.numpy.load_file(built / "answers.safetensors")["reference"]
-    golden = np.lib.format.read_array((device / "current/golden-reference.npy").open("rb"))
+    golden = np.load(device / "current/golden-reference.npy")
     assert all((row == reference).all(1).any() for row in golden)
 
 
@@ -211,6 +211,7 @@ def test_latency_is_bounded_and_bench_compares_like_with_like(shipped: Shipped, 
     (tmp_path / "before.json").write_text(done.stdout)
     again = ("bench", "--store", store, "--seconds", 0.3, "--against", tmp_path / "before.json")
     assert "energy per image" in shipped.run(*again, env=meter(tmp_path, "15W")).stdout
+    assert "no result of bench" in refused(shipped.run(*again[:-1], shipped.public))
     sentence = refused(shipped.run(*again, env=meter(tmp_path, "MAXN")))
     assert "measured with power_mode 15W, here MAXN" in sentence
     with pytest.raises(Refused, match="throttled before"):

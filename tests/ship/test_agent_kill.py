@@ -42,6 +42,7 @@ def killed(shipped: Shipped, store: Path, scenario: str, step: int) -> dict[str,
     return found
 
 
+@pytest.mark.timeout(1800)  # 20 s of one processor
 def test_an_activation_at_every_one_of_its_file_operations(shipped: Shipped, store: Path) -> None:
     assert killed(shipped, store, "activate", 1)["kills"] >= 200
 

@@ -52,6 +52,7 @@ def test_verify_and_unpack_say_what_is_in_it(shipped: Shipped, built: Path, tmp_
     )
 
 
+@pytest.mark.timeout(1800)  # 15 s of one processor
 def test_five_thousand_mutants_are_refused(shipped: Shipped) -> None:
     line = [sys.executable, Path(__file__).with_name("mutations.py"), shipped.file, shipped.key, 5000]
     done = subprocess.run(

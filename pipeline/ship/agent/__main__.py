@@ -220,8 +220,12 @@ def _bench(arguments: Any) -> Dict[str, Any]:
     store.loadable(version, _device(store, version))
     before = None
     if arguments.against:
-        with open(arguments.against, encoding="utf-8") as file:
-            before = json.load(file)
+        try:
+            with open(arguments.against, encoding="utf-8") as file:
+                before = json.load(file)
+            float(before["latency"]["p50_ms"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Refused(f"--against {arguments.against}: it holds no result of bench --json ({error!r})") from error
     found = bench.bench(store, version, arguments.batch, arguments.seconds, _heard(arguments))
     lines = bench.lines(found)
     return dict(found, lines=lines + bench.compared(before, found) if before else lines)
@@ -246,9 +250,9 @@ def _update(arguments: Any) -> Dict[str, Any]:
     disk.discard(fresh)
     disk.write(fresh, bundle.pieces("agent.pyz"), 0o755)
     done = subprocess.run([sys.executable, fresh, "--version"], stdout=subprocess.PIPE, check=False, timeout=60)  # noqa: S603
-    if done.returncode:
+    if done.returncode or not done.stdout.strip().isdigit() or int(done.stdout) < AGENT_VERSION:
         disk.discard(fresh)
-        raise Failed("the agent of the bundle does not start here; this one stays")
+        raise Failed("the agent of the bundle does not start here, or is older; this one stays")
     shutil.copymode(own, fresh)
     os.replace(fresh, own)
     disk.sync(folder)

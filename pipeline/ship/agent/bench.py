@@ -47,11 +47,11 @@ def bench(store: Store, version: str, batch: int, seconds: float, heard: Callabl
         "seconds": seconds,
     }
     mode = facts.power_mode()
-    with _tegrastats() as lines:
+    with _tegrastats() as metered:
         found = child.call("bench:run", job, 60 + 10 * seconds, heard)
+        power = drawn(metered())
     if facts.power_mode() != mode:
         raise Refused(f"the power mode changed from {mode} to {facts.power_mode()} meanwhile; run bench again")
-    power = drawn(lines())
     latency = verify.percentiles(found["seconds"])
     rate = batch / float(np.mean(found["seconds"]))
     return {
