@@ -76,14 +76,15 @@ def test_the_first_bundle_and_the_next_of_which_only_the_new_members_are_sent(
     assert not [name for name in ("127.0.0.1", "root", "orin-a", os.uname().nodename, str(tmp_path)) if name in text]
     assert json.loads(text)["devices"][0]["steps"][6]["result"] == step(report, "verify")["result"]
 
-    newer = shipped.again("newer.edge", {"licence.txt": b"Yours.\n"}, released=1_790_000_002)
+    other = {"licence.txt": b"Yours.\n", "agent.pyz": shipped.agent.read_bytes()}
+    newer = shipped.again("newer.edge", other, released=1_790_000_002)
     done = here(*flags(shipped, newer, tmp_path), *to(device))
     assert done.returncode == 0, done.stdout + done.stderr
     sent = step(device_report(tmp_path), "send")["result"]
-    assert (sent["members"], sent["bytes"]) == (1, len("Yours.\n"))
+    assert (sent["members"], sent["bytes"]) == (2, sum(map(len, other.values())))
+    assert "is the agent of" in step(device_report(tmp_path), "update")["said"][0]
     assert str((device.store / "previous").readlink()) == f"versions/{report['version']}"
 
-    assert (device.store / "versions").is_dir()
     known = here("status", "--inventory", here.inventory(), "--json")
     (row,) = json.loads(known.stdout)
     assert (known.returncode, len(row["versions"]), row["why"]) == (0, 2, "")
