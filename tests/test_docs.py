@@ -45,9 +45,9 @@ def test_links_of_the_repositorys_own_pages_lead_to_files(page: Path) -> None:
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_commands_of_the_docs_have_flags_that_there_are(page: str, line: str) -> None:
-    # What stands in brackets may be left out.
-    line = re.sub(r"\[(.*?)\]", r"\1", line.removeprefix("python -m pipeline "))
-    words = shlex.split(line.replace(" N", " 8"), comments=True)
+    # What stands in brackets may be left out, and behind a gap it is said what the line does.
+    line = re.sub(r"\[(.*?)\]", r"\1", re.split(r" {3,}", line.removeprefix("python -m pipeline "))[0])
+    words = shlex.split(line.replace(" DIALECT", " flax").replace(" N", " 8"), comments=True)
     if "--config" in words:
         words += ["--arch", "of the file"]
     assert parser()[0].parse_args(words).command == words[0], page

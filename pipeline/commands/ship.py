@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -130,6 +131,14 @@ def _fleet(arguments: argparse.Namespace) -> tuple[Fleet, Any]:
     if arguments.install_agent is not None and not arguments.install_agent.is_file():
         raise BadRequest(f"--install-agent {arguments.install_agent}: there is no such file; bundle agent makes it")
     output = arguments.output or arguments.file.parent
+    for flag, path in (("-o", output / "devices"), ("NAME.edge", arguments.file.parent)):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            writable = os.access(path, os.W_OK)
+        except OSError:
+            writable = False
+        if not writable:
+            raise BadRequest(f"{flag}: {path} cannot be written, and what becomes of the devices is kept there")
     return Fleet(found, bundle, _asked(arguments), access, output, None, say, _progress), plan
 
 

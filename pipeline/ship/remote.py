@@ -218,12 +218,13 @@ def refuse(access: Access) -> None:
     for path in access.identities:
         try:
             asyncssh.load_keypairs(str(path))
-        except asyncssh.KeyEncryptionError as error:
-            raise BadRequest(
-                f"--identity {path}: it is locked; unlock it into ssh-agent with ssh-add {path}"
-            ) from error
         except asyncssh.KeyImportError as error:
-            raise BadRequest(f"--identity {path}: it holds no private SSH key; name the file without .pub") from error
+            # Its name for an encrypted key is this one as well, and only the words differ.
+            if "Passphrase" in str(error):
+                said = f"it is locked; unlock it into ssh-agent with ssh-add {path}, and leave --identity out"
+            else:
+                said = "it holds no private SSH key; name the file without .pub"
+            raise BadRequest(f"--identity {path}: {said}") from error
         except ValueError as error:
             raise BadRequest(f"--identity {path}: {error}; the .pub beside it must be its own") from error
         except OSError as error:

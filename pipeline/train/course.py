@@ -174,7 +174,7 @@ def _network(training: Training, description: Description) -> nn.Module:
         own.refuse(network, description.spec.function, len(description.classes), shape)
     if training.weights is None:
         return network
-    given = checkpoint.read(training.weights)
+    given = checkpoint.read(Path(training.weights))
     head = {key: value for key, value in checkpoint.parameters(network).items() if key.startswith("fc.")}
     if training.new_head and head:
         given = {key: value for key, value in given.items() if not key.startswith("fc.")} | head

@@ -30,7 +30,7 @@ def store(shipped: Shipped, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def killed(shipped: Shipped, store: Path, scenario: str, step: int) -> dict[str, Any]:
     environment = {
-        **shipped.environment, "STEP": str(step), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+        **shipped.environment, "STEP": str(step), "PYTHONPATH": f"{ROOT}:{HERE.parent}", "OMP_NUM_THREADS": "1",
         "BUNDLE": str(shipped.folder / "newer.edge"),
     }  # fmt: skip
     work = store.with_name(f"work-{scenario}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,7 @@ def test_twenty_of_which_some_are_broken(shipped: Shipped, network: Net, tmp_pat
             assert (device.store / "current").is_symlink() == (number not in {3, 7, 11})
         text = (tmp_path / "handed-on.json").read_text()
         assert "10.213.77" not in text
-        assert not any(device.folder.name in text for device in fleet.devices)
+        assert not re.search(r"\bd\d\d\b", text)  # a hash may hold these letters
 
         # All are mended: a rerun goes to these three alone.
         sh("ip", "link", "set", cables[3], "up")

@@ -11,6 +11,7 @@ from pipeline.__main__ import parser
 from pipeline.errors import BadRequest
 from pipeline.ship import device, rollout
 from pipeline.ship.deliver import Outcome
+from pipeline.ship.fleet import worst
 from pipeline.ship.redact import redacted
 
 if TYPE_CHECKING:
@@ -147,6 +148,13 @@ def test_a_canary_that_was_never_reached_shows_nothing() -> None:
     assert batch.names == ("b", "c")
 
 
+def test_canaries_alone_are_well_though_others_wait() -> None:
+    names = ["a", "b", "c"]
+    assert simulated(names, rollout.stages(3, "1", []), {}) == (["a"], None)
+    assert worst([0, None, None]) == 0
+    assert [worst(codes) for codes in ([0, 2, 3, 1], [0, 2, 3], [2, None])] == [1, 3, 2]
+
+
 def test_the_state_of_a_rollout_is_of_one_bundle_and_one_place(shipped: Shipped, tmp_path: Path) -> None:
     path, bundle = tmp_path / "a.edge", shipped.opened()
     here = device.Device("a", "10.0.0.1")
@@ -180,6 +188,7 @@ def test_what_is_refused_before_any_device_is_asked(shipped: Shipped, tmp_path: 
         (damaged, (), "is not what was signed; get the bundle again"),
         (shipped.file, ("--report", tmp_path / "a/b"), "is no file in a folder that is there"),
         (shipped.file, ("--install-agent", tmp_path / "none.pyz"), "there is no such file; bundle agent makes it"),
+        (shipped.file, ("-o", damaged), "-o: .* cannot be written, and what becomes of the devices is kept there"),
         (shipped.file, ("--canary", 1), "--canary goes with --inventory"),
         (shipped.file, ("--group", "a"), "--group goes with --inventory"),
         (shipped.file, ("-i", shipped.public), "holds no private SSH key"),

@@ -166,7 +166,7 @@ def started(here: Site, shipped: Shipped, file: Path, device: Sshd, line: Line) 
     """A ship on a slow line, as soon as a part of the large member is there."""
     command = here.command(*flags(shipped, file, here.folder), *to(device, line.port), "--install-agent", shipped.agent)
     ship = subprocess.Popen(command, env=here.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not any(part.stat().st_size > 2**18 for part in (device.store / "incoming").glob("*.part")):
         assert ship.poll() is None
         assert time.monotonic() < until
@@ -230,19 +230,20 @@ def test_two_at_once(here: Site, shipped: Shipped, tmp_path: Path) -> None:
     device = here.device("a")
     shutil.copy(shipped.agent, tmp_path / "agent.pyz")
     line = [sys.executable, str(tmp_path / "agent.pyz"), "receive", "--store", str(device.store)]
+    command = here.command(*flags(shipped, shipped.file, tmp_path), *to(device), "--install-agent", shipped.agent)
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdin is not None
         assert first.stdout is not None
         first.stdin.write(base64.b64encode(shipped.opened().head).decode() + "\n")
         first.stdin.flush()
         assert json.loads(first.stdout.readline())["missing"]
-        command = here.command(*flags(shipped, shipped.file, tmp_path), *to(device), "--install-agent", shipped.agent)
-        with subprocess.Popen(
-            command, env=here.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as second:
-            assert second.stderr is not None
-            assert "another ship is at work there; waiting" in second.stderr.readline()
-            # Its sender says goodbye: the second one goes on.
+        with (tmp_path / "news").open("w+") as news:
+            second = subprocess.Popen(command, env=here.environment, stdout=subprocess.DEVNULL, stderr=news)
+            # Its sender is there, and says so; then it says goodbye, and the second one goes on.
+            while "another ship is at work there; waiting" not in (tmp_path / "news").read_text():
+                assert second.poll() is None
+                first.stdin.write("\n")
+                first.stdin.flush()
+                time.sleep(0.5)
             first.stdin.close()
-            table, news = second.communicate()
-    assert second.returncode == 0, table + news
+            assert second.wait() == 0, (tmp_path / "news").read_text()
