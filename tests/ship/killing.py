@@ -83,13 +83,13 @@ def act(scenario: str, store: Store, here: dict[str, Any], new: str) -> None:
             assert scenario == "taken_back"
 
 
-def prepared(template: Path, work: Path, scenario: str) -> None:
-    """A copy of the store; versions never change, so their files are shared."""
+def prepared(template: Path, work: Path, scenario: str, copy: Callable[..., Any] = os.link) -> None:
+    """A copy of the store as it is before ``scenario``; versions never change, so their files are shared."""
     shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(template, work, symlinks=True, copy_function=os.link)
+    shutil.copytree(template, work, symlinks=True, copy_function=copy)
     if scenario == "first":
         (work / CURRENT).unlink()
-    if scenario == "build":
+    if scenario in {"build", "update"}:
         shutil.rmtree(work / "versions" / names(work / "versions")[1])
     if scenario == "rollback":
         old, new = names(work / "versions")

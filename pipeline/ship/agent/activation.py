@@ -86,7 +86,8 @@ def gc(store: Store, keep: int) -> List[str]:
         for version in removed:
             # First its name, in one step: nobody ever sees half of it.
             os.rename(store.path(version), os.path.join(store.versions, disk.UNFINISHED + version))
-        swept = store.sweep(store.versions) + store.sweep(store.root)
+        folders = [store.root, store.versions, *map(store.path, store.all())]
+        swept = [name for folder in folders for name in store.sweep(folder)]
         disk.sync(store.versions)
         return removed + [name for name in swept if name[len(disk.UNFINISHED) :] not in removed]
 

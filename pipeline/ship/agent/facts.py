@@ -25,6 +25,9 @@ L4T = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
 POWER = re.compile(r"NV Power Mode:\s*(\S+)")
 TREE, RELEASE, MEMORY = "proc/device-tree/model", "etc/nv_tegra_release", "proc/meminfo"
 CLOCKS = "sys/class/devfreq"
+CORE = re.compile(r"^CPU implementer\s*: (\S+)$.*?^CPU part\s*: (\S+)$", re.MULTILINE | re.DOTALL)
+# x86 without VNNI saturates its sums; ARM has other kernels with each.
+UNITS = (("VNNI", r"\bavx(512)?_vnni\b"), ("dot products", r"\basimddp\b"), ("INT8 matrices", r"\bi8mm\b"))
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,14 @@ def gpu_clocks(root: str = "/") -> Optional[List[int]]:
 
 
 def _processor(text: str) -> Optional[str]:
-    """The processor, and on x86 whether it adds INT8 products without saturating: a compiled graph depends on it."""
+    """The processor and its units for INT8: a compiled graph depends on both. A core of ARM has numbers for a name."""
+    cores = sorted(set(CORE.findall(text)))
     found = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
-    if found is None:
+    if not cores and found is None:
         return None
-    return found.group(1) + (" with VNNI" if re.search(r"\bavx(512)?_vnni\b", text) else "")
+    name = " + ".join(f"ARM {designer}/{part}" for designer, part in cores) or (found.group(1) if found else "")
+    units = [unit for unit, words in UNITS if re.search(words, text)]
+    return f"{name} with {', '.join(units)}" if units else name
 
 
 def _memory(text: str) -> Dict[str, int]:
