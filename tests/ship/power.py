@@ -1,9 +1,9 @@
 """Cuts the power of a disk at every write that a file system makes to it, and looks at what is left.
 
-``python power.py SCENARIO KIND TEMPLATE WORK PUB`` prints, as JSON, how many states of the disk it looked at, and where
-in its log what was left was wrong. The disk is a loop device on a file of FUSE, which notes every write and every flush
-in their order. What was flushed is there after the cut; of what was written since, any part may be, in any order, and
-the last only in part.
+``python power.py SCENARIO KIND TEMPLATE WORK PUB`` prints, as JSON, how many states of the disk it looked at, and at
+which events what was left was wrong. The disk is a loop device on a file of FUSE, which notes every write and flush in
+their order. What was flushed is there after the cut; of what was written since, any part may be, in any order, and the
+last block only in part.
 """
 
 from __future__ import annotations

@@ -132,6 +132,27 @@ def test_facts_are_read_from_files(tmp_path: Path) -> None:
     assert found.gpu_clocks == [306000000, 612000000, 918000000]
 
 
+@pytest.mark.parametrize(
+    ("text", "processor"),
+    [
+        ("model name\t: Xeon\nflags\t: avx2 avx512_vnni", "Xeon with VNNI"),
+        ("model name\t: Xeon\nflags\t: avx2", "Xeon"),
+        # As L4T prints it: the name says nothing, and is the same on every Jetson.
+        (
+            "model name\t: ARMv8 rev 1 (v8l)\nFeatures\t: asimddp\nCPU implementer\t: 0x41\nCPU part\t: 0xd42\n",
+            "ARM 0x41/0xd42 with dot products",
+        ),
+        ("CPU implementer\t: 0x41\nCPU part\t: 0xd07\n\nCPU implementer\t: 0x4e\nCPU part\t: 0x003\n",
+         "ARM 0x41/0xd07 + ARM 0x4e/0x003"),
+        ("processor\t: 0\n", None),
+    ],
+)  # fmt: skip
+def test_a_processor_is_told_from_another(tmp_path: Path, text: str, processor: str | None) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(text)
+    assert facts.read(str(tmp_path)).processor == processor
+
+
 ORIN_NX = (
     "RAM 3046/15523MB (lfb 4x4MB) SWAP 0/7761MB (cached 0MB) CPU [3%@729,0%@729] EMC_FREQ 0%@2133 GR3D_FREQ 99%@[{}] "
     "VIC_FREQ 729 APE 174 cpu@46.5C soc2@45C gpu@{}C tj@47C VDD_IN {}mW/4936mW"
