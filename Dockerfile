@@ -4,7 +4,7 @@
 # Jetson  docker build --target jetson --platform linux/arm64 -t edge-resnet:jetson .
 #         on JetPack 6: --build-arg JETSON=nvcr.io/nvidia/l4t-tensorrt:r10.3.0-devel --build-arg PYTHON=python3.11
 #         (its TensorRT speaks Python 3.10 only: ONNX files are judged there, engines are left to trtexec)
-# to run  docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" edge-resnet build --arch resnet50 --precision int8
+# to run  docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" edge-resnet build --arch resnet50 --precision int8
 ARG BASE=debian:bookworm-20260918-slim@sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251
 ARG JETSON=nvcr.io/nvidia/tensorrt:25.09-py3
 ARG VERSION=0.1.0
@@ -18,8 +18,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv --system-site-packages /opt/edge-resnet \
     && useradd --no-log-init --create-home --uid 10001 edge \
-    && install -d -o edge -g edge /work
-ENV PATH=/opt/edge-resnet/bin:$PATH PIP_CONSTRAINT=/opt/edge-resnet/constraints.txt XDG_CACHE_HOME=/work/.cache
+    && install -d -o edge -g edge /data
+ENV PATH=/opt/edge-resnet/bin:$PATH PIP_CONSTRAINT=/opt/edge-resnet/constraints.txt XDG_CACHE_HOME=/data/.cache
 COPY constraints.txt /opt/edge-resnet/
 
 FROM python AS wheel
@@ -40,8 +40,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && "${PYTHON}" -m venv --system-site-packages /opt/edge-resnet \
     && useradd --no-log-init --create-home --uid 10001 edge \
-    && install -d -o edge -g edge /work
-ENV PATH=/opt/edge-resnet/bin:$PATH PIP_CONSTRAINT=/opt/edge-resnet/constraints.txt XDG_CACHE_HOME=/work/.cache
+    && install -d -o edge -g edge /data
+ENV PATH=/opt/edge-resnet/bin:$PATH PIP_CONSTRAINT=/opt/edge-resnet/constraints.txt XDG_CACHE_HOME=/data/.cache
 COPY constraints.txt /opt/edge-resnet/
 COPY --from=wheel /wheels /wheels
 RUN pip install --no-cache-dir --constraint "${PIP_CONSTRAINT}" --find-links /wheels 'edge-resnet[cpu]'
@@ -50,7 +50,7 @@ LABEL org.opencontainers.image.title="edge-resnet" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="${JETSON}"
-WORKDIR /work
+WORKDIR /data
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "pipeline"]
 CMD ["doctor"]
@@ -69,7 +69,7 @@ LABEL org.opencontainers.image.title="edge-resnet" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="${BASE}"
-WORKDIR /work
+WORKDIR /data
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "pipeline"]
 CMD ["doctor"]

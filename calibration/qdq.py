@@ -30,9 +30,7 @@ WEIGHTED = {"Conv", "Gemm"}
 
 @dataclass(frozen=True)
 class Placement:
-    """Where pairs go: on ``both`` inputs of a residual Add or on its shortcut, around a mean over space, and whether
-    activations are ``unsigned``.
-    """  # noqa: D205
+    """Where pairs go: on ``both`` inputs of a residual Add, around a ``mean``, and on ``unsigned`` activations."""
 
     both: bool
     mean: bool

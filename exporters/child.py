@@ -82,7 +82,7 @@ def main() -> None:
     # Data, not address space: libraries map far more than they ever touch.
     resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]),) * 2)
     module, _, name = sys.argv[2].partition(":")
-    print(json.dumps(getattr(importlib.import_module(module), name)(*sys.argv[3:])))  # noqa: T201
+    sys.stdout.write(json.dumps(getattr(importlib.import_module(module), name)(*sys.argv[3:])) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import signal
 import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 from pipeline import __version__, config
@@ -66,10 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the finished stages are kept and the next run goes on from them\n")
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain about it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.PASS
     except Exception as error:
         if "--debug" in line:
             raise
@@ -82,10 +78,14 @@ def _run(line: list[str]) -> int:
     top, verbs = parser(line[0] if line else "")
     if line[:1] in (["build"], ["train"]):
         line = [line[0], *config.expanded(verbs[line[0]], line[1:])]
-    arguments = top.parse_args(line)
-    terminal.level = arguments.log_level
-    own.TRUSTED.update(filter(None, [arguments.trust]))
-    return int(arguments.run(arguments))
+    with redirect_stdout(terminal.Output(sys.stdout)) as output:
+        try:
+            arguments = top.parse_args(line)
+            terminal.level = arguments.log_level
+            own.TRUSTED.update(filter(None, [arguments.trust]))
+            return int(arguments.run(arguments))
+        finally:
+            output.flush()
 
 
 def _failure(error: Exception) -> PipelineError:

@@ -36,10 +36,6 @@ COMPILED = replace(QUANTISED, step_sqnr_db=30)
 RETRAINED = (
     "qat retrained the weights: its certificate proves the structure, and the test images alone speak for its answers."
 )
-STAND_IN = (
-    "The engine is built on the device, by the script that stands beside its graph; TensorRT-RTX's parser and builder, "
-    "which took the same graph here, stand in for those of the device."
-)
 FLOAT16_ON_CPU = (
     "ONNX Runtime on the CPU rounds to float16 between layers but computes inside them in float32; "
     "float16 sums on a GPU may differ."
@@ -172,7 +168,7 @@ def stages(
     rows += _input_stages(recipe, "uint8_input")
     backends = engines.chosen(recipe)
     rows += _engine_stages(recipe, rows[-1].name, backends, "engine")
-    others = [backend for backend in backends if not backend.startswith("onnxruntime")]
+    others = [backend for backend in backends if engines.module(backend).BESIDE]
     if others and recipe.beside != "none" and recipe.precision.startswith(("int8", "fp8")):
         half = replace(recipe, precision=recipe.beside)
         rows.append(replace(_float16_stage("fp16", half, calibration, train), source="fold_batchnorm"))
@@ -206,7 +202,7 @@ def _engine_stages(recipe: Recipe, source: str, backends: list[str], first: str)
                 module.PACKAGES,
                 source=source,
                 runs_here=module.RUNS_HERE,
-                not_proven=STAND_IN if backend == "device" and first == "engine" else None,
+                not_proven=getattr(module, "NOT_PROVEN", None) if first == "engine" else None,
             )
         )
     return rows

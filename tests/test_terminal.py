@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -62,6 +63,18 @@ def test_a_log_gets_lines_in_place_of_bars(capsys: pytest.CaptureFixture[str], m
     with progress.bar("calibrating", 3) as advance:
         advance()
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_a_reader_who_leaves_changes_no_verdict(cli: Cli, built: Path, json: list[str]) -> None:
+    line = [sys.executable, "-m", "pipeline", "check", built, "--max-drop", "1e-9", *json]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        list(map(str, line)), env=cli.environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (4, "")
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 SUFFIX = ".sh"
 PACKAGES = ()
+BESIDE = True  # whether FP16 comes beside 8 bits, since it may be the faster
 RUNS_HERE = False
+NOT_PROVEN = (
+    "The engine is built on the device, by the script that stands beside its graph; TensorRT-RTX's parser and builder, "
+    "which took the same graph here, stand in for those of the device."
+)
 PLACEMENTS = ("tensorrt",)  # of Q/DQ pairs, that it reads
 # The knobs of a recipe that it takes.
 OPTIONS = ("target", "tensorrt", "precision", "profiles", "workspace", *trtexec.FLAGS, "no_gpu_fallback")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".ort.onnx"
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+BESIDE = False  # whether FP16 comes beside 8 bits, since it may be the faster
 RUNS_HERE = True
 PLACEMENTS = ("tensorrt", "onnxruntime")  # of Q/DQ pairs, that it reads
 OPTIONS: tuple[str, ...] = ()  # the knobs of a recipe that it takes

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".cuda.onnx"
 PACKAGES = ("onnxruntime-gpu",)
+BESIDE = False  # whether FP16 comes beside 8 bits, since it may be the faster
 RUNS_HERE = True
 PLACEMENTS = ("tensorrt",)  # of Q/DQ pairs, that it reads
 OPTIONS: tuple[str, ...] = ()  # the knobs of a recipe that it takes

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".engine"
 PACKAGES = ("tensorrt",)
+BESIDE = True  # whether FP16 comes beside 8 bits, since it may be the faster
 RUNS_HERE = True
 PLACEMENTS = ("tensorrt",)  # of Q/DQ pairs, that it reads
 # The knobs of a recipe that it takes.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".engine"
 PACKAGES = ("tensorrt-rtx",)
+BESIDE = True  # whether FP16 comes beside 8 bits, since it may be the faster
 RUNS_HERE = False
 PLACEMENTS = ("tensorrt",)  # of Q/DQ pairs, that it reads
 OPTIONS = ("rtx_sm", "profiles", "workspace")  # the knobs of a recipe that it takes

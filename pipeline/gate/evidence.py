@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.plan import FLOAT16_ON_CPU, STAND_IN
+from exporters.engines import device
+from pipeline.plan import FLOAT16_ON_CPU
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Sentences of a report that tell of something else that ran in place of the real thing.
-STAND_INS = {FLOAT16_ON_CPU, STAND_IN}
+STAND_INS = {FLOAT16_ON_CPU, device.NOT_PROVEN}
 SAVED = "No file ran in this check: its answers are those that were saved when it was built (--rerun runs every file)."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,36 @@ COLUMNS = ("stage", "work", "SQNR dB", "step dB", "agree %", "top-1 %", "top-5 %
 # What is said on the error stream: all of it, the news and progress bars, or nothing but errors.
 LEVELS = ("debug", "info", "error")
 level = "info"
+
+
+class Output:
+    """Standard output whose reader may leave, as head does: what comes after goes nowhere, and the verdict stays."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else a file has."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As of any file."""
+        try:
+            return int(self._stream.write(text))
+        except BrokenPipeError:
+            self._left()
+            return len(text)
+
+    def flush(self) -> None:
+        """As of any file."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._left()
+
+    def _left(self) -> None:
+        # Python must not complain about it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def heard(said: str) -> bool:

@@ -142,7 +142,7 @@ async def connected(device: Device, access: Access) -> AsyncIterator[Remote]:
         except asyncssh.ChannelOpenError as error:
             raise DeviceError(f"it opens no session ({error}); it must allow commands and SFTP to this user") from error
         except OSError as error:
-            # A pipe to a session that is gone, above all: main would take it for its own output.
+            # A pipe to a session that is gone, above all.
             raise DeviceError(f"the system answered {error}; run the same again, it goes on from there") from error
         except asyncssh.SFTPError as error:
             raise DeviceError(f"SFTP answered {error}; mend that on the device and run the same again") from error

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
+from torch.library import Library
 
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.models import checkpoint, published
@@ -20,9 +21,9 @@ PUBLISHED = list(ARCHITECTURES)[:10]
 @pytest.fixture(scope="module")
 def torchvision() -> object:
     # Its compiled operators want CUDA; only their names are needed to import the rest.
-    library = torch.library.Library("torchvision", "DEF")
+    operators = Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision
 
     return torchvision

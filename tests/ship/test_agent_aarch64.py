@@ -33,7 +33,7 @@ class Device:
     def __init__(self, root: Path, shipped: Shipped) -> None:
         self.root = root
         for file in (shipped.agent, shipped.file):
-            shutil.copy(file, root / "work")
+            shutil.copy(file, root / "srv")
 
     def python(self, *line: str) -> subprocess.CompletedProcess[str]:
         own = {name: os.environ[name] for name in ("PATH", "QEMU_CPU")}
@@ -42,7 +42,7 @@ class Device:
         return subprocess.run(called, env=environment, capture_output=True, text=True, check=False)
 
     def agent(self, verb: str, *line: str) -> subprocess.CompletedProcess[str]:
-        return self.python("/work/edge-agent.pyz", verb, *line, "--store", "/work/store")
+        return self.python("/srv/edge-agent.pyz", verb, *line, "--store", "/srv/store")
 
     def said(self, *line: str) -> Any:
         done = self.agent(*line, "--json")
@@ -50,9 +50,9 @@ class Device:
         return json.loads(done.stdout)
 
     def answers(self) -> tuple[Any, list[str]]:
-        done = self.python("-c", APPLICATION.replace("STORE", "/work/store"))
+        done = self.python("-c", APPLICATION.replace("STORE", "/srv/store"))
         assert done.returncode == 0, done.stderr
-        return np.load(self.root / "work/answers.npy"), json.loads(done.stdout)
+        return np.load(self.root / "srv/answers.npy"), json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module", params=os.environ.get("AARCH64_ROOTS", "made by .ci aarch64").split(":"))
@@ -78,11 +78,11 @@ def test_a_bundle_becomes_an_engine_whose_answers_are_those_of_this_machine(
     device: Device, shipped: Shipped, here: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bounds = shipped.opened().manifest["bounds"]
-    asked = device.said("preflight", "/work/a.edge")
+    asked = device.said("preflight", "/srv/a.edge")
     assert asked["verdict"] == "go", asked["answers"]
     assert asked["facts"]["machine"] == "aarch64"
     assert asked["facts"]["processor"] == "ARM 0x41/0xd0b with dot products"
-    device.said("build", "/work/a.edge")
+    device.said("build", "/srv/a.edge")
     found = device.said("verify")
     device.said("activate", "--health-cmd", 'test -s "$EDGE_VERSION/engine.onnx"')
     (row,) = device.said("status")["versions"]
@@ -104,10 +104,10 @@ def test_a_bundle_becomes_an_engine_whose_answers_are_those_of_this_machine(
 
 
 def test_a_wrong_network_and_a_changed_engine_are_refused_there(device: Device, shipped: Shipped) -> None:
-    shutil.copy(shipped.wrong("wrong.edge", released=1_790_000_002), device.root / "work")
-    wrong = device.said("build", "/work/wrong.edge")["version"]
+    shutil.copy(shipped.wrong("wrong.edge", released=1_790_000_002), device.root / "srv")
+    wrong = device.said("build", "/srv/wrong.edge")["version"]
     assert "of the file that was judged" in refused(device.agent("verify", wrong), code=1)
     assert "has not passed verification" in refused(device.agent("activate", wrong))
-    engine = device.root / "work/store/current/engine.onnx"
+    engine = device.root / "srv/store/current/engine.onnx"
     engine.write_bytes(engine.read_bytes()[:-1] + b"\0")
     assert "not what was built here" in refused(device.agent("bench"))

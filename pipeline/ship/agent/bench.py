@@ -38,14 +38,7 @@ def bench(store: Store, version: str, batch: int, seconds: float, heard: Callabl
     least, _, most = store.whole(version).manifest["model"]["batches"]
     if not least <= batch <= most:
         raise Refused(f"--batch {batch}: the engine takes {least} to {most}")
-    job = {
-        "folder": store.path(version),
-        "file": built["engine"],
-        "module": f"{built['device']['engine']}_engine",
-        "keys": {name: key.hex() for name, key in store.keys.items()},
-        "batch": batch,
-        "seconds": seconds,
-    }
+    job = dict(store.job(version), batch=batch, seconds=seconds)
     mode = facts.power_mode()
     with _tegrastats() as metered:
         found = child.call("bench:run", job, 60 + 10 * seconds, heard)

@@ -105,6 +105,16 @@ class Store:
         """The note of the build, empty where there is none."""
         return _json(self.path(version, BUILT))
 
+    def job(self, version: str) -> Dict[str, Any]:
+        """What a child process needs to know to load the engine of ``version``."""
+        built = self.built(version)
+        return {
+            "folder": self.path(version),
+            "file": built["engine"],
+            "module": f"{built['device']['engine']}_engine",
+            "keys": {name: key.hex() for name, key in self.keys.items()},
+        }
+
     def verified(self, version: str) -> Dict[str, Any]:
         """The note of the last verification that passed, empty where there is none."""
         return _json(self.path(version, VERIFIED))

@@ -43,14 +43,7 @@ def verify(
 
 def measured(store: Store, version: str, seconds: float, heard: Callable[[str], None], latency: bool) -> Dict[str, Any]:
     """The engine asked in a child process; raises Failed with every bound that it does not keep."""
-    built = store.built(version)
-    job = {
-        "folder": store.path(version),
-        "file": built["engine"],
-        "module": f"{built['device']['engine']}_engine",
-        "keys": {name: key.hex() for name, key in store.keys.items()},
-        "latency": latency,
-    }
+    job = dict(store.job(version), latency=latency)
     found: Dict[str, Any] = child.call("verify:examine", job, seconds, heard)
     if found["broken"]:
         raise Failed(f"{version}: {'; '.join(found['broken'])}; it is not activated")
