@@ -32,7 +32,9 @@ def read(path: Path, *, check: bool = True) -> ir.Model:
         return ir.from_proto(proto)
     except DecodeError as error:
         raise ValueError(f"{path.name} is truncated or no ONNX file at all") from error
-    except (onnx.checker.ValidationError, ValueError, TypeError, OSError) as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    except (onnx.checker.ValidationError, ValueError, TypeError) as error:
         raise ValueError(f"{path.name} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
 
 

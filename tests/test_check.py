@@ -49,7 +49,10 @@ def test_a_file_and_its_hash_changed_together_are_found_by_running_it(copy: Path
     scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * 4, scale.name))
     onnx.save(model, copy / "05-int8.onnx")
     change(copy, sha256=hashlib.sha256((copy / "05-int8.onnx").read_bytes()).hexdigest())
-    assert check(copy).returncode == 0
+    done = check(copy)
+    assert done.returncode == 0
+    # Of this directory, wherever it was built.
+    assert f"PASS, by this check of {copy}" in done.stdout
     done = check(copy, "--rerun")
     assert done.returncode == 1
     assert "int8: refuted at layer3.0.conv2" in done.stdout

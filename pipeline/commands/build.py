@@ -53,4 +53,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         sys.stdout.write("\n".join(orders.outline(orders.order(recipe))) + "\n")
         return Exit.PASS
-    return terminal.deliver(api.build(recipe).report, as_json=arguments.json)
+    report = api.build(recipe).report
+    return terminal.deliver(report, f"in {report['recipe']['output']}/report.json", as_json=arguments.json)

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     formats.write(checked, paths)
     if github.on() if arguments.github is None else arguments.github:
         github.tell(checked)
-    return terminal.deliver(checked.report, as_json=arguments.json)
+    return terminal.deliver(checked.report, f"by this check of {arguments.directory}", as_json=arguments.json)
 
 
 def _margins(arguments: argparse.Namespace) -> dict[str, float | None]:

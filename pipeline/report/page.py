@@ -37,7 +37,7 @@ def gathered(directory: Path) -> dict[str, Any]:
     if not path.exists():
         return _unfinished(directory)
     if not workspace.read_note(path):
-        raise BadRequest(f"{path} is damaged: it is no JSON object; build again")
+        raise BadRequest(f"{path} is damaged: it holds no report; build again")
     report = again.report(directory)
     name = evidence.shipped(report)
     rows = {row["name"]: row for row in report["stages"]}

@@ -66,17 +66,20 @@ def say(text: str, said: str = "info") -> None:
         sys.stderr.flush()
 
 
-def deliver(report: Mapping[str, Any], *, as_json: bool) -> Exit:
-    """Print the report to standard output, for a machine or a person, and answer with its exit code."""
+def deliver(report: Mapping[str, Any], where: str, *, as_json: bool) -> Exit:
+    """Print the report to standard output, for a machine or a person, and answer with its exit code.
+
+    ``where`` follows the verdict for a person: the file that holds it, or what came to it.
+    """
     if as_json:
         json.dump(report, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
     else:
-        show(report)
+        show(report, where)
     return EXITS[report["verdict"]]
 
 
-def show(report: Mapping[str, Any]) -> None:
+def show(report: Mapping[str, Any], where: str) -> None:
     """The table, what was not proven, and the verdict."""
     from rich.text import Text
 
@@ -101,7 +104,7 @@ def show(report: Mapping[str, Any]) -> None:
     judged = any(row["name"].startswith("engine") and row["accuracy"] for row in report["stages"])
     verdict = report["verdict"].upper() + ("" if judged else ", no engine judged")
     colour = COLOURS[report["verdict"]]
-    console.print("verdict:", Text(verdict + ",", colour), f"in {report['recipe']['output']}/report.json")
+    console.print("verdict:", Text(verdict + ",", colour), where)
 
 
 def speed(found: Mapping[str, Any]) -> str:

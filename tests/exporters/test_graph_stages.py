@@ -111,6 +111,8 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path, content: bytes) -> None
     (tmp_path / "a.onnx").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.onnx is (not a valid ONNX file|truncated or no ONNX file)"):
         onnx_file.read(tmp_path / "a.onnx")
+    with pytest.raises(ValueError, match=r"b\.onnx cannot be read \(No such file"):
+        onnx_file.read(tmp_path / "b.onnx")
 
 
 def test_modules_are_found_by_the_names_of_nodes() -> None:
