@@ -82,7 +82,7 @@ def opened(path: str, keys: Keys) -> Bundle:
     """The bundle at ``path``, a file or a folder; raises Refused where it is none that one of ``keys`` signed."""
     folder = os.path.isdir(path)
     where = os.path.join(path, HEAD) if folder else path
-    with _regular(where, path) as file:
+    with _regular(where, where) as file:
         head, content = _head(file, path, keys)
         rest = os.fstat(file.fileno()).st_size - len(head)
     manifest = parsed(content, path)
