@@ -56,14 +56,14 @@ def ours(src: Path, batches: list[np.ndarray]) -> None:
     from calibration import observe, qdq
     from calibration.histogram import Histogram
 
-    observer = observe.Observer(src, qdq.tensors(src), Histogram)
+    observer = observe.Observer(src, list(qdq.tensors(src)), Histogram)
     measured(lambda: observer.take(batches))
 
 
 def minmax(src: Path, batches: list[np.ndarray]) -> None:
     from onnxruntime.quantization import CalibrationMethod, calibrate
 
-    class Reader(calibrate.CalibrationDataReader):
+    class Reader(calibrate.CalibrationDataReader):  # type: ignore[misc]  # it brings no types
         def __init__(self) -> None:
             self.left = iter(batches)
 

@@ -49,7 +49,7 @@ def files(arch: str, images: np.ndarray, folder: Path) -> list[Path]:
     """The float file, ours compiled under both placements, and that of ONNX Runtime's own quantiser."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # it brings no types
         left = iter([{"images": images}])
 
         def get_next(self) -> dict[str, np.ndarray] | None:

@@ -108,12 +108,12 @@ def main() -> None:
         data = sets.load(recipe)
         preprocessing = data.preprocessing.adjusted(recipe)
         parts = [(data.calibration, asked.calib_samples), (data.test, asked.test_samples)]
-        images = [Images(part.take(spread(part.labels, count, 0)), preprocessing) for part, count in parts]
+        calibration, test = (Images(part.take(spread(part.labels, count, 0)), preprocessing) for part, count in parts)
         print(f"\n{recipe.arch}, {asked.calib_samples} images calibrate, {asked.test_samples} judge\n")
         print(f"| case | recovery | {' | '.join(ranges.METHODS)}: drop · agree % · SQNR dB |")
         print("|---|---|---|---|---|---|")
         with tempfile.TemporaryDirectory() as folder:
-            measure(build / "04-fold_batchnorm.onnx", *images, Path(folder))
+            measure(build / "04-fold_batchnorm.onnx", calibration, test, Path(folder))
 
 
 if __name__ == "__main__":

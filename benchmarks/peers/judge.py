@@ -58,8 +58,8 @@ def judged(path: Path, reference: NDArray[np.float32], images: Images) -> dict[s
 
 def coverage(model: onnx.ModelProto, shape: tuple[int, ...]) -> dict[str, float]:
     """The share of convolutions, and of multiply-adds, whose operands are both dequantised, and of Adds with one."""
-    for size, dim in zip((1, *shape), model.graph.input[0].type.tensor_type.shape.dim, strict=True):
-        dim.dim_value = size
+    for length, dim in zip((1, *shape), model.graph.input[0].type.tensor_type.shape.dim, strict=True):
+        dim.dim_value = length
     del model.graph.value_info[:]
     model = onnx.shape_inference.infer_shapes(model)
     shapes = {

@@ -42,14 +42,15 @@ def _train(arch: str, path: Path) -> None:
     from safetensors.torch import save_file
 
     from pipeline.models.resnet import ResNet
-    from pipeline.train.fit import fit
+    from pipeline.train.fit import BUILD, fit
+    from pipeline.train.knobs import Training
 
     train = fashion_mnist.read(None).train
     part = train.take(queue(train.labels, 0)[: NETWORKS[arch]])
     preprocessing = images(part).preprocessing
     torch.manual_seed(0)
     network = ResNet(specs.ARCHITECTURES[arch], 10, 1, preprocessing.mean, preprocessing.std)
-    fit(network, images(part), 1, 0, "cpu")
+    fit(network, images(part), None, Training(arch=arch, **BUILD), 1, "cpu")
     held = {name: value.contiguous() for name, value in network.state_dict().items() if not name.startswith("pixel_")}
     save_file(held, path)
 
