@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from calibration.histogram import Histogram
@@ -25,6 +24,8 @@ def minmax(histogram: Histogram, levels: int = LEVELS) -> float:  # noqa: ARG001
 
 def percentile(histogram: Histogram, levels: int = LEVELS, share: float = SHARE) -> float:  # noqa: ARG001
     """The magnitude below which 99.99 % of the values lie (Wu et al. 2020, arXiv 2004.09602, section 4.1)."""
+    import numpy as np
+
     zeros = histogram.total - int(histogram.counts.sum())
     below = np.append(zeros, zeros + np.cumsum(histogram.counts))
     index = int(np.searchsorted(below, share * histogram.total))
@@ -37,6 +38,8 @@ def mse(histogram: Histogram, levels: int = LEVELS) -> float:
     Clipping and rounding of what is usual (Histogram.usual) are weighed against each other (Sung et al. 2015, arXiv
     1511.06488, section 3), over ten octaves below the largest magnitude in steps of 1/16, then finer around the best.
     """
+    import numpy as np
+
     histogram = histogram.usual
     best = histogram.amax
     if not histogram.counts.any():
@@ -49,6 +52,8 @@ def mse(histogram: Histogram, levels: int = LEVELS) -> float:
 
 def squared_error(histogram: Histogram, scale: float, levels: int = LEVELS) -> float:
     """The sum of squared errors of all values seen, when rounded to ``levels`` of ``scale`` and clipped above."""
+    import numpy as np
+
     return float(squared_errors(histogram, np.array([scale]), levels)[0])
 
 
@@ -58,6 +63,8 @@ def squared_errors(histogram: Histogram, scales: NDArray[np.float64], top: int =
     Of the values x that become level k the error is the sum of (x - k s)^2 = x^2 - 2 k s x + k^2 s^2: three running
     sums over the histogram give it for any level of any scale.
     """
+    import numpy as np
+
     edges, levels = histogram.edges, np.arange(top + 1)
     middles, counts = (edges[1:] + edges[:-1]) / 2, histogram.counts.astype(np.float64)
     # Level k takes the values from (k - 1/2) s to (k + 1/2) s, the last one everything above.
@@ -80,6 +87,8 @@ def entropy(histogram: Histogram, levels: int = LEVELS) -> float:
     128 levels, spread evenly over the filled bins of each; the i of the least KL(P, Q) is chosen, the largest of
     equals. The first bin, where a ReLU puts half of all values, is given the count of the second.
     """
+    import numpy as np
+
     if not histogram.counts.any():
         return histogram.amax
     grid = np.linspace(0, histogram.amax, LINEAR + 1)
@@ -105,6 +114,8 @@ def entropy(histogram: Histogram, levels: int = LEVELS) -> float:
 
 
 def _xlogx(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    import numpy as np
+
     return np.asarray(values * np.log(np.where(values > 0, values, 1)))
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline import workspace
-from pipeline.data.images import queue
-from pipeline.data.screen import screen
 from pipeline.errors import BadRequest
 from pipeline.stage import Made
 from pipeline.streaming import batches, keep, seen_over
@@ -86,6 +84,8 @@ class Calibration:
     @property
     def split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The indices of the images that give statistics, in their order, and of those set aside."""
+        from pipeline.data.images import queue
+
         order = queue(self.images.labels, self.seed)
         # From the end, so that those that come first, and may be enough, are the same whether some are held or not.
         count = len(order) - self.held
@@ -124,6 +124,7 @@ def measured(job: Calibration, src: Path, dst: Path) -> tuple[dict[str, float], 
     Files that are tried on the way stand beside ``dst``.
     """
     from calibration import observe, qdq, table
+    from pipeline.data.screen import screen
 
     odd = screen(job.images)
     used, held = job.split

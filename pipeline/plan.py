@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline import calibrate, engines, makers, recover, seal
+from pipeline import calibrate, engines, makers, seal
 from pipeline.stage import Stage, Tolerance
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def _quantised_stage(form: str, recipe: Recipe, images: Images, _: Images) -> St
     )
     asked, parameters, mend = bounds(form, recipe), job.parameters(), None
     if mixed:
+        from pipeline import recover
+
         # The user's own calibration images have no labels, or those of other classes.
         held = asked if recipe.calib_data is None else replace(asked, drop=None)
         mend = partial(recover.mixed, job, held)
