@@ -57,5 +57,17 @@ EXTRAS = {
 def missing(error: ModuleNotFoundError) -> BadRequest:
     """The sentence for a package that is not installed."""
     module = (error.name or "").split(".")[0]
+    return BadRequest(f"the Python package {module} is needed and not installed; run: {cure(module)}")
+
+
+def cure(module: str) -> str:
+    """The command that installs ``module``: by our own name where we are installed, else from the source tree."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        # Pip takes the extras of what is installed, and asks no index for another package of that name.
+        version(ours := "edge-resnet")
+    except PackageNotFoundError:
+        ours = "."
     extra = f"[{EXTRAS[module]}]" if module in EXTRAS else ""
-    return BadRequest(f"the Python package {module} is needed and not installed; run: pip install '.{extra}'")
+    return f"pip install '{ours}{extra}'"

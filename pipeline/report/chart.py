@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import BadRequest
+from pipeline.errors import BadRequest, cure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ def refuse(path: Path, flag: str = "--chart") -> None:
     if path.suffix not in KINDS or not path.parent.is_dir():
         raise BadRequest(f"{flag} {path}: give a file in {', '.join(KINDS)}, in a folder that is there")
     if importlib.util.find_spec("matplotlib") is None:
-        raise BadRequest(f"{flag} needs matplotlib, which is not installed; run: pip install '.[chart]'")
+        raise BadRequest(f"{flag} needs matplotlib, which is not installed; run: {cure('matplotlib')}")
 
 
 def latencies(result: Mapping[str, Any], path: Path) -> None:

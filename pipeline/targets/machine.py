@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 
 from pipeline import engines, provenance
-from pipeline.errors import EXTRAS
+from pipeline.errors import cure
 from pipeline.targets.judge import Answer
 
 TEGRA = Path("/etc/nv_tegra_release")
@@ -47,7 +47,7 @@ def _package(need: tuple[str, str, str]) -> Answer:
     if found:
         held = ", ".join(f"{each} {version}" for each, version in found.items())
         return Answer("go", f"{held}: {purpose}", "")
-    return Answer("refused", f"{name} is not installed ({purpose}); run: pip install '.[{EXTRAS[module]}]'", "")
+    return Answer("refused", f"{name} is not installed ({purpose}); run: {cure(module)}", "")
 
 
 def _backend(name: str) -> Answer:

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline import provenance, workspace
 from pipeline.data.images import Images, spread
-from pipeline.errors import BadRequest
+from pipeline.errors import BadRequest, cure
 from pipeline.recipe import flag
 from pipeline.report import curves, terminal
 from pipeline.train import resume
@@ -157,7 +157,7 @@ def _refuse(training: Training, classes: tuple[str, ...], train: Images, team: T
         raise BadRequest("--compile needs a C++ compiler, and there is none; install g++, or leave it out")
     if not training.no_curves and importlib.util.find_spec("matplotlib") is None:
         raise BadRequest(
-            "curves.svg needs matplotlib, which is not installed; run: pip install '.[chart]', or add --no-curves"
+            f"curves.svg needs matplotlib, which is not installed; run: {cure('matplotlib')}, or add --no-curves"
         )
 
 
