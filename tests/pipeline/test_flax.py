@@ -164,4 +164,4 @@ for path in sys.argv[1:]:
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert json.loads(done.stdout) == [34, 34]
     for module in ("msgpack", "tensorstore"):
-        assert f"the Python package {module} is needed and not installed; run: pip install 'edge-resnet[flax]'" in done.stderr
+        assert f"{module} is needed and not installed; run: pip install 'edge-resnet[flax]'" in done.stderr
