@@ -51,10 +51,7 @@ class Trial:
             labels, confidence = self.images.labels, self.bounds.confidence
             right, was = logits.argmax(1) == labels, self.reference.argmax(1) == labels
             right &= np.isfinite(logits).all(1)
-            try:
-                moved = drift(self.reference, logits)
-            except ValueError:  # answers that are no numbers hold no bound
-                moved = Drift(0.0, 0.0, 0.0, -SAME, 0.0)
+            moved = _moved(self.reference, logits)
             self.tried[off] = {
                 "sqnr_db": moved.sqnr_db,
                 "top1_agreement": moved.top1_agreement,
@@ -73,17 +70,18 @@ class Trial:
         return bool(clean and alike and found["drop"]["value"] <= (bounds.drop or 0.0))
 
     def ranked(self) -> list[str]:
-        """The layers by what switching each of them off gives back, the most costly first."""
+        """The layers by what switching each of them off gives back, the most costly first; those blamed anyway lead."""
         from calibration import switch
         from pipeline.data import choice
 
         few = choice.some(self.images, RANKED_ON)
         reference = answers.of_file(self.good).answers(few, "ranking")
-        gains = {
-            layer: drift(reference, self._logits(frozenset([layer]), few)).sqnr_db or 1e3
-            for layer in switch.layers(self.bad)
-        }
-        return sorted(gains, key=lambda layer: -gains[layer])
+        layers, gains = switch.layers(self.bad), dict.fromkeys(self.blamed, math.inf)
+        for layer in [each for each in layers if each not in gains]:
+            # Next to a layer of NaN none gives anything back: those that have to go are off already.
+            moved = _moved(reference, self._logits(frozenset([layer, *self.blamed]), few))
+            gains[layer] = SAME if moved.sqnr_db is None else moved.sqnr_db
+        return sorted(layers, key=lambda layer: -gains[layer])
 
     def _logits(self, off: frozenset[str], images: Images) -> NDArray[np.float32]:
         from calibration import switch
@@ -92,6 +90,14 @@ class Trial:
         self.advance()
         self.runs += 1
         return runner.answers(images, "with some layers in float")
+
+
+def _moved(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Drift:
+    """The drift of ``logits``; answers that are no numbers hold no bound."""
+    try:
+        return drift(reference, logits)
+    except ValueError:
+        return Drift(0.0, 0.0, 0.0, -SAME, 0.0)
 
 
 def in_images(bounds: Tolerance, n: int) -> Tolerance:

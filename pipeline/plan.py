@@ -108,6 +108,8 @@ def bounds(stage: str, recipe: Recipe) -> Tolerance:
     """The bounds of ``stage`` with the user's margin, where they have one at all; raises KeyError for no such stage."""
     last = stage.startswith(("halve", "engine", "uint8_input"))
     found = PRECISIONS[recipe.precision][1] if last else BOUNDS["fp16" if stage.startswith("fp16_") else stage]
+    if stage.endswith("uint8_input"):
+        found = replace(found, step_sqnr_db=EXACT.step_sqnr_db)
     return found if found.drop is None else replace(found, drop=recipe.max_drop, confidence=recipe.confidence)
 
 
@@ -182,8 +184,7 @@ def stages(
 def _input_stages(recipe: Recipe, name: str) -> list[Stage]:
     if recipe.input_dtype == "float32":
         return []
-    same = replace(bounds(name, recipe), step_sqnr_db=EXACT.step_sqnr_db)
-    return [Stage(name, ".onnx", makers.uint8_input, same, {}, GRAPH)]
+    return [Stage(name, ".onnx", makers.uint8_input, bounds(name, recipe), {}, GRAPH)]
 
 
 def _engine_stages(recipe: Recipe, source: str, backends: list[str], first: str) -> list[Stage]:

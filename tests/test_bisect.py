@@ -64,6 +64,14 @@ def test_planted_layers_are_found_exactly(built: Path, tmp_path: Path, modules: 
     assert found["evaluations"] <= len(modules) * (np.log2(found["layers"]) + 3) + 2
 
 
+def test_three_layers_of_no_numbers_are_found(built: Path, tmp_path: Path) -> None:
+    """No layer by itself gives anything back there: a ranking by that alone knows nothing."""
+    modules = ["layer1.0.conv1", "layer2.0.conv1", "layer2.0.conv2"]
+    planting = [change(f"{module}.weight_scale", lambda s: s * np.nan) for module in modules]
+    bad, images = planted(built, tmp_path, both(*planting)), choice.some(again.test_images(built), 64)
+    assert bisect(built / FOLD, bad, images, clean(built, images, -2))["in_float"] == modules
+
+
 def test_the_set_is_within_one_layer_of_brute_force(built: Path) -> None:
     """Real noise adds up and cancels, so the search may miss the least set; by how much is counted."""
     images = choice.some(again.test_images(built), 32)

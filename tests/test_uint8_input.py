@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from faults import array
 
 from exporters.certify import certify
 from exporters.uint8_input import uint8_input
-from pipeline import again, diagnosis
+from pipeline import again, diagnosis, recheck
 from pipeline.data import choice
 from pipeline.parity import answers
 
@@ -34,7 +35,7 @@ def test_every_engine_takes_bytes_and_answers_the_same(bytes_in: Path) -> None:
     rows = {row["name"]: row for row in json.loads((bytes_in / "report.json").read_text())["stages"]}
     for name in ("uint8_input", "fp16_uint8_input"):
         assert rows[name]["verdict"] == "pass"
-        assert rows[name]["step"]["sqnr_db"] is None  # the same bits
+        assert rows[name]["step"]["max_abs"] == 0  # the same bits
         assert rows[name]["certificate"]["proven"]
     assert (rows["engine"]["source"], rows["engine"]["verdict"]) == ("uint8_input", "pass")
     assert rows["engine_tensorrt_rtx"]["int8_share"] == 1
@@ -71,3 +72,16 @@ def test_the_first_module_at_fault_is_found_behind_bytes(bytes_in: Path, tmp_pat
     for before in (good, bad):  # pixels as float32, and as bytes
         found = diagnosis.diagnose(before, tmp_path / "bad.onnx", images, tmp_path / "case")
         assert found["first"]["module"] == "layer2.0.conv1"
+
+
+def test_a_check_asks_for_the_same_bits_as_well(bytes_in: Path, tmp_path: Path) -> None:
+    shutil.copytree(bytes_in, tmp_path / "copy")
+    report = json.loads((tmp_path / "copy" / "report.json").read_text())
+    for row in report["stages"]:
+        if row["name"].endswith("uint8_input"):
+            row["step"] |= {"max_abs": 0.01, "sqnr_db": 45.0}
+    (tmp_path / "copy" / "report.json").write_text(json.dumps(report))
+    checked, _ = recheck.recheck(tmp_path / "copy", None, None, rerun=False)
+    failed = {row["name"]: row["reasons"] for row in checked["stages"] if row["verdict"] == "fail"}
+    assert failed.keys() == {"uint8_input", "fp16_uint8_input"}
+    assert "is 45, below its bound of 300" in failed["uint8_input"][0]

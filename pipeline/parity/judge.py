@@ -29,10 +29,8 @@ def weigh(
 
     ``n`` is the number of test images and ``refuted`` what was disproved without looking at them.
     """
-    sqnr = _below("median SQNR in dB against PyTorch", drift.sqnr_db, tolerance.sqnr_db)
-    if tolerance.sqnr_db >= SAME_BITS and drift.max_abs > 0:
-        sqnr += [f"answers differ from PyTorch's by up to {drift.max_abs:.4g}, and the same bits are asked for"]
-    before = _below("median SQNR in dB against the file before", step.sqnr_db, tolerance.step_sqnr_db)
+    sqnr = _apart("PyTorch", drift, tolerance.sqnr_db)
+    before = _apart("the file before", step, tolerance.step_sqnr_db)
     alike = _below("share of top-1 answers as PyTorch gives them", drift.top1_agreement, tolerance.agreement)
     reasons = {"refuted": list(refuted), "drift": sqnr, "step": before, "agreement": alike}
     found = {check: ("fail" if why else "pass", why) for check, why in reasons.items()}
@@ -50,6 +48,14 @@ def _weigh_drop(drop: Drop, n: int, margin: float, confidence: float) -> tuple[s
     enough = images_that_decide(drop, n, margin, confidence)
     cure = f"about {enough - n} more images would tell" if enough else "the change lies on the margin itself"
     return "undecided", [f"top-1 fell by {_points(drop)}, which {n} images cannot tell from {100 * margin:g}; {cure}"]
+
+
+def _apart(other: str, drift: Drift, bound: float) -> list[str]:
+    """Why ``drift`` is too far from ``other``, whose same bits are asked for by a bound of SAME_BITS."""
+    why = _below(f"median SQNR in dB against {other}", drift.sqnr_db, bound)
+    if bound >= SAME_BITS and drift.max_abs > 0:
+        why += [f"answers differ from those of {other} by up to {drift.max_abs:.4g}, and the same bits are asked for"]
+    return why
 
 
 def _below(name: str, found: float | None, bound: float) -> list[str]:

@@ -22,6 +22,21 @@ def test_identical_answers_have_no_ratio() -> None:
     assert drift(logits, logits.copy()) == SAME
 
 
+def test_the_same_bits_are_those_of_every_image() -> None:
+    reference = np.random.default_rng(0).normal(size=(1000, 10)).astype(np.float32)
+    other = reference.copy()
+    other[:490] += np.float32(0.5)
+    found = drift(reference, other)
+    assert found.sqnr_db is not None
+    assert found.sqnr_db < 60
+    other = reference.copy()
+    other[3, 0] = np.nextafter(other[3, 0], np.float32(np.inf))
+    tolerance = Tolerance(sqnr_db=20, step_sqnr_db=300, agreement=0.97)
+    verdict, reasons = judge(tolerance, NEAR, drift(reference, other), drop(0, 0, 900), 900)
+    assert verdict == "fail"
+    assert "and the same bits are asked for" in reasons[-1]
+
+
 def test_drift_by_hand() -> None:
     before = np.array([[3.0, 4.0], [0.0, 2.0]], np.float32)
     after = np.array([[3.0, 4.5], [2.5, 2.0]], np.float32)
