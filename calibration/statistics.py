@@ -56,7 +56,15 @@ def read(path: Path, key: Mapping[str, Any], tensors: Iterable[str]) -> Seen:
             counts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         histograms = {name: _checked(numbers, counts[name]) for name, numbers in said["numbers"].items()}
         seen = Seen(dict(said["key"]), histograms, int(said["images"]), dict(said["before"]), said["stopped"])
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ValueError(f"{path} holds no whole calibration statistics ({error})") from error
     odd = [name for name in {**key, **seen.key} if key.get(name) != seen.key.get(name)]
     if not odd and seen.histograms.keys() != set(tensors):

@@ -34,7 +34,7 @@ class Result:
     def engine(self) -> Path | None:
         """The engine that was judged; None where none was, or the build ended before."""
         rows = (row for row in self.report["stages"] if row["name"].startswith("engine") and row["accuracy"])
-        return next((self.output / row["file"] for row in rows), None)
+        return next((self.output / Path(row["file"]).name for row in rows), None)
 
     def _repr_html_(self) -> str:
         """The report in a notebook, in a frame of its own that may run and load nothing."""

@@ -57,6 +57,9 @@ def _checked(action: argparse.Action, key: str, values: list[str], path: Path) -
             raise BadRequest(f"--config {path}: {key} = {text!r}: {error}") from error
         if action.choices is not None and read not in action.choices:
             raise BadRequest(f"--config {path}: {key} = {text!r}: take one of {', '.join(map(str, action.choices))}")
+        # Else such a file could say any flag, also those that are not for it.
+        if text.startswith("-") and not isinstance(read, (int, float)):
+            raise BadRequest(f"--config {path}: {key} = {text!r}: a value that starts with - would be read as a flag")
     return [max(action.option_strings, key=len), *values]
 
 
@@ -67,7 +70,8 @@ def _table(path: Path) -> dict[str, Any]:
         raise BadRequest(f"--config {path} cannot be read as TOML: {error}") from error
     if path.name != "pyproject.toml":
         return read
-    found = read.get("tool", {}).get("pipeline")
+    tools = read.get("tool")
+    found = tools.get("pipeline") if isinstance(tools, dict) else None
     if not isinstance(found, dict):
         raise BadRequest(f"--config {path} has no table [tool.pipeline]; write the flags there")
     return found

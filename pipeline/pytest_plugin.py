@@ -60,15 +60,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Append the checks of the build; before -k and -m choose."""
     directory, baseline = config.getoption("pipeline_build"), config.getoption("pipeline_baseline")
+    drift = config.getoption("pipeline_max_drift")
     if directory is None:
-        if baseline is not None:
-            raise pytest.UsageError("--pipeline-baseline goes with --pipeline-build: there is nothing to compare")
+        if baseline is not None or drift is not None:
+            raise pytest.UsageError("--pipeline-baseline and --pipeline-max-drift go with --pipeline-build")
         return
     from pipeline.errors import PipelineError
     from pipeline.gate import gate
 
     try:
-        found = gate.check(directory, baseline, drift=config.getoption("pipeline_max_drift")).findings
+        found = gate.check(directory, baseline, drift=drift).findings
     except PipelineError as error:
         raise pytest.UsageError(str(error)) from error
     items.extend(_Check.from_parent(session, name=f"{each.stage}::{each.check}", finding=each) for each in found)
@@ -112,10 +113,16 @@ def build(pytestconfig: pytest.Config) -> Result:
 
 @pytest.fixture(scope="session")
 def engine(build: Result) -> Engine:
-    """The engine of the build, loaded here."""
+    """The engine of the build, loaded here, if it is the one that was judged."""
+    from pipeline import again
+    from pipeline.errors import PipelineError
     from pipeline.parity import answers
 
-    if build.engine is None:
+    try:
+        whole = [path for path, _ in again.engine_files(build.output)]
+    except PipelineError as error:
+        raise pytest.UsageError(str(error)) from error
+    if build.engine not in whole:
         raise pytest.UsageError(f"{build.output} has no engine that was judged")
     return Engine(build.engine, answers.of_file(build.engine))
 
@@ -123,8 +130,10 @@ def engine(build: Result) -> Engine:
 @pytest.fixture(scope="session")
 def reference_logits(build: Result) -> NDArray[np.float32]:
     """What the PyTorch network answered to the images that judged the build, (N, classes) float32."""
-    import safetensors.numpy
+    from pipeline.errors import PipelineError
+    from pipeline.report import changes
 
-    from pipeline.recheck import ANSWERS
-
-    return safetensors.numpy.load_file(build.output / ANSWERS)["reference"]
+    try:
+        return changes.everything(build.output, build.report["answers"])["reference"]
+    except PipelineError as error:
+        raise pytest.UsageError(str(error)) from error

@@ -125,6 +125,6 @@ def read_note(path: Path) -> dict[str, Any]:
     """The note at ``path``; empty where there is none that can be read."""
     try:
         note = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}

@@ -146,5 +146,9 @@ def test_a_directory_without_a_build_is_refused(tmp_path: Path) -> None:
     done = check(tmp_path)
     assert done.returncode == 2
     assert "holds no report.json" in done.stderr
+    (tmp_path / "report.json").write_text("[" * 200_000)
+    done = check(tmp_path)
+    assert done.returncode == 2
+    assert "holds no report.json" in done.stderr
     done = check(tmp_path, "--confidence", "95")
     assert "--confidence 95 must be" in done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
 import yaml
 from conftest import ROOT
 from junitparser import Failure, JUnitXml
@@ -180,6 +181,22 @@ def test_undecided_fails_and_checks_can_be_chosen(workplace: Path, built: Path, 
     assert "1 passed" in done.stdout
 
 
+def test_fixtures_hand_out_what_was_judged_and_nothing_else(workplace: Path, built: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text(
+        "def test_engine(engine):\n    pass\n\n\ndef test_logits(reference_logits):\n    pass\n"
+    )
+    shutil.copytree(built, tmp_path / "copy")
+    with (tmp_path / "copy" / "06-engine.ort.onnx").open("ab") as file:
+        file.write(b" ")
+    kept = safetensors.numpy.load_file(built / "answers.safetensors")
+    safetensors.numpy.save_file({**kept, "reference": -kept["reference"]}, tmp_path / "copy" / "answers.safetensors")
+    done = pytest_in(tmp_path, workplace, "--pipeline-build", tmp_path / "copy", "-k", "'test_engine or test_logits'")
+    assert "06-engine.ort.onnx is gone or not the file that was built" in done.stdout
+    assert "answers.safetensors is not what this build wrote" in done.stdout
+    margin = ("--pipeline-build", built, "--pipeline-max-drift", 1)
+    assert "--max-drift 1 goes with --baseline" in pytest_in(tmp_path, workplace, *margin).stderr
+
+
 def test_the_plugin_costs_nothing_until_it_is_asked(workplace: Path, tmp_path: Path) -> None:
     (tmp_path / "test_cost.py").write_text(
         "import sys\n\ndef test_cost():\n    assert 'pipeline.pytest_plugin' in sys.modules\n"
@@ -193,7 +210,8 @@ def test_the_plugin_costs_nothing_until_it_is_asked(workplace: Path, tmp_path: P
     ("flags", "sentence"),
     [
         (["--pipeline-build", "nothing"], "nothing holds no report.json of schema 1"),
-        (["--pipeline-baseline", "nothing"], "--pipeline-baseline goes with --pipeline-build"),
+        (["--pipeline-baseline", "nothing"], "--pipeline-baseline and --pipeline-max-drift go with --pipeline-build"),
+        (["--pipeline-max-drift", "1"], "--pipeline-max-drift go with --pipeline-build"),
         ([], "this test wants a build: give --pipeline-build DIR"),
     ],
 )

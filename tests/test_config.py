@@ -51,9 +51,10 @@ def test_a_pyproject_has_a_table_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "pyproject.toml"
     path.write_text('[project]\nname = "x"\n[tool.pipeline]\narch = "resnet18"\n')
     assert config.expanded(parser()[1]["build"], ["--config", str(path)])[:2] == ["--arch", "resnet18"]
-    path.write_text('[project]\nname = "x"\n')
-    with pytest.raises(BadRequest, match=r"has no table \[tool.pipeline\]"):
-        config.expanded(parser()[1]["build"], ["--config", str(path)])
+    for content in ('[project]\nname = "x"\n', "tool = 1\n"):
+        path.write_text(content)
+        with pytest.raises(BadRequest, match=r"has no table \[tool.pipeline\]"):
+            config.expanded(parser()[1]["build"], ["--config", str(path)])
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,11 @@ def test_a_pyproject_has_a_table_of_its_own(tmp_path: Path) -> None:
         ('no-gpu-fallback = "yes"', "no-gpu-fallback is true or false, not 'yes'"),
         ('config = "a.toml"', "there is no config"),
         ("a = ", "cannot be read as TOML"),
+        (
+            'rtx-sm = ["86", "--trust=a:b"]',
+            "rtx-sm = '--trust=a:b': a value that starts with - would be read as a flag",
+        ),
+        ('arch = "-x"', "arch = '-x': a value that starts with -"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named_with_the_file(tmp_path: Path, text: str, sentence: str) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import numpy as np
 import pytest
+import safetensors.numpy
 from conftest import ROOT
 from junitparser import Error, Failure, JUnitXml, Skipped
 
@@ -163,6 +166,34 @@ def test_an_engine_that_is_not_judged_any_more_is_undecided(built: Path) -> None
     files = {row["name"]: row["file"] for row in report["stages"]}
     found = baselines.compare(report, old.answers, old, baselines.Margins(0.01, 0.95), files)
     assert [each.check for each in found if each.verdict == "undecided"] == ["baseline-judged"]
+
+
+def test_an_fp16_engine_that_is_not_judged_any_more_is_undecided_too(built: Path) -> None:
+    report = json.loads((built / "report.json").read_text())
+    engine = next(row for row in report["stages"] if row["name"] == "engine")
+    there = replace(
+        baselines.read(built), report={**report, "stages": [*report["stages"], {**engine, "name": "fp16_engine_x"}]}
+    )
+    assert there.answers is not None
+    found = baselines.compare(report, there.answers, there, baselines.Margins(0.01, 0.95), {})
+    assert [each.stage for each in found if each.verdict == "undecided"] == ["fp16_engine_x"]
+
+
+def test_answers_that_are_no_numbers_are_no_baseline(built: Path, tmp_path: Path) -> None:
+    kept = safetensors.numpy.load_file(built / "answers.safetensors")
+    key = next(each for each in kept if each.startswith("sqnr_db."))
+    content = safetensors.numpy.save({**kept, key: kept[key] * np.float32(np.nan)})
+    (tmp_path / "answers.safetensors").write_bytes(content)
+    report = json.loads((built / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps({**report, "answers": hashlib.sha256(content).hexdigest()}))
+    assert "holds NaN" in refused(built, "--baseline", tmp_path, "--json")
+
+
+def test_no_file_of_a_build_is_written_over(built: Path, tmp_path: Path) -> None:
+    for name in ("report.json", "answers.safetensors", "06-engine.ort.onnx"):
+        assert "is a file of the build there; name another" in refused(built, "--junit", built / name)
+    one = tmp_path / "a"
+    assert "is asked for another format too; name two files" in refused(built, "--junit", one, "--sarif", one)
 
 
 def test_a_file_that_was_touched_fails_alone(built: Path, tmp_path: Path) -> None:

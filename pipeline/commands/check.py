@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.errors import BadRequest
 from pipeline.recipe import refuse_margins
 from pipeline.report import formats, github
 
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.gate import gate
     from pipeline.report import terminal
 
-    margins = _margins(arguments)
+    refuse_margins(arguments.max_drop, arguments.confidence)
     paths = {name: path for name in formats.FORMATS if (path := getattr(arguments, name)) is not None}
     formats.refuse(paths)
     checked = gate.check(
@@ -59,21 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         max_drop=arguments.max_drop,
         confidence=arguments.confidence,
         rerun=arguments.rerun,
-        **margins,
+        **{name: getattr(arguments, f"max_{name}") for name in MARGINS},
     )
     formats.write(checked, paths)
     if github.on() if arguments.github is None else arguments.github:
         github.tell(checked)
     return terminal.deliver(checked.report, f"by this check of {arguments.directory}", as_json=arguments.json)
-
-
-def _margins(arguments: argparse.Namespace) -> dict[str, float | None]:
-    """The margins against a baseline; raises BadRequest where one makes no sense."""
-    refuse_margins(arguments.max_drop, arguments.confidence)
-    found = {name: getattr(arguments, f"max_{name}") for name in MARGINS}
-    for name, value in found.items():
-        if value is not None and arguments.baseline is None:
-            raise BadRequest(f"--max-{name} {value:g} goes with --baseline: there is nothing to compare with")
-        if value is not None and not 0 <= value < 1000:
-            raise BadRequest(f"--max-{name} {value:g}: give a number from 0 on")
-    return found

@@ -126,6 +126,8 @@ class Pair:
         then, now = self.before[key], self.answers[key]
         if then.shape != now.shape:
             raise ValueError(f"{key} has the shape {then.shape}")
+        if np.isnan(then).any():
+            raise ValueError(f"{key} holds NaN")
         return then, now
 
 
@@ -160,7 +162,7 @@ def _unjudged(report: dict[str, Any], before: dict[str, Row], files: dict[str, s
     """An engine that was judged and is not any more: nothing tells whether it got worse."""
     judged = {row["name"] for row in report["stages"] if row["accuracy"]}
     for name, row in before.items():
-        if name.startswith("engine") and row["accuracy"]:
+        if name.startswith(("engine", "fp16_engine")) and row["accuracy"]:
             verdict, n = "pass" if name in judged else "undecided", row["accuracy"]["n"]
             lost = f"the baseline judged it on {n} images and this build did not: nothing tells whether it got worse"
             yield Finding(name, "baseline-judged", verdict, "" if name in judged else lost, files.get(name))

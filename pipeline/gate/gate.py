@@ -14,6 +14,7 @@ from pipeline.gate.findings import Finding, findings
 from pipeline.parity.judge import overall
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 # Seconds that two engines are timed side by side at most.
@@ -48,8 +49,9 @@ def check(
     """Judge the build in ``directory`` again, and hold it against the one of ``baseline``.
 
     ``margins`` are those of baselines.Margins; None is its default. Raises BadRequest where either is no build, or
-    they cannot be compared.
+    they cannot be compared, or a margin makes no sense.
     """
+    _refuse(baseline, margins)
     old = None if baseline is None else baselines.read(baseline)
     if old is not None and margins.get("slowdown") is not None and not old.path.is_dir():
         raise BadRequest(f"--max-slowdown times two engines side by side, and {old.path} has none; give its directory")
@@ -74,6 +76,14 @@ def check(
     verdict = overall([report["verdict"], *(each.verdict for each in found)])
     told = [{"rule": each.rule, **asdict(each)} for each in found]
     return Checked(directory.resolve().name, {**report, **lists, "verdict": verdict, "findings": told}, found)
+
+
+def _refuse(baseline: Path | None, margins: Mapping[str, float | None]) -> None:
+    for name, value in margins.items():
+        if value is not None and baseline is None:
+            raise BadRequest(f"--max-{name} {value:g} goes with --baseline: there is nothing to compare with")
+        if value is not None and not 0 <= value < 1000:
+            raise BadRequest(f"--max-{name} {value:g}: give a number from 0 on")
 
 
 def _open(report: dict[str, Any], old: baselines.Baseline) -> dict[str, list[str]]:

@@ -23,11 +23,8 @@ ANSWERS = "answers.safetensors"
 MATRIX, KINDS = 16, 40
 
 
-def saved(directory: Path, digest: str, stage: str) -> Answers:
-    """``labels``, and the answers of the network ``before`` and of ``stage`` ``after``: class numbers (N,).
-
-    Raises BadRequest where the file is not that of ``digest``.
-    """
+def everything(directory: Path, digest: str) -> dict[str, NDArray[Any]]:
+    """All that the build kept of its answers; raises BadRequest where the file is not that of ``digest``."""
     import safetensors
     import safetensors.numpy
 
@@ -35,9 +32,17 @@ def saved(directory: Path, digest: str, stage: str) -> Answers:
     try:
         if workspace.sha256(path) != digest:
             raise BadRequest(f"{path} is not what this build wrote; build again")
-        kept = safetensors.numpy.load_file(path)
+        return safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise BadRequest(f"{path} cannot be read ({error}); build again") from error
+
+
+def saved(directory: Path, digest: str, stage: str) -> Answers:
+    """``labels``, and the answers of the network ``before`` and of ``stage`` ``after``: class numbers (N,).
+
+    Raises BadRequest where the file is not that of ``digest``.
+    """
+    kept = everything(directory, digest)
     return {"labels": kept["labels"], "before": kept["reference"].argmax(1), "after": kept[f"top1.{stage}"]}
 
 

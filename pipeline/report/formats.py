@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +21,22 @@ FORMATS = {
     "junit": (junit.render, "write JUnit XML there, one test case a stage and check"),
     "sarif": (sarif.render, "write SARIF 2.1.0 there, one result for what is no pass"),
 }
+# What a build has of its own in its directory.
+BUILT = re.compile(r"report\.(json|html)|evidence\.json|answers\.safetensors|\d\d-.*")
 
 
 def refuse(paths: Mapping[str, Path]) -> None:
-    """Raise BadRequest, before any work, where one of the files, by format, could not be written."""
+    """Raise BadRequest, before any work, where one of the files, by format, could not be written, or takes a place."""
+    taken: set[Path] = set()
     for name, path in paths.items():
         if path.is_dir():
             raise BadRequest(f"--{name} {path} is a folder; name a file")
+        whole = path.resolve()
+        if whole in taken:
+            raise BadRequest(f"--{name} {path} is asked for another format too; name two files")
+        if BUILT.fullmatch(whole.name) and (whole.parent / "report.json").exists():
+            raise BadRequest(f"--{name} {path} is a file of the build there; name another")
+        taken.add(whole)
         try:
             with tempfile.TemporaryFile(dir=path.parent):
                 pass

@@ -72,8 +72,8 @@ def deliver(report: Mapping[str, Any], where: str, *, as_json: bool) -> Exit:
     ``where`` follows the verdict for a person: the file that holds it, or what came to it.
     """
     if as_json:
-        json.dump(report, sys.stdout, indent=1, allow_nan=False)
-        sys.stdout.write("\n")
+        # Made whole first: half a document is none.
+        sys.stdout.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
     else:
         show(report, where)
     return EXITS[report["verdict"]]
