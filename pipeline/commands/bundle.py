@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -12,8 +13,6 @@ from pipeline.errors import BadRequest, Exit
 from pipeline.recipe import whole
 
 if TYPE_CHECKING:
-    import argparse
-
     from pipeline.ship.agent.container import Bundle
 
 HELP = "ship a build as one signed file, and make the agent that builds and activates its engine on a device"
@@ -78,12 +77,21 @@ def _creating(create: argparse.ArgumentParser) -> None:
     )
     create.add_argument("--expires-days", type=whole(1, 36500), metavar="N", help="after that no device builds it")
     create.add_argument("--goldens", type=whole(8, 4096), default=64, metavar="N", help="images to ask (default: 64)")
-    create.add_argument("--max-latency-ms", type=float, metavar="MS", help="that 99 %% of runs must keep on the device")
+    create.add_argument(
+        "--max-latency-ms", type=_milliseconds, metavar="MS", help="that 99 %% of runs must keep on the device"
+    )
     create.add_argument("--licence", type=Path, metavar="FILE", help="of the model")
     create.add_argument(
         "--timing-cache", metavar="DEVICE=FILE", action="append", help="for a device type, as in jetson-orin-nx=a.cache"
     )
     create.add_argument("--agent", type=Path, metavar="PYZ", help="a newer agent, for the one on the device to verify")
+
+
+def _milliseconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no time from 0 to 1e9 ms")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -135,7 +143,7 @@ def _create(arguments: argparse.Namespace) -> list[str]:
         max_latency_ms=arguments.max_latency_ms,
         licence=arguments.licence,
         timing_caches=caches,
-        agent=None if arguments.agent is None else arguments.agent.read_bytes(),
+        agent=arguments.agent,
     )
     return [f"{arguments.output}: {_summary(made)}"]
 
@@ -155,15 +163,13 @@ def _verify(arguments: argparse.Namespace) -> list[str]:
 
 
 def _unpack(arguments: argparse.Namespace) -> list[str]:
+    from pipeline.ship import export
     from pipeline.ship.agent import container, keys
 
     found = container.opened(str(arguments.file), keys.read(arguments.key))
     found.check()
-    try:
-        arguments.output.mkdir()
-        found.unpack(str(arguments.output))
-    except OSError as error:
-        raise BadRequest(f"-o {arguments.output}: {error.strerror}; name a folder that is not there yet") from error
+    with export.folder(arguments.output) as fresh:
+        found.unpack(str(fresh))
     return [f"{arguments.output}: {_summary(found.manifest)}"]
 
 

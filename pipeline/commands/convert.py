@@ -15,6 +15,8 @@ from pipeline.models.dialects import DIALECTS
 if TYPE_CHECKING:
     import argparse
 
+    from torch import Tensor
+
     from pipeline.models.fitting import Fit
     from pipeline.models.published import Source
     from pipeline.models.specs import ResNetSpec
@@ -70,5 +72,12 @@ def _fit(source: Source, spec: ResNetSpec) -> tuple[Fit, str]:
 
 def _same(fit: Fit, written: Source, spec: ResNetSpec) -> None:
     before, after = checkpoint.taken(fit), checkpoint.taken(_fit(written, spec)[0])
-    if other := [key for key, value in before.items() if not value.float().equal(after[key].float())]:
+    if other := [key for key, value in before.items() if not _bits(value).equal(_bits(after[key]))]:
         raise StageFailed(f"convert: {other[0]} was written and read back as another")
+
+
+def _bits(value: Tensor) -> Tensor:
+    """As float64, which holds every number of a narrower type; Flax's MessagePack has float32 for float16."""
+    import torch
+
+    return value.double().contiguous().view(torch.int64)

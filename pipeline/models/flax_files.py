@@ -75,7 +75,7 @@ def orbax(path: Path) -> dict[str, Any]:
             inside = {**store, "path": f"{name}/"} if store is not base else {**base, "path": f"{folder}/{name}/"}
             spec = {"driver": driver, "kvstore": inside}
             _put(tree, name.split("."), _tensor(tensorstore.open(spec, open=True, read=True).result().read().result()))
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise BadRequest(f"--weights {path} is truncated or corrupted ({str(error)[:200]}); save it again") from error
     if not tree:
         raise BadRequest(f"--weights {path} holds no array; give the folder that orbax.checkpoint wrote")

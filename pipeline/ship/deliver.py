@@ -97,9 +97,8 @@ class Delivery:
                 await self._ship(stack)
         except (DeviceError, AgentError) as error:
             self.outcome.code, self.outcome.why = int(error.exit_code), str(error)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            self.outcome.code = int(Exit.STAGE_FAILED)
-            self.outcome.why = f"its agent answers what this program does not know ({error}); install it again"
+        except Exception as error:  # noqa: BLE001 - see remote.unknown
+            self.outcome.code, self.outcome.why = int(Exit.STAGE_FAILED), str(remote.unknown(error))
         self.outcome.at = int(time.time())
         return self.outcome
 

@@ -51,6 +51,7 @@ def addressed(text: str, store: str | None) -> Device:
     port = int(found["port"]) if found["port"] else None
     device = Device(name, host, port, found["user"], store or STORE)
     _refuse(device, f"--to {text}")
+    _refuse_port(port, f"--to {text}")
     return device
 
 
@@ -102,8 +103,7 @@ def _device(name: str, row: dict[str, Any], defaults: dict[str, Any], where: str
     if "host" not in asked:
         raise BadRequest(f"{where}: it has no host; write host = … with its name or address")
     port = asked.get("port")
-    if port is not None and (type(port) is not int or not 0 < port < 2**16):
-        raise BadRequest(f"{where}: port = {port!r} is no number from 1 to 65535")
+    _refuse_port(port, where)
     device = Device(name, **asked)
     _refuse(device, where)
     return device
@@ -116,6 +116,11 @@ def _refuse(device: Device, where: str) -> None:
             continue
         if not isinstance(value, str) or not re.fullmatch(form, value) or ".." in value:
             raise BadRequest(f"{where}: {field} = {value!r} is none; it must look like {form}, without ..")
+
+
+def _refuse_port(port: object, where: str) -> None:
+    if port is not None and (type(port) is not int or not 0 < port < 2**16):
+        raise BadRequest(f"{where}: port = {port!r} is no number from 1 to 65535")
 
 
 def _table(said: dict[str, Any], name: str, where: str) -> dict[str, Any]:

@@ -79,8 +79,8 @@ def export(bundle: Bundle, form: str, output: Path, tensorrt: str | None, engine
         raise BadRequest(
             f"--engine goes with --format triton; for {form} the engine is built by {SCRIPT} on the device"
         )
-    with _folder(output) as folder:
-        return FORMATS[form](bundle, folder, tensorrt, engine)
+    with folder(output) as fresh:
+        return FORMATS[form](bundle, fresh, tensorrt, engine)
 
 
 def _triton(bundle: Bundle, folder: Path, _: str | None, engine: Path | None) -> list[str]:
@@ -201,19 +201,18 @@ def _copied(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _folder(output: Path) -> Iterator[Path]:
+def folder(output: Path) -> Iterator[Path]:
     """A new folder that becomes ``output`` as a whole, or not at all."""
     if os.path.lexists(output):
         raise BadRequest(f"-o {output}: it is there already; name a folder that is not")
     try:
-        scratch = TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent)
+        with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as name:
+            fresh = Path(name) / output.name
+            fresh.mkdir()
+            yield fresh
+            fresh.rename(output)
     except OSError as error:
-        raise BadRequest(f"-o {output}: it cannot be made ({error.strerror}); choose another place") from error
-    with scratch as name:
-        folder = Path(name) / output.name
-        folder.mkdir()
-        yield folder
-        folder.rename(output)
+        raise BadRequest(f"-o {output}: it cannot be written ({error.strerror}); choose another place") from error
 
 
 FORMATS: dict[str, Callable[[Bundle, Path, str | None, Path | None], list[str]]] = {

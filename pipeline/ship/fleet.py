@@ -157,8 +157,9 @@ async def statuses(devices: Sequence[Device], access: Access, parallel: int) -> 
                 async with remote.connected(device, access) as there:
                     await require_agent(there)
                     return row | _state(await there.run("status", seconds=QUICK))
-            except DeviceError as error:
-                return row | {"code": int(error.exit_code), "why": str(error), "active": None, "versions": []}
+            except Exception as error:  # noqa: BLE001 - see remote.unknown
+                known = error if isinstance(error, DeviceError) else remote.unknown(error)
+                return row | {"code": int(known.exit_code), "why": str(known), "active": None, "versions": []}
 
     return list(await asyncio.gather(*map(one, devices)))
 

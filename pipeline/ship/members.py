@@ -42,7 +42,7 @@ def gather(
     max_latency_ms: float | None = None,
     licence: Path | None = None,
     timing_caches: Mapping[str, Path] | None = None,
-    agent: bytes | None = None,
+    agent: Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The manifest's own fields, and every member by name."""
     report = _passed(directory)
@@ -71,7 +71,7 @@ def gather(
         **{f"timing-{name}.cache": _given(file, "--timing-cache") for name, file in (timing_caches or {}).items()},
     }
     if agent is not None:
-        content["agent.pyz"] = agent
+        content["agent.pyz"] = _given(agent, "--agent")
     return said, content
 
 

@@ -36,6 +36,11 @@ class DeviceError(PipelineError):
         self.exit_code = Exit(code) if code in {1, 2, 3} else Exit.STAGE_FAILED
 
 
+def unknown(error: Exception) -> DeviceError:
+    """For an answer that no agent of ours gives: whatever it made this program do, the other devices go on."""
+    return DeviceError(f"its agent answers what this program does not know ({error!r}); install it again")
+
+
 @dataclass(frozen=True)
 class Access:
     """How devices are entered: key files beside those of the agent, and who they must prove to be."""

@@ -25,7 +25,8 @@ def keygen(path: Path) -> str:
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     shown = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
-    for file, content, mode in ((public, shown, 0o644), (path, private, 0o600)):
+    # The private half first: a public one by itself would only be in the way.
+    for file, content, mode in ((path, private, 0o600), (public, shown, 0o644)):
         try:
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as handle:
                 handle.write(content)

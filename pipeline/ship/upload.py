@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Exit
 from pipeline.ship.agent.receive import INCOMING
-from pipeline.ship.remote import QUICK, DeviceError, clean
+from pipeline.ship.remote import QUICK, DeviceError, clean, unknown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -39,6 +39,13 @@ class Missing:
     have: int
 
 
+def _missing(row: dict[str, Any], bundle: Bundle) -> Missing:
+    size, sha256 = bundle.places[row["name"]][2:]
+    if row["have"] not in range(size + 1):
+        raise ValueError(f"{row['have']} of {size} bytes are there")
+    return Missing(row["name"], size, sha256, row["have"])
+
+
 class Incoming:
     """The device's side of one upload, which holds the lock of its store as long as this is open."""
 
@@ -47,11 +54,9 @@ class Incoming:
         try:
             self.bundle, self.node = str(answer["bundle"]), str(answer["node"])
             self.about = {name: str(answer[name]) for name in ("agent", "python")}
-            missing = [
-                Missing(row["name"], *bundle.places[row["name"]][2:], int(row["have"])) for row in answer["missing"]
-            ]
+            missing = [_missing(row, bundle) for row in answer["missing"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise DeviceError("its agent answers what this program does not know; install it again") from error
+            raise unknown(error) from error
         self.missing = sorted(missing, key=lambda row: (row.name != FIRST, row.size, row.name))
 
     async def ask(self, digest: str) -> bool:

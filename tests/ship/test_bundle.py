@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -47,9 +48,17 @@ def test_verify_and_unpack_say_what_is_in_it(shipped: Shipped, built: Path, tmp_
     (tmp_path / "members/card.md").write_text("Best network in the world")
     with pytest.raises(Refused, match=r"card\.md is not what was signed"):
         container.opened(str(tmp_path / "members"), shipped.trusted()).check()
-    assert "File exists" in refused(
-        shipped.pipeline("unpack", shipped.file, "--key", shipped.public, "-o", tmp_path / "members")
+    again = ("unpack", shipped.file, "--key", shipped.public, "-o")
+    assert "it is there already" in refused(shipped.pipeline(*again, tmp_path / "members"))
+    # Whole or not at all: here the disk is as good as full.
+    before = names(tmp_path)
+    line = [sys.executable, "-m", "pipeline", "bundle", *map(str, (*again, tmp_path / "half"))]
+    limited = f"ulimit -f 40; trap '' XFSZ; {shlex.join(line)}"
+    full = subprocess.run(
+        ["bash", "-c", limited], env=shipped.environment, capture_output=True, text=True, check=False, cwd=ROOT
     )
+    assert "it cannot be written (File too large); choose another place" in refused(full)
+    assert names(tmp_path) == before
 
 
 @pytest.mark.timeout(1800)  # 15 s of one processor
@@ -103,6 +112,18 @@ def test_keys_that_are_none(shipped: Shipped, built: Path, tmp_path: Path, conte
     assert words in refused(shipped.pipeline("create", built, "--key", key, "-o", tmp_path / "x.edge"))
     assert "holds no Ed25519 public key" in refused(shipped.pipeline("verify", shipped.file, "--key", key))
     assert names(tmp_path) == ["key"]
+
+
+def test_what_cannot_come_along_is_said(shipped: Shipped, built: Path, tmp_path: Path) -> None:
+    create = ("create", built, "--key", shipped.key, "-o", tmp_path / "x.edge")
+    sentence = refused(shipped.pipeline(*create, "--agent", tmp_path / "none.pyz"))
+    assert "--agent" in sentence
+    assert "cannot be read (No such file or directory)" in sentence
+    for text in ("nan", "0", "-1", "inf"):
+        done = shipped.pipeline(*create, f"--max-latency-ms={text}")
+        assert done.returncode == 2
+        assert f"{text} is no time from 0 to 1e9 ms" in done.stderr
+    assert not (tmp_path / "x.edge").exists()
 
 
 def test_only_a_build_that_passed_is_shipped(shipped: Shipped, built: Path, tmp_path: Path) -> None:

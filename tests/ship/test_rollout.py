@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pipeline.__main__ import parser
 from pipeline.errors import BadRequest
-from pipeline.ship import device, rollout
+from pipeline.ship import device, fleet, rollout
 from pipeline.ship.deliver import Outcome
 from pipeline.ship.fleet import worst
 from pipeline.ship.redact import redacted
+from pipeline.ship.remote import Access, DeviceError
+from pipeline.ship.upload import Incoming
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from shipping import Shipped
@@ -94,7 +99,7 @@ def test_an_address(text: str, expected: tuple[object, ...]) -> None:
     assert (found.name, found.host, found.port, found.user) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a@", "a@b:c", "a@-b", "a b@c", "a@b:99999999"])
+@pytest.mark.parametrize("text", ["", "a@", "a@b:c", "a@-b", "a b@c", "a@b:99999999", "a@b:99999", "a@b:0"])
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(BadRequest, match=r"--to"):
         device.addressed(text, None)
@@ -167,6 +172,41 @@ def test_the_state_of_a_rollout_is_of_one_bundle_and_one_place(shipped: Shipped,
     path.with_name("a.edge.rollout.json").write_text("[]")
     with pytest.raises(BadRequest, match="is no state of a rollout; remove it"):
         rollout.State(path, bundle)
+
+
+@pytest.mark.parametrize("have", [float("inf"), -1, 10**9, None, "1", []])
+def test_an_agent_that_has_what_cannot_be_is_told_off(shipped: Shipped, have: object) -> None:
+    found = shipped.opened()
+    answer = {
+        "bundle": "a",
+        "node": "n",
+        "agent": "1",
+        "python": "3",
+        "missing": [{"name": "model.onnx", "have": have}],
+    }
+    with pytest.raises(DeviceError, match="answers what this program does not know"):
+        Incoming(None, answer, found)
+
+
+def test_one_device_that_answers_nonsense_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class There:
+        async def run(self, verb: str, seconds: float) -> dict[str, Any]:
+            return {"active": "x", "versions": ["x"]}
+
+    @asynccontextmanager
+    async def connected(device: device.Device, access: Access) -> AsyncIterator[There]:
+        if device.name == "b":
+            raise OverflowError("port")
+        yield There()
+
+    async def agent(there: There) -> None:
+        """It is there."""
+
+    monkeypatch.setattr(fleet.remote, "connected", connected)
+    monkeypatch.setattr(fleet, "require_agent", agent)
+    rows = asyncio.run(fleet.statuses([device.Device(name, name) for name in "ab"], Access(), 2))
+    assert [row["code"] for row in rows] == [3, 3]
+    assert all("does not know" in row["why"] for row in rows)
 
 
 def test_a_report_names_nobody() -> None:
