@@ -190,11 +190,11 @@ def test_an_agent_that_has_what_cannot_be_is_told_off(shipped: Shipped, have: ob
 
 def test_one_device_that_answers_nonsense_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     class There:
-        async def run(self, verb: str, seconds: float) -> dict[str, Any]:
+        async def run(self, *_: object, **__: object) -> dict[str, Any]:
             return {"active": "x", "versions": ["x"]}
 
     @asynccontextmanager
-    async def connected(device: device.Device, access: Access) -> AsyncIterator[There]:
+    async def connected(device: device.Device, _: Access) -> AsyncIterator[There]:
         if device.name == "b":
             raise OverflowError("port")
         yield There()
