@@ -2,14 +2,12 @@
 
     python -m benchmarks.report DIR [DIR …]
 
-Of finished builds; needs the extra `browser` and chromium. Medians of nine, each in a new page; and of a page in which
-every layer stands twice: twice the 53 convolutions of a ResNeXt-50 are the 104 of a ResNeXt-101 and two more.
+Of finished builds; needs the extra `browser` and chromium. Medians of nine, each in a new page.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import shutil
 import statistics
 import tempfile
@@ -17,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.report import page, render
+from pipeline.report import page
 
 ROUNDS = 9
 LOADED = "(() => { const [it] = performance.getEntriesByType('navigation'); return it.loadEventEnd - it.startTime })()"
@@ -34,33 +32,17 @@ def main() -> None:
         found = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         print(f"Chromium {browser.version}\n\n| build | page | made in | first paint | loaded |\n|---|---|---|---|---|")
-        for directory, twice in itertools.product(directories, (False, True)):
+        for directory in directories:
             path, made = Path(folder, "page.html"), []
             for _ in range(ROUNDS):
                 started = time.perf_counter()
-                path.write_text(page.html(directory) if not twice else doubled(directory))
+                path.write_text(page.html(directory))
                 made.append(time.perf_counter() - started)
             opened = [_opened(browser, path) for _ in range(ROUNDS)]
             painted, loaded = (statistics.median(each) for each in zip(*opened, strict=True))
-            kilobytes, seconds, name = (
-                path.stat().st_size / 1e3,
-                statistics.median(made),
-                f"{directory}{', twice' * twice}",
-            )
-            print(f"| {name} | {kilobytes:.0f} kB | {seconds:.2f} s | {painted:.0f} ms | {loaded:.0f} ms |")
+            kilobytes, seconds = path.stat().st_size / 1e3, statistics.median(made)
+            print(f"| {directory} | {kilobytes:.0f} kB | {seconds:.2f} s | {painted:.0f} ms | {loaded:.0f} ms |")
         browser.close()
-
-
-def doubled(directory: Path) -> str:
-    """The page of ``directory`` with every layer, histogram and step of the drift twice."""
-    build = page.gathered(directory)
-    for engine in build["engines"]:
-        engine["rows"] *= 2
-    build["ranges"] *= 2
-    build["depth"]["steps"] *= 2
-    for line in build["depth"]["chart"]["lines"]:
-        line["path"] *= 2
-    return render.rendered("report.html", build=build)
 
 
 def _opened(browser: Any, path: Path) -> tuple[float, float]:
