@@ -87,9 +87,11 @@ def save(path: Path, asked: dict[str, Any]) -> None:
     """Write the knobs in ``asked`` that are set, so that ``--config`` asks for the same."""
     import tomli_w
 
+    from pipeline import workspace
+
     given = {name: value for name, value in asked.items() if value is not None and value is not False}
     said = {name.replace("_", "-"): str(value) if isinstance(value, Path) else value for name, value in given.items()}
-    path.write_text(tomli_w.dumps(said))
+    workspace.put(path, tomli_w.dumps(said).encode())
 
 
 # What a parser of a flag's text takes, as JSON schema has it; all others read whole numbers, some with a unit.
