@@ -109,7 +109,9 @@ def _comes(question: Question) -> Answer:
         first, last = map(table.version, cells["tensorrt"])
         oldest, newest = map(table.version, cells["jetpack"])
         named = question.module.name in cells.get("modules", [question.module.name])
-        if named and first <= question.tensorrt <= last and oldest <= question.release <= newest:
+        # 11.4.0.5 is a build of 11.4.0.
+        within = first <= question.tensorrt and question.tensorrt[: len(last)] <= last
+        if named and within and oldest <= question.release <= newest:
             return Answer(cells["answer"], cells["why"], table.said(cells["source"]))
     return Answer("unknown", f"nothing is known of TensorRT {asked} on JetPack {release}, which brings {shipped}", "")
 

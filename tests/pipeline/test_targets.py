@@ -58,6 +58,7 @@ jetson-agx-orin@jp7.2.2    11.4.1  -          -    go
 jetson-agx-orin@jp7.2.2    11.4.1  fp16       dla  go
 jetson-agx-orin@jp7.2.2    11.4.1  int8       dla  unknown
 jetson-agx-orin@jp7.2.2    11.4.0  fp16       -    refused
+jetson-agx-orin@jp7.2.2    11.4.0.5  fp16     -    refused
 jetson-agx-orin@jp7.2.1    11.4.1  fp16       -    refused
 jetson-agx-orin@jp7.2.2    -       fp16       -    unknown
 jetson-agx-orin@jp6.1      -       fp16       dla  go

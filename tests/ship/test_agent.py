@@ -94,7 +94,7 @@ def test_what_is_not_well_is_taken_back_and_rollback_goes_back(shipped: Shipped,
         assert words in sentence
         assert sentence.endswith(f"rolled back to {old}")
         assert status(shipped, store)["active"] == old
-    health = 'test -f "$EDGE_VERSION/engine.onnx"'
+    health = 'echo well; test -f "$EDGE_VERSION/engine.onnx"'
     assert shipped.run("activate", new, "--store", store, "--health-cmd", health).returncode == 0
     assert status(shipped, store)["active"] == new
     # An engine that was changed after it was verified is not gone back to.
@@ -187,7 +187,7 @@ def test_the_loader_of_the_device_is_held_to_the_vectors(shipped: Shipped, devic
     store = copied(device, tmp_path)
     (shipped.folder / "camera.py").write_text(
         "import os\nimport numpy\n"
-        "def right(path):\n    return numpy.load(path[:-4] + '.npy')\n"
+        "print('hello')\ndef right(path):\n    print(path)\n    return numpy.load(path[:-4] + '.npy')\n"
         "def wrong(path):\n    return numpy.load(path[:-4] + '.npy') / 255\n"
     )
     assert "levels away" in refused(shipped.run("verify", "--store", store, "--loader", "camera:wrong"), 1)

@@ -64,6 +64,7 @@ JP5 = replace(ORIN, l4t="35.4.1", tensorrt="8.5.2.2")
         (JP5, {}, "refuse", "TensorRT 8.5.2.2 does not keep the types of int8-fp16"),
         (JP5, {"precision": "int8-trt8", "opset": 17}, "go", "JetPack 5.1 brings TensorRT 8.5.2"),
         (replace(ORIN, tensorrt="11.4.0"), {}, "refuse", "TensorRT 11 before 11.4.1 does not support JetPack"),
+        (replace(ORIN, tensorrt="11.4.0.5"), {}, "refuse", "TensorRT 11 before 11.4.1 does not support JetPack"),
         (replace(ORIN, tensorrt="10.13.3"), {}, "refuse", "names JetPack with 10.7 at most"),
         (replace(ORIN, tensorrt="10.7.0"), {}, "go", "up to 10.7.0 can be unpacked over JetPack 6.1"),
         (replace(ORIN, l4t="40.1"), {}, "unknown", "nothing is known of L4T 40.1; --allow-unknown"),

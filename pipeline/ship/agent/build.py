@@ -58,7 +58,7 @@ def build(store: Store, path: str, facts: Facts, options: Any, heard: Callable[[
     if options.allow_unknown:
         said = [answer for answer in said if answer.verdict != "unknown"]
     preflight.refuse(said)
-    activation.refuse_older(store, bundle.manifest["released"], options.allow_downgrade)
+    activation.refuse_older(store, store.linked(CURRENT), bundle.manifest["released"], options.allow_downgrade)
     device = facts.device(asked.engine)
     with store.building():
         version = _free(store, bundle, device)

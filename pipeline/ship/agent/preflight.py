@@ -140,7 +140,9 @@ def _jetpack(question: Question) -> Optional[Answer]:
         first, last = map(_version, row["tensorrt"])
         oldest, newest = map(_version, row["jetpack"])
         named = facts.module in row.get("modules", [facts.module])
-        if named and first <= here <= last and oldest <= _version(release) <= newest:
+        # 11.4.0.5 is a build of 11.4.0.
+        within = first <= here and here[: len(last)] <= last
+        if named and within and oldest <= _version(release) <= newest:
             return Answer("go" if row["answer"] == "go" else "refuse", row["why"])
     said = f"nothing is known of TensorRT {facts.tensorrt} on JetPack {release}"
     return Answer("unknown", f"{said}; --allow-unknown goes on without")

@@ -120,7 +120,7 @@ class Store:
         return _json(self.path(version, VERIFIED))
 
     def pending(self) -> Dict[str, Any]:
-        """The activation whose health check is not over: ``version`` and ``before``."""
+        """The activation whose health check is not over: ``version``, and both links ``before`` and ``previous``."""
         return _json(os.path.join(self.root, PENDING))
 
     def note_pending(self, said: Optional[Dict[str, Any]]) -> None:

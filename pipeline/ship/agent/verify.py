@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -153,7 +154,8 @@ def conformance(bundle: Bundle, loader: str) -> Dict[str, Any]:
     module, _, name = loader.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
-        load = getattr(importlib.import_module(module), name)
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints is not what this agent answers
+            load = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise Refused(f"--loader {loader}: there is no such function ({error}); run from its folder") from error
     record = contents.parsed(bundle, "conformance.json")
@@ -161,7 +163,8 @@ def conformance(bundle: Bundle, loader: str) -> Dict[str, Any]:
     far: Dict[str, Any] = {}
     for vector in sorted(name for name in bundle.places if name.startswith("vector-") and name.endswith(".png")):
         expected = contents.array(bundle, vector[: -len(".png")] + ".npy")
-        pixels = np.squeeze(np.asarray(load(os.path.join(bundle.origin, vector)), np.float64))
+        with contextlib.redirect_stdout(sys.stderr):
+            pixels = np.squeeze(np.asarray(load(os.path.join(bundle.origin, vector)), np.float64))
         if pixels.shape != np.squeeze(expected).shape:
             raise Failed(f"--loader {loader}: {vector} becomes {pixels.shape}, not {expected.shape}")
         apart = np.abs(pixels - np.squeeze(expected))
