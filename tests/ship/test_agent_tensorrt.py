@@ -16,6 +16,8 @@ from pipeline.ship.agent.errors import Broken
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shipping import Shipped
+
 FULL = [version for version in SURFACES if not version.startswith("rtx")]
 
 
@@ -134,3 +136,14 @@ def test_without_a_gpu_cuda_says_so() -> None:
     assert cuda.gpu() is None
     with pytest.raises(Broken, match="no NVIDIA GPU"), cuda.buffer(8):
         pass
+
+
+def test_a_tensorrt_for_another_driver_is_none_and_no_crash(shipped: Shipped, tmp_path: Path) -> None:
+    """Exit code 1 would say that the network is not the one that was judged."""
+    (tmp_path / "tensorrt.py").write_text("raise RuntimeError('driver mismatch')\n")
+    done = shipped.run("preflight", shipped.file, "--store", tmp_path / "s", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "onnxruntime.py").write_text("raise RuntimeError('no such instruction')\n")
+    done = shipped.run("preflight", shipped.file, "--store", tmp_path / "s", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

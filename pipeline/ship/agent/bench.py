@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tempfile
+import threading
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -20,14 +21,13 @@ from .errors import Refused
 if TYPE_CHECKING:
     from .store import Store
 
-RUNS = 2000
+RUNS = 100_000  # at most, whatever the time
 # The rail that carries the whole module, where there is one; else all rails that tegrastats lists are added.
 WHOLE = ("VDD_IN", "POM_5V_IN", "VIN")
 RAIL = re.compile(r"\b([A-Z][A-Z0-9_]+) (\d+)(?:mW)?/\d+(?:mW)?(?= |$)")
 NOT_POWER = ("RAM", "SWAP", "IRAM")
 CLOCK = re.compile(r"GR3D_FREQ \d+%@\[?(\d+)")
 HOT = re.compile(r"\b(?:GPU|gpu)@(-?[\d.]+)C")
-SKIPPED = 3  # samples, taken while the engine was loaded
 SLOWER = 0.97  # of the largest clock that was seen: below it, in one sample of ten, the GPU was throttled
 SAME = ("power_mode", "device", "batch")
 
@@ -42,7 +42,7 @@ def bench(store: Store, version: str, batch: int, seconds: float, heard: Callabl
     mode = facts.power_mode()
     with _tegrastats() as metered:
         found = child.call("bench:run", job, 60 + 10 * seconds, heard)
-        power = drawn(metered())
+        power = drawn(metered(*found["between"]))
     if facts.power_mode() != mode:
         raise Refused(f"the power mode changed from {mode} to {facts.power_mode()} meanwhile; run bench again")
     latency = verify.percentiles(found["seconds"])
@@ -61,13 +61,16 @@ def bench(store: Store, version: str, batch: int, seconds: float, heard: Callabl
 
 
 def run(job: Dict[str, Any]) -> Dict[str, Any]:
-    """In the child: seconds of each run."""
+    """In the child: seconds of each run, and when they began and ended."""
     from . import contents
 
     bundle, engine = verify.loaded(job)
     images = contents.golden_images(bundle)
     batch = np.ascontiguousarray(images[np.arange(job["batch"]) % len(images)])
-    return {"seconds": verify.timed(engine, batch, RUNS, job["seconds"])}
+    # The clock of the whole system: what was drawn while the engine was loaded is not its power.
+    begun = time.monotonic()
+    seconds = verify.timed(engine, batch, RUNS, job["seconds"])
+    return {"seconds": seconds, "between": [begun, time.monotonic()]}
 
 
 def compared(before: Dict[str, Any], now: Dict[str, Any]) -> List[str]:
@@ -118,24 +121,31 @@ def drawn(lines: List[str]) -> Dict[str, Any]:
 
 
 @contextmanager
-def _tegrastats() -> Iterator[Callable[[], List[str]]]:
-    """NVIDIA's own meter while the body runs; its lines, none where there is no such tool."""
+def _tegrastats() -> Iterator[Callable[[float, float], List[str]]]:
+    """NVIDIA's own meter while the body runs; its lines between two times, none where there is no such tool."""
+    heard: List[Tuple[float, str]] = []
+
+    def lines(begun: float, ended: float) -> List[str]:
+        return [line for at, line in heard if begun <= at <= ended]
+
     tool: Optional[str] = shutil.which("tegrastats")
     if tool is None:
-        yield list
+        yield lines
         return
-    with tempfile.TemporaryFile("w+") as heard:
-        process = subprocess.Popen([tool, "--interval", "100"], stdout=heard, stderr=subprocess.DEVNULL)  # noqa: S603
+    with subprocess.Popen(  # noqa: S603
+        [tool, "--interval", "100"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
+    ) as process:
 
-        def lines() -> List[str]:
-            heard.seek(0)
-            return heard.read().splitlines()[SKIPPED:]
+        def listen() -> None:
+            heard.extend((time.monotonic(), line) for line in process.stdout or ())
 
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
         try:
             yield lines
         finally:
             process.kill()
-            process.wait()
+            listener.join()
 
 
 def lines(found: Dict[str, Any]) -> List[str]:
@@ -154,6 +164,6 @@ def lines(found: Dict[str, Any]) -> List[str]:
 
 def _power(found: Dict[str, Any]) -> str:
     if found["watts"] is None:
-        return "power: not known, there is no tegrastats here"
+        return "power: not known, tegrastats is not here or said nothing meanwhile"
     rails, joules = ", ".join(found["rails"]), found["joules_per_image"]
     return f"power: {found['watts']:.2f} W ({rails}), {1e3 * joules:.2f} mJ an image"
