@@ -224,11 +224,8 @@ def meter(tmp_path: Path, mode: str) -> dict[str, str]:
     idle = "RAM 1/2MB GR3D_FREQ 0%@[306] gpu@40C VDD_IN 5000mW/9000mW"
     for name, text in (
         ("nvpmodel", f"echo 'NV Power Mode: {mode}'; echo 2"),
-        # Idle until the engine is loaded, which takes longer than this.
-        (
-            "tegrastats",
-            f"for _ in $(seq 10); do echo '{idle}'; sleep 0.02; done; while :; do echo '{line}'; sleep 0.02; done",
-        ),
+        # Idle at first, while the engine is loaded.
+        ("tegrastats", f"yes '{idle}' | head -n 9; while :; do echo '{line}'; sleep 0.02; done"),
     ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)

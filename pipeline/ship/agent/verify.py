@@ -135,10 +135,12 @@ def timed(run: Run, images: Any, runs: int = RUNS, longest: float = LONGEST) -> 
     for _ in range(WARM_UP):
         run(images)
     found: List[float] = []
-    while len(found) < runs and sum(found) < longest:
+    took = 0.0
+    while len(found) < runs and took < longest:
         started = time.perf_counter()
         run(images)
         found.append(time.perf_counter() - started)
+        took += found[-1]
     return found
 
 
