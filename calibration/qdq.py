@@ -164,8 +164,8 @@ def _node(
 
 
 def _scale(amax: float, top: int = LEVELS) -> float:
-    # A tensor that is always 0 still needs a positive scale; any will do.
-    return amax / top if amax > 0 else 1.0
+    # A tensor that is always 0 still needs a positive scale; any will do, and this is what its line in a table says.
+    return (amax or LEVELS) / top
 
 
 def _quantise_weight(graph: ir.Graph, node: ir.Node, top: int) -> None:

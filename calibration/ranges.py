@@ -23,13 +23,16 @@ def minmax(histogram: Histogram, levels: int = LEVELS) -> float:  # noqa: ARG001
 
 
 def percentile(histogram: Histogram, levels: int = LEVELS, share: float = SHARE) -> float:  # noqa: ARG001
-    """The magnitude below which 99.99 % of the values lie (Wu et al. 2020, arXiv 2004.09602, section 4.1)."""
+    """The magnitude below which 99.99 % of the values lie (Wu et al. 2020, arXiv 2004.09602, section 4.1).
+
+    Where so many of them are 0 it is the largest magnitude: a range of 0 would round all others away.
+    """
     import numpy as np
 
     zeros = histogram.total - int(histogram.counts.sum())
     below = np.append(zeros, zeros + np.cumsum(histogram.counts))
     index = int(np.searchsorted(below, share * histogram.total))
-    return min(histogram.amax, float(histogram.edges[index])) if index else 0.0
+    return min(histogram.amax, float(histogram.edges[index])) if index else histogram.amax
 
 
 def mse(histogram: Histogram, levels: int = LEVELS) -> float:

@@ -26,8 +26,8 @@ MOST_BYTES = 2**24
 
 
 def to_text(amax: Mapping[str, float]) -> str:
-    """The table of these magnitudes; a tensor that is always 0 has no line, and TensorRT keeps it in float."""
-    scales = {name: struct.pack(">f", value / LEVELS).hex() for name, value in amax.items() if value > 0}
+    """The table of these magnitudes; a tensor that is always 0 has the scale that its Q/DQ pair has, 1.0."""
+    scales = {name: struct.pack(">f", (value or LEVELS) / LEVELS).hex() for name, value in amax.items()}
     return "\n".join([HEADER, *(f"{name}: {scale}" for name, scale in scales.items())]) + "\n"
 
 

@@ -31,7 +31,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median over rounds of one time by another, and the bounds that hold it with CONFIDENCE."""
+    """The median over rounds of one time by another, and the bounds that hold it with the confidence asked for."""
 
     value: float
     lower: float
@@ -48,37 +48,59 @@ class Ratio:
 
 
 def race(
-    runs: Sequence[Callable[[], object]], seconds: float, *, decide: float | None = None
+    runs: Sequence[Callable[[], object]],
+    seconds: float,
+    *,
+    decide: float | None = None,
+    confidence: float = CONFIDENCE,
 ) -> tuple[list[Timing], bool]:
     """The timings of all, which take turns, and whether their ratios to the first one settled within ``seconds``.
 
-    ``decide``: it is enough to know whether a ratio is above or below this.
+    ``decide``: it is enough to know whether a ratio is above or below this, with ``confidence``. It is looked after 10,
+    20, 40, 80 … rounds and when the time is up, each time with less of the error (see ratio).
     """
     timings = [Timing() for _ in runs]
     counts = [_count(run) for run in runs]
-    until, settled = time.perf_counter() + seconds, False
-    while not settled and (time.perf_counter() < until or len(timings[0].rounds) < LEAST_ROUNDS):
-        # Whoever is first in one round is last in the next.
-        order = range(len(runs)) if len(timings[0].rounds) % 2 else reversed(range(len(runs)))
-        for index in order:
-            for _ in range(WARM_UP):
-                runs[index]()
-            timed = [_timed(runs[index]) for _ in range(counts[index])]
-            timings[index].runs += timed
-            timings[index].rounds.append(float(np.median(timed)))
-        enough = len(timings[0].rounds) >= LEAST_ROUNDS
-        found = [ratio(each, timings[0]) for each in timings[1:]] if enough else []
-        settled = enough and all(each.settled or (decide is not None and each.decided(decide)) for each in found)
+    until, look = time.perf_counter() + seconds, LEAST_ROUNDS
+    settled = ended = False
+    while not settled and not ended:
+        _round(runs, counts, timings)
+        rounds = len(timings[0].rounds)
+        # With fewer rounds not even their extremes are bounds that hold.
+        enough = rounds >= LEAST_ROUNDS and 0.5**rounds <= _error(rounds, confidence)
+        ended = enough and time.perf_counter() >= until
+        if enough and (rounds == look or ended):
+            found = [ratio(each, timings[0], confidence) for each in timings[1:]]
+            settled = all(each.settled or (decide is not None and each.decided(decide)) for each in found)
+        look *= 2 if rounds == look else 1
     return timings, settled
 
 
-def ratio(slow: Timing, fast: Timing) -> Ratio:
+def ratio(slow: Timing, fast: Timing, confidence: float = CONFIDENCE) -> Ratio:
     """How many times as long one takes as the other, round by round.
 
-    The bounds hold whatever the times are distributed like.
+    The bounds hold whatever the times are distributed like, and however often ``race`` looked before: of the error
+    1 - ``confidence`` look k has the share 1/2^k, and all looks together no more than the whole (Bonferroni).
     """
     shares = np.array(slow.rounds) / np.array(fast.rounds)
-    return Ratio(float(np.median(shares)), *median_bounds(shares, (1 - CONFIDENCE) / 2))
+    return Ratio(float(np.median(shares)), *median_bounds(shares, _error(len(shares), confidence)))
+
+
+def _error(rounds: int, confidence: float) -> float:
+    """The chance that either bound may be wrong after so many rounds; between two looks it is that of the next one."""
+    look = 1 + ((rounds - 1) // LEAST_ROUNDS).bit_length()
+    return (1 - confidence) / 2 * 0.5**look
+
+
+def _round(runs: Sequence[Callable[[], object]], counts: Sequence[int], timings: Sequence[Timing]) -> None:
+    # Whoever is first in one round is last in the next.
+    order = range(len(runs)) if len(timings[0].rounds) % 2 else reversed(range(len(runs)))
+    for index in order:
+        for _ in range(WARM_UP):
+            runs[index]()
+        timed = [_timed(runs[index]) for _ in range(counts[index])]
+        timings[index].runs += timed
+        timings[index].rounds.append(float(np.median(timed)))
 
 
 def _count(run: Callable[[], object]) -> int:

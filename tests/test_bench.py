@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline import race
+from pipeline.parity.paired import median_bounds
 from pipeline.report import terminal
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 class Machine:
     """A machine whose clock only moves when something runs, ever slower from run to run."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, drift: float = 0.0, noise: float = 0.0) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, drift: float = 0.0, noise: float = 0.0, seed: int = 0) -> None:
         self.now, self.drift, self.slow = 0.0, drift, 1.0
-        self.random, self.noise = np.random.default_rng(0), noise
+        self.random, self.noise = np.random.default_rng(seed), noise
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
     def run(self, seconds: float) -> Callable[[], None]:
@@ -65,6 +66,35 @@ def test_the_bounds_of_a_ratio_hold_as_often_as_they_say() -> None:
         found = race.ratio(*timings)
         held += found.lower <= 1 <= found.upper
     assert held / 400 > 0.93
+
+
+def test_two_of_the_same_speed_are_told_apart_no_oftener_than_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either is said to be the slower in at most 2.5 % of the races, however often it was looked whether one is."""
+    slower = faster = 0
+    for seed in range(400):
+        machine = Machine(monkeypatch, noise=1.0, seed=seed)
+        timings, _ = race.race([machine.run(0.06), machine.run(0.06)], 120, decide=1)
+        found = race.ratio(timings[1], timings[0])
+        slower, faster = slower + (found.lower > 1), faster + (found.upper < 1)
+    assert max(slower, faster) / 400 <= 0.025
+
+
+@pytest.mark.parametrize("rounds", [10, 11, 20, 25, 40, 80, 100])
+def test_the_error_is_spent_over_the_looks(rounds: int) -> None:
+    """The bounds after n rounds are as wide as their own look's share of the error says."""
+    shares = np.arange(1.0, rounds + 1)
+    found = race.ratio(race.Timing(rounds=list(shares)), race.Timing(rounds=[1.0] * rounds), 0.9)
+    look = {10: 1, 11: 2, 20: 2, 25: 3, 40: 3, 80: 4, 100: 5}[rounds]
+    assert (found.lower, found.upper) == median_bounds(shares, 0.05 / 2**look)
+
+
+def test_it_is_looked_at_doubling_rounds_and_never_before_bounds_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    for confidence, rounds in ((0.95, 10), (0.999, 20), (1 - 1e-9, 40)):
+        machine = Machine(monkeypatch)
+        timings, settled = race.race([machine.run(0.06), machine.run(0.12)], 60, decide=1, confidence=confidence)
+        assert (len(timings[0].rounds), settled) == (rounds, True)
+    hurried, _ = race.race([machine.run(0.06), machine.run(0.12)], 0, decide=1, confidence=1 - 1e-9)
+    assert 0.5 ** len(hurried[0].rounds) < 1e-9 / 2
 
 
 def test_a_build_times_its_8_bit_engine_next_to_float(built: Path, mixed: Path) -> None:

@@ -18,9 +18,11 @@ import safetensors.numpy
 from conftest import ROOT
 from junitparser import Error, Failure, JUnitXml, Skipped
 
+from pipeline import race
 from pipeline.__main__ import parser
 from pipeline.errors import BadRequest
 from pipeline.gate import baseline as baselines
+from pipeline.gate import gate
 from pipeline.gate.findings import RULES, Finding
 from pipeline.gate.gate import Checked
 from pipeline.parity.paired import bounds, median_bounds, paired_drop, unpaired_bounds
@@ -133,6 +135,23 @@ def test_a_slower_and_a_larger_engine_are_told_by_timing_both_here(built: Path, 
     found = cases(tmp_path / "a.xml", Failure)
     assert list(found) == ["engine baseline-size", "engine baseline-latency"]
     assert "more than 20" in found["engine baseline-latency"]
+
+
+def test_the_bounds_of_the_time_hold_with_the_confidence_asked_for(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 of 20 rounds were twice as slow: within a margin of a half by bounds of 95 %, and not by those of 99.9 %."""
+    asked = []
+
+    def raced(*_: object, **options: object) -> tuple[list[race.Timing], bool]:
+        asked.append(options["confidence"])
+        return [race.Timing(rounds=[1.0] * 20), race.Timing(rounds=[1.0] * 16 + [2.0] * 4)], True
+
+    monkeypatch.setattr(race, "race", raced)
+    for confidence, verdict in ((0.95, "pass"), (0.999, "undecided")):
+        found = gate.check(built, built, confidence=confidence, slowdown=0.5).findings[-1]
+        assert (found.check, found.verdict) == ("baseline-latency", verdict)
+    assert asked == [0.95, 0.999]
 
 
 def test_a_report_alone_is_compared_by_counts_and_the_output_says_so(built: Path, worse: Path, tmp_path: Path) -> None:

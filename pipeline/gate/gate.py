@@ -72,7 +72,7 @@ def check(
         except DAMAGED as error:
             raise old.damaged(error) from error
         if allowed.slowdown is not None:
-            found.append(_timed(directory, old, allowed.slowdown))
+            found.append(_timed(directory, old, allowed.slowdown, allowed.confidence))
     verdict = overall([report["verdict"], *(each.verdict for each in found)])
     told = [{"rule": each.rule, **asdict(each)} for each in found]
     return Checked(directory.resolve().name, {**report, **lists, "verdict": verdict, "findings": told}, found)
@@ -103,7 +103,7 @@ def _open(report: dict[str, Any], old: baselines.Baseline) -> dict[str, list[str
     return {"proven": [], "proxy": proxy, "not_proven": nowhere}
 
 
-def _timed(directory: Path, old: baselines.Baseline, margin: float) -> Finding:
+def _timed(directory: Path, old: baselines.Baseline, margin: float, confidence: float) -> Finding:
     """Both engines on one image, in turns."""
     import numpy as np
 
@@ -112,8 +112,9 @@ def _timed(directory: Path, old: baselines.Baseline, margin: float) -> Finding:
     field = bench.contenders(directory, [str(old.path.resolve())])
     pixels = again.test_images(directory).select(np.arange(1))
     # The baseline first, since all ratios are to the first.
-    then, now = race.race([partial(each.load().run, pixels) for each in field[::-1]], SECONDS, decide=1 + margin)[0]
-    ratio = race.ratio(now, then)
+    runs = [partial(each.load().run, pixels) for each in field[::-1]]
+    (then, now), _ = race.race(runs, SECONDS, decide=1 + margin, confidence=confidence)
+    ratio = race.ratio(now, then, confidence)
     slower = (each - 1 for each in (ratio.value, ratio.lower, ratio.upper))
     answer = baselines.weigh("the engine's time for one image grew", 100, "%", margin, *slower)
     return Finding("engine", "baseline-latency", answer[0], answer[1], str(field[0].path), answer[2])

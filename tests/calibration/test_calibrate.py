@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import ROOT, TINY, Cli
+from safetensors.numpy import load_file, save_file
 
 from calibration import qdq, ranges, table, tournament
 from calibration.observe import observe
@@ -103,7 +104,33 @@ def test_what_is_no_table_is_refused(tmp_path: Path, text: str, part: str) -> No
 def test_the_known_line_of_a_real_table_is_one_over_127(tmp_path: Path) -> None:
     (tmp_path / "mnist.cache").write_text("TRT-7202-EntropyCalibration2\ndata: 3c008912\n")
     assert table.read(tmp_path / "mnist.cache", ["data"])["data"] == pytest.approx(0.99637, abs=1e-4)
-    assert table.to_text({"data": 127.0, "dead": 0.0}) == f"{table.HEADER}\ndata: 3f800000\n"
+    assert table.to_text({"data": 254.0, "dead": 0.0}) == f"{table.HEADER}\ndata: 40000000\ndead: 3f800000\n"
+
+
+@pytest.mark.parametrize("placement", qdq.PLACEMENTS)
+def test_the_table_of_a_network_with_a_dead_activation_is_read_back(
+    cli: Cli, weights: Path, tmp_path: Path, placement: str
+) -> None:
+    """The first block of the network keeps only its shortcut."""
+    held = load_file(weights)
+    for key, value in {"weight": 0.0, "bias": -1.0}.items():
+        held[f"layer1.0.bn1.{key}"][:] = value
+    save_file(held, tmp_path / "dead.safetensors")
+    path = tmp_path / "tensorrt.cache"
+    flags = (*TINY, "--weights", tmp_path / "dead.safetensors", "--calib-cache", path, "--placement", placement)
+    first, again = (cli.report(*flags, "-o", tmp_path / name)["stages"][4] for name in ("first", "again"))
+    assert "are 0 on every image" in first["work"]
+    assert ": 3f800000" in path.read_text()
+    assert "scales of" in again["work"]
+    scales, back = (
+        {
+            each.name: float(onnx.numpy_helper.to_array(each))
+            for each in onnx.load(tmp_path / name / "05-int8.onnx").graph.initializer
+            if each.name.endswith("_scale") and not each.dims
+        }
+        for name in ("first", "again")
+    )
+    assert back == pytest.approx(scales, rel=1e-6)
 
 
 def test_a_planted_heavy_tail_makes_minmax_lose(built: Path, tmp_path: Path) -> None:

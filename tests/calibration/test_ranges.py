@@ -72,6 +72,12 @@ def test_what_is_always_zero_or_one_number_has_that_range(method: str) -> None:
     assert ranges.METHODS[method](histogram_of(np.full(100, -3.0))) == pytest.approx(3.0, rel=0.01)
 
 
+def test_the_percentile_of_almost_nothing_but_zeros_keeps_what_is_not_zero() -> None:
+    values = np.append(np.zeros(100_000), [0.3, -0.5])
+    assert ranges.percentile(histogram_of(values)) == 0.5
+    assert error(values, ranges.percentile(histogram_of(values))) < 1e-5
+
+
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
 def test_the_percentile_is_onnxruntimes(values: np.ndarray) -> None:
     collector = calibrate.HistogramCollector("percentile", True, 2048, 128, 99.99, "same")

@@ -7,6 +7,7 @@ import math
 import random
 
 import pytest
+from conftest import ROOT
 
 from pipeline.parity.search import EXCHANGES, FEW, smallest
 
@@ -58,6 +59,10 @@ def test_one_more_than_a_few_is_still_found_exactly_where_the_ranking_is_right()
     found, asked = search(60, set(planted).issubset, rank=[*planted, *(n for n in range(60) if n not in planted)])
     assert found == planted
     assert asked < 60 + EXCHANGES
+
+
+def test_the_docs_say_how_many_culprits_are_halved_for() -> None:
+    assert f"each of k ≤ {FEW} culprits in n layers by halving" in (ROOT / "docs" / "debug.md").read_text()
 
 
 @pytest.mark.parametrize(("passes", "found"), [(lambda off: True, []), (lambda off: False, None)])  # noqa: ARG005
