@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -120,9 +119,7 @@ def test_rollback_keeps_what_is_well_where_the_switch_never_was(site: Site) -> N
 def test_gc_keeps_as_many_of_the_others_as_it_is_told(site: Site, keep: int, kept: int) -> None:
     site.activate(site.versions[0])
     activation.gc(site.store, keep)
-    assert site.store.all() == sorted(site.store.all())
-    assert len(site.store.all()) == 1 + kept
-    shutil.rmtree(site.store.root)
+    assert set(site.store.all()) == {site.versions[0], *site.versions[3 - kept :]}
 
 
 def test_there_is_nothing_before_the_first(site: Site) -> None:
