@@ -63,7 +63,11 @@ def cut(_: str) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("health", [unwell, full])
+def broken(_: str) -> None:
+    raise ValueError("half an answer")
+
+
+@pytest.mark.parametrize("health", [unwell, full, broken])
 def test_what_is_taken_back_leaves_both_links_as_they_were(site: Site, health: activation.Health) -> None:
     a, b, c = site.versions
     site.activate(a)

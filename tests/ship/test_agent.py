@@ -225,7 +225,7 @@ def meter(tmp_path: Path, mode: str) -> dict[str, str]:
     for name, text in (
         ("nvpmodel", f"echo 'NV Power Mode: {mode}'; echo 2"),
         # Idle at first, while the engine is loaded.
-        ("tegrastats", f"yes '{idle}' | head -n 9; while :; do echo '{line}'; sleep 0.02; done"),
+        ("tegrastats", f"yes '{idle}' | head -n 9; sleep 300 & while :; do echo '{line}'; sleep 0.02; done"),
     ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)

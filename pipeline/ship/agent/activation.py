@@ -7,7 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from . import disk
-from .errors import AgentError, Failed, Refused
+from .errors import Failed, Refused
 from .store import CURRENT, PREVIOUS
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def activate(
         store.point(CURRENT, version)
         try:
             health(store.path(version))
-        except (AgentError, OSError) as error:
+        except Exception as error:  # whatever it was: nothing shows that it is well
             _settle(store, before, previous)
             there = f"rolled back to {before}" if before else "there was none before it, and nothing is active"
             raise Failed(f"{version} was activated and is not well: {error}; {there}") from error

@@ -5,8 +5,10 @@ Figures of two power modes say nothing of each other, and are not compared.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -132,8 +134,10 @@ def _tegrastats() -> Iterator[Callable[[float, float], List[str]]]:
     if tool is None:
         yield lines
         return
+    line = [tool, "--interval", "100"]
+    quiet = subprocess.DEVNULL
     with subprocess.Popen(  # noqa: S603
-        [tool, "--interval", "100"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
+        line, stdout=subprocess.PIPE, stderr=quiet, universal_newlines=True, start_new_session=True
     ) as process:
 
         def listen() -> None:
@@ -144,7 +148,8 @@ def _tegrastats() -> Iterator[Callable[[float, float], List[str]]]:
         try:
             yield lines
         finally:
-            process.kill()
+            # With all that it started: as long as one of them holds the pipe, the listener does not end.
+            os.killpg(process.pid, signal.SIGKILL)
             listener.join()
 
 
