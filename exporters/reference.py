@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import onnxruntime
@@ -53,12 +53,14 @@ def session(
     level: str = LEVEL,
     disabled: Sequence[str] = DISABLED,
     compiled: Path | None = None,
+    entries: Mapping[str, str] | None = None,
     *,
     alone: bool = False,
     provider: str = PROVIDER,
 ) -> onnxruntime.InferenceSession:
     """A session of ``provider`` alone at ``level``, the optimised graph written to ``compiled`` if that is given.
 
+    ``entries`` are further entries of its configuration.
     ``alone``: it is the one busy session, and keeps its memory and its threads awake from run to run, which is faster.
     Raises RuntimeError where another provider than the one asked for would answer.
     """
@@ -79,9 +81,8 @@ def session(
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if compiled is not None:
         settings.optimized_model_filepath = str(compiled)
-        # Weights become UINT8 where the processor's UINT8 x INT8 sums saturate at 16 bits (x86 with no VNNI): without
-        # this a ResNeXt-50 on such a machine keeps 10 dB and loses 10 points, and ONNX Runtime says nothing.
-        settings.add_session_config_entry("session.x64quantprecision", "1")
+    for key, value in (entries or {}).items():
+        settings.add_session_config_entry(key, value)
     if provider != PROVIDER:
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     source = model if isinstance(model, bytes) else str(model)

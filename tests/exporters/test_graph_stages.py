@@ -180,12 +180,42 @@ def test_a_crash_in_a_child_is_an_error_here() -> None:
         child.call("signal:pause", seconds=1)
 
 
-@pytest.mark.parametrize(("kind", "refused"), [(np.int8, True), (np.uint8, False)])
+def test_weights_stay_int8_where_their_sums_do_not_saturate(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest weights everywhere: the sums differ between the two forms if and only if this processor saturates."""
+    model = onnx.load(built / "05-int8.onnx")
+    for held in model.graph.initializer:
+        if held.data_type == TensorProto.INT8 and held.dims:
+            levels = np.where(numpy_helper.to_array(held) < 0, -127, 127).astype(np.int8)
+            held.CopyFrom(numpy_helper.from_array(levels, held.name))
+    onnx.save(model, tmp_path / "a.onnx")
+    images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
+    here, kinds, answers = engine.machine(), [], []
+    for machine in ("x86 with VNNI", "x86 without VNNI"):
+        monkeypatch.setattr(engine, "machine", lambda machine=machine: machine)
+        engine.build(tmp_path / "a.onnx", path := tmp_path / f"{machine}.ort.onnx")
+        integer = [node for node in onnx_file.read(path, check=False).graph if node.op_type in {"QLinearConv", "QGemm"}]
+        kinds.append({str(node.inputs[3].dtype) for node in integer if node.inputs[3] is not None})
+        answers.append(reference.session(path, engine.LAYOUTS).run(["logits"], {"images": images})[0])
+    assert kinds == [{"INT8"}, {"UINT8"}]
+    assert np.array_equal(*answers) == (here != "x86 without VNNI")
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest", "refused"), [(np.int8, -65, True), (np.int8, -64, False), (np.uint8, 255, False)]
+)
 def test_a_file_whose_sums_would_saturate_here_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[np.generic], refused: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[np.generic], largest: int, refused: bool
 ) -> None:
     one, zero = np.float32(1), np.uint8(0)
-    arrays = {"s": one, "z": zero, "w": np.ones((1, 1, 1, 1), kind), "wz": np.zeros(1, kind), "ws": np.ones(1, "f4")}
+    arrays = {
+        "s": one,
+        "z": zero,
+        "w": np.full((1, 1, 1, 1), largest, kind),
+        "wz": np.zeros(1, kind),
+        "ws": np.ones(1, "f4"),
+    }
     conv = helper.make_node("QLinearConv", ["x", "s", "z", "w", "ws", "wz", "s", "z"], ["y"], "/conv/Conv")
     ends = [helper.make_tensor_value_info(name, TensorProto.UINT8, ["n", 1, 2, 2]) for name in "xy"]
     held = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
