@@ -138,7 +138,7 @@ class Recipe:
     )
     calib_data: Path | None = _knob(
         None,
-        "what calibrates: a folder of images, or .npy/.npz pixels (N, C, H, W) 0..255",
+        "what calibrates: a folder of images, or .npy/.npz pixels (N, C, H, W) 0..255, one file or a folder of them",
         type=Path,
         group="INT8",
     )

@@ -243,8 +243,11 @@ def test_calibration_data_that_is_not_there_or_empty(cli: Cli, tmp_path: Path) -
     assert "no such file or folder" in cli.refused(*TINY, "--calib-data", tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     assert "holds no images" in cli.refused(*TINY, "--calib-data", tmp_path / "empty")
+    np.save(tmp_path / "empty/part.npy", np.full((4, 1, 32, 32), 9.0))
+    Image.new("L", (32, 32)).save(tmp_path / "empty/one.png")
+    assert "holds images and arrays" in cli.refused(*TINY, "--calib-data", tmp_path / "empty")
     (tmp_path / "calib.txt").write_text("")
-    assert "a folder of images or a file in .npy, .npz" in cli.refused(*TINY, "--calib-data", tmp_path / "calib.txt")
+    assert "a folder of images, or pixels in .npy, .npz" in cli.refused(*TINY, "--calib-data", tmp_path / "calib.txt")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.data.images import Images, Part, from_array, spread
+from pipeline.data.images import Images, Part, from_array, joined, spread
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import BadRequest
 
@@ -24,8 +24,8 @@ ARRAYS = {".npy", ".npz"}
 
 def calibration(recipe: Recipe, data: Dataset, preprocessing: Preprocessing) -> Images:
     """The images that calibrate: the user's own, or some of the data set's, spread over its classes."""
-    part = data.calibration if recipe.calib_data is None else _own(recipe.calib_data, "--calib-data")
-    return _chosen(part, "--calib-samples", recipe.calib_samples, CALIBRATION, recipe.seed, preprocessing)
+    found = data.calibration if recipe.calib_data is None else part(recipe.calib_data, "--calib-data")
+    return _chosen(found, "--calib-samples", recipe.calib_samples, CALIBRATION, recipe.seed, preprocessing)
 
 
 def test(recipe: Recipe, data: Dataset, preprocessing: Preprocessing) -> Images:
@@ -43,7 +43,7 @@ def own(path: Path, model: Path) -> Images:
         raise BadRequest(
             f"{model.name} does not say how it wants its images ({error}); give a file of a build"
         ) from error
-    return Images(_own(path, "--images"), preprocessing)
+    return Images(part(path, "--images"), preprocessing)
 
 
 def some(images: Images, count: int) -> Images:
@@ -52,23 +52,29 @@ def some(images: Images, count: int) -> Images:
     return Images(images.part.take(chosen), images.preprocessing)
 
 
-def _own(path: Path, flag: str) -> Part:
+def part(path: Path, flag: str) -> Part:
+    """The user's images at ``path``: a folder of them, or arrays; ``flag`` is for the error."""
     if not path.exists():
         raise BadRequest(f"{flag} {path}: there is no such file or folder")
     if path.is_dir():
         from pipeline.data import folder
 
-        return folder.plain(path, flag)
+        shards = sorted(file for file in path.iterdir() if file.suffix in ARRAYS)
+        if not shards:
+            return folder.plain(path, flag)
+        if folder.files_below(path):
+            raise BadRequest(f"{flag} {path} holds images and arrays; give a folder of one kind")
+        return joined([from_array(file) for file in shards])
     if path.suffix not in ARRAYS:
-        raise BadRequest(f"{flag} {path}: it takes a folder of images or a file in {', '.join(sorted(ARRAYS))}")
+        raise BadRequest(f"{flag} {path}: it takes a folder of images, or pixels in {', '.join(sorted(ARRAYS))}")
     return from_array(path)
 
 
-def _chosen(part: Part, flag: str, asked: int | None, default: int, seed: int, preprocessing: Preprocessing) -> Images:
-    if asked is not None and asked > len(part):
-        raise BadRequest(f"{flag} {asked}: there are only {len(part)} images; ask for at most that many")
-    count = min(asked or default, len(part))
-    images = Images(part.take(spread(part.labels, count, seed)), preprocessing)
+def _chosen(found: Part, flag: str, asked: int | None, default: int, seed: int, preprocessing: Preprocessing) -> Images:
+    if asked is not None and asked > len(found):
+        raise BadRequest(f"{flag} {asked}: there are only {len(found)} images; ask for at most that many")
+    count = min(asked or default, len(found))
+    images = Images(found.take(spread(found.labels, count, seed)), preprocessing)
     if flag == "--test-samples" and len(np.unique(images.labels)) < 2:
         raise BadRequest(f"{flag} {count}: the {count} images show one class only; ask for more")
     _ = images.digest  # decodes every image once, so that an unreadable one is found before any work is done

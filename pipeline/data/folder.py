@@ -28,7 +28,7 @@ def read(root: Path) -> Dataset:
     if len(classes) < 2:
         raise BadRequest(f"--data {root} has only the class {classes[0]}; a classifier needs at least two")
     train, test = (_labelled(root / part, classes) for part in ("train", "val"))
-    grey = _open(_files(root / "train")[0]).mode in GREY
+    grey = _open(files_below(root / "train")[0]).mode in GREY
     mean, std = ((0.5,), (0.25,)) if grey else IMAGENET
     return Dataset(
         source=f"{root} ({len(train)} training and {len(test)} test images of {len(classes)} classes)",
@@ -43,7 +43,7 @@ def read(root: Path) -> Dataset:
 
 def plain(root: Path, flag: str) -> Part:
     """All images below ``root``, the first level of folders taken for classes; ``flag`` is for the error."""
-    files = _files(root)
+    files = files_below(root)
     if not files:
         raise BadRequest(f"{flag} {root} holds no images; point it to a folder of images or an .npy/.npz file")
     folders = sorted({path.relative_to(root).parts[0] for path in files})
@@ -62,7 +62,7 @@ def _classes(part: Path) -> list[str]:
 def _labelled(part: Path, classes: list[str]) -> Part:
     files, labels = [], []
     for label, name in enumerate(classes):
-        found = _files(part / name)
+        found = files_below(part / name)
         if not found:
             raise BadRequest(f"--data: {part / name} holds no images; remove the class or add images to it")
         files += found
@@ -70,7 +70,8 @@ def _labelled(part: Path, classes: list[str]) -> Part:
     return _part(files, labels)
 
 
-def _files(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
+    """All that Pillow may read, at any depth, in alphabetical order."""
     known = Image.registered_extensions()
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in known)
 

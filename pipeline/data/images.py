@@ -13,15 +13,15 @@ from pipeline.errors import BadRequest
 from pipeline.report.progress import bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from pipeline.data.preprocessing import Preprocessing
 
-# Decoded images are kept when they fit in here; larger sets are decoded again for every pass.
-CACHE_BYTES = 2**30
+# Decoded images are kept, as bytes, when they fit in here; larger sets are decoded again for every pass.
+CACHE_BYTES = 2**28
 BATCH_BYTES = 2**24
 
 
@@ -49,6 +49,13 @@ def part_of(array: NDArray[np.uint8], labels: NDArray[np.int64], name: str) -> P
     from PIL import Image
 
     return Part(labels, lambda index: Image.fromarray(array[index]), lambda index: f"{name} image {index}")
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """``parts`` one behind the other, each labelled by its number."""
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    place = np.concatenate([np.arange(len(part)) for part in parts])
+    return Part(owner, lambda index: parts[owner[index]].decode(place[index]), lambda i: parts[owner[i]].name(place[i]))
 
 
 def spread(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
@@ -97,10 +104,17 @@ class Images:
         return self.preprocessing.pixels(image, self.part.name(index))
 
     @cached_property
-    def _kept(self) -> NDArray[np.float32] | None:
-        if 4 * len(self) * int(np.prod(self.shape)) > CACHE_BYTES:
+    def _kept(self) -> NDArray[np.uint8] | None:
+        if len(self) * int(np.prod(self.shape)) > CACHE_BYTES:
             return None
-        return np.stack([self[index] for index in range(len(self))])
+        kept = np.empty((len(self), *self.shape), np.uint8)
+        for index in range(len(self)):
+            image = self[index]
+            with np.errstate(invalid="ignore"):
+                kept[index] = image
+            if not np.array_equal(kept[index], image):  # an array's pixels may be between or beyond bytes
+                return None
+        return kept
 
     def batches(self, size: int | None = None) -> Iterator[NDArray[np.float32]]:
         """All images in order, ``size`` at a time; the last batch may be smaller."""
@@ -111,7 +125,7 @@ class Images:
     def select(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         """The images of these indices as one batch."""
         if self._kept is not None:
-            return self._kept[chosen]
+            return self._kept[chosen].astype(np.float32)
         return np.stack([self[index] for index in chosen])
 
     @cached_property

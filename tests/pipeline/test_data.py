@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import digits, fashion_mnist
-from pipeline.data.images import Images, part_of, spread
+from pipeline.data import choice, digits, fashion_mnist
+from pipeline.data.images import Images, from_array, part_of, spread
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import BadRequest
 
@@ -50,12 +50,34 @@ def test_the_last_batch_is_ragged_and_nothing_is_lost() -> None:
     np.testing.assert_array_equal(np.concatenate(batches)[:, 0], array)
 
 
-def test_a_set_too_large_to_keep_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    array = np.random.default_rng(0).integers(0, 256, (10, 20, 20), np.uint8)
-    part = part_of(array, np.zeros(10, np.int64), "x")
-    kept = Images(part, PLAIN).digest
-    monkeypatch.setattr("pipeline.data.images.CACHE_BYTES", 0)
-    assert Images(part, PLAIN).digest == kept
+@pytest.mark.parametrize("most", [0, 2**28])
+def test_a_set_gives_the_same_batches_whether_it_is_kept_or_not(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr("pipeline.data.images.CACHE_BYTES", most)
+    array = np.random.default_rng(0).integers(0, 256, (10, 32, 32), np.uint8)
+    images = Images(part_of(array, np.zeros(10, np.int64), "x"), PLAIN)
+    for _ in range(2):
+        (batch,) = images.batches()
+        assert batch.dtype == np.float32
+        np.testing.assert_array_equal(batch[:, 0], array)
+
+
+def test_pixels_that_no_byte_holds_are_not_rounded_when_kept(tmp_path: Path) -> None:
+    array = np.full((3, 1, 32, 32), 7, np.float32)
+    array[2, 0, 0, :3] = 2550.0, -3.0, 0.25
+    np.save(tmp_path / "some.npy", array)
+    np.testing.assert_array_equal(next(Images(from_array(tmp_path / "some.npy"), PLAIN).batches()), array)
+
+
+def test_shards_of_arrays_are_one_set_and_each_gives_its_share(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (30, 1, 32, 32)).astype(np.float32)
+    parts = [(9, 30), (3, 9), (0, 3)]
+    for number, (first, end) in enumerate(parts):
+        np.save(tmp_path / f"{number}.npy", array[first:end])
+    images = Images(choice.part(tmp_path, "--calib-data"), PLAIN)
+    expected = np.concatenate([array[first:end] for first, end in parts])
+    np.testing.assert_array_equal(images.select(np.arange(30)), expected)
+    assert images.part.name(22) == f"{tmp_path / '1.npy'}[1]"
+    assert np.bincount(images.labels[spread(images.labels, 10, seed=0)]).tolist() == [7, 2, 1]
 
 
 def test_the_crop_is_central_and_the_shorter_side_is_resized() -> None:
