@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from pipeline.api import Result
     from pipeline.data.images import Images
     from pipeline.gate.findings import Finding
+    from pipeline.gate.gate import Checked
     from pipeline.parity.answers import Runner
+
+CHECKED: pytest.StashKey[Checked] = pytest.StashKey()
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,10 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     from pipeline.gate import gate
 
     try:
-        found = gate.check(directory, baseline, drift=drift).findings
+        config.stash[CHECKED] = checked = gate.check(directory, baseline, drift=drift)
     except PipelineError as error:
         raise pytest.UsageError(str(error)) from error
+    found = checked.findings
     items.extend(_Check.from_parent(session, name=f"{each.stage}::{each.check}", finding=each) for each in found)
 
 
@@ -96,19 +100,13 @@ class _Check(pytest.Item):
 
 @pytest.fixture(scope="session")
 def build(pytestconfig: pytest.Config) -> Result:
-    """The build of --pipeline-build: verdict, report, ``stage(name)``."""
-    from pipeline import again
+    """The build of --pipeline-build, judged anew: verdict, report, ``stage(name)``."""
     from pipeline.api import Result
-    from pipeline.errors import PipelineError
 
-    directory = pytestconfig.getoption("pipeline_build")
-    if directory is None:
+    checked = pytestconfig.stash.get(CHECKED, None)
+    if checked is None:
         raise pytest.UsageError("this test wants a build: give --pipeline-build DIR")
-    try:
-        report = again.report(directory)
-    except PipelineError as error:
-        raise pytest.UsageError(str(error)) from error
-    return Result(report["verdict"], directory, report)
+    return Result(checked.report["verdict"], pytestconfig.getoption("pipeline_build"), checked.report)
 
 
 @pytest.fixture(scope="session")

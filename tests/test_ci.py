@@ -164,12 +164,14 @@ def pytest_in(folder: Path, workplace: Path, *flags: object) -> subprocess.Compl
 
 
 def test_three_lines_of_pytest_judge_an_engine(workplace: Path, built: Path, worse: Path, tmp_path: Path) -> None:
-    (tmp_path / "test_parity.py").write_text(TEST + "\n\ndef test_it_is_the_build(build):\n    assert build.passed\n")
+    (tmp_path / "test_parity.py").write_text(
+        TEST + "\n\ndef test_it_is_judged_anew(build):\n    assert not build.passed\n"
+    )
     against = ("--pipeline-baseline", built, "--pipeline-max-drift", 1)
     done = pytest_in(tmp_path, workplace, "--pipeline-build", worse, *against, "-rA")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "PASSED test_parity.py::test_the_engine_answers_as_pytorch_does" in done.stdout
-    assert "PASSED test_parity.py::test_it_is_the_build" in done.stdout
+    assert "PASSED test_parity.py::test_it_is_judged_anew" in done.stdout
     assert len(re.findall("^FAILED", done.stdout, re.MULTILINE)) == 1
     assert "B003 fail: the median SQNR fell by" in done.stdout
     assert "Traceback" not in done.stdout
