@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,10 +19,13 @@ if TYPE_CHECKING:
 
     from conftest import Cli
 
+
 STAGE_KEYS = {
     "name", "source", "file", "sha256", "bytes", "seconds", "reused", "provider", "work", "drift", "step", "accuracy",
     "drop", "certificate", "refuted", "fallback", "details", "int8_share", "tolerance", "verdict", "reasons",
 }  # fmt: skip
+
+
 DRIFT_KEYS = {"max_abs", "max_rel", "cosine", "sqnr_db", "top1_agreement"}
 
 
@@ -249,40 +250,6 @@ def test_a_note_that_says_nothing_is_no_note(cli: Cli, built: Path, tmp_path: Pa
     (output / "06-engine.json").write_text(content)
     report = cli.report(*TINY, "-o", output)
     assert [row["reused"] for row in report["stages"]] == [True] * 5 + [False]
-
-
-def test_an_interrupt_ends_cleanly(cli: Cli, tmp_path: Path) -> None:
-    flags = ("--arch", "resnet_tiny", "--epochs", 60, "-o", tmp_path)
-    process = subprocess.Popen(cli.command(*flags), env=cli.environment, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.glob(".unfinished-*")):
-        assert process.poll() is None
-    time.sleep(1)
-    process.terminate()
-    _, said = process.communicate()
-    assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("interrupted")
-    assert not list(tmp_path.iterdir())
-
-
-# Where the tests run in the background of a shell, SIGINT is ignored, and would be here as well.
-INTERRUPTED_IN_EXEC = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from pipeline.__main__ import main
-from pipeline.commands import build
-build.run = lambda _: exec("import os, signal; os.kill(os.getpid(), signal.SIG{name}); [None for _ in range(9**7)]")
-sys.exit(main(["build", "--arch", "any"]))
-"""
-
-
-@pytest.mark.parametrize("name", ["TERM", "INT"])
-def test_an_interrupt_in_generated_code_is_no_other(tmp_path: Path, name: str) -> None:
-    (tmp_path / "interrupted.py").write_text(INTERRUPTED_IN_EXEC.replace("{name}", name))
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    command = [sys.executable, "-m", "interrupted"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 130, done.stderr
-    assert done.stderr.startswith("interrupted")
 
 
 def test_help_answers_without_heavy_imports() -> None:

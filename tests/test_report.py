@@ -1,100 +1,33 @@
-"""The page of a build shows what the files say; what is hostile is text, and what is missing is told."""
+"""The page of a build shows what the files say."""
 
 from __future__ import annotations
 
 import html
 import io
 import json
-import os
 import shlex
 import shutil
 import subprocess
 import sys
 import time
 from base64 import b64decode
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import ROOT, TINY
+from pages import Page, change, change_answers, png, read, refusal, refused, report
 from PIL import Image
 
 from pipeline import recipe as recipes
 from pipeline.__main__ import parser
 from pipeline.api import Result
-from pipeline.errors import BadRequest
 from pipeline.report import evidence, figures, page
 
 if TYPE_CHECKING:
     from conftest import Cli
-
-VOID = {"meta", "img", "br", "link", "input"}
-
-
-class Page(HTMLParser):
-    """Every element with its attributes, and all text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def of_class(self, name: str) -> list[dict[str, str | None]]:
-        return [each for _, each in self.elements if name in (each.get("class") or "").split()]
-
-
-def report(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "pipeline", "report", *map(str, arguments)]
-    told = {**os.environ, **environment}
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, env=told)
-
-
-def refused(*arguments: object, **environment: str) -> str:
-    done = report(*arguments, **environment)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    (sentence,) = done.stderr.strip().splitlines()
-    return sentence
-
-
-def refusal(directory: Path) -> str:
-    """The same sentence, without a process of its own."""
-    with pytest.raises(BadRequest) as raised:
-        page.html(directory)
-    return str(raised.value)
-
-
-def read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text()))
-
-
-@pytest.fixture
-def copy(built: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(built, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="module")
@@ -153,43 +86,15 @@ def test_its_images_are_those_whose_answer_flipped(built: Path, copy: Path) -> N
     for flip in kept["flips"]:
         assert Image.open(io.BytesIO(b64decode(flip["png"]))).size == (32, 32)
     # However few flipped in this build: a page of flips that is known.
-    flip = {"name": "an <image>", "label": 3, "before": 3, "after": 8, "png": _png()}
-    _change(copy / evidence.FILE, flips=[flip, {**flip, "before": 8, "after": 3}, {**flip, "before": 1}])
-    _change_answers(copy)
+    flip = {"name": "an <image>", "label": 3, "before": 3, "after": 8, "png": png()}
+    change(copy / evidence.FILE, flips=[flip, {**flip, "before": 8, "after": 3}, {**flip, "before": 1}])
+    change_answers(copy)
     shown = Page(page.html(copy))
     assert [each["alt"] for each in shown.all("img")] == ["Test image an <image>, of class 3"] * 3
     assert [len(shown.of_class(kind)) for kind in ("lost", "gained", "other")] == [1, 1, 1]
     assert "3 of 900 test images are answered otherwise" in shown.text
     assert "2 lost (right before), 1 gained (right now)" in shown.text
     assert shown.text.count("+1") == shown.text.count("−1") + 1 == 3 or shown.text.count("−2") == 1
-
-
-def _png() -> str:
-    from pipeline.report.evidence import _png as made
-
-    return made(np.zeros((1, 8, 8), np.float32))
-
-
-def _change(path: Path, **keys: Any) -> None:
-    path.write_text(json.dumps({**read(path), **keys}))
-
-
-def _change_answers(copy: Path) -> None:
-    """Three answers of the engine that differ from the network's: 3 → 8 twice where 3 is right, once the other way."""
-    import hashlib
-
-    path = copy / "answers.safetensors"
-    found = safetensors.numpy.load_file(path)
-    labels, reference = found["labels"], found["reference"].copy()
-    threes, eights = np.flatnonzero(labels == 3)[:2], np.flatnonzero(labels == 8)[:1]
-    for chosen, answer in ((threes, 3), (eights, 3)):
-        reference[chosen] = np.eye(10, dtype=np.float32)[answer]
-    top1 = reference.argmax(1).astype(np.int32)
-    top1[threes], top1[eights] = 8, 8
-    kept = safetensors.numpy.save({**found, "reference": reference, "top1.engine": top1})
-    path.write_bytes(kept)
-    for name in ("report.json", evidence.FILE):
-        _change(copy / name, answers=hashlib.sha256(kept).hexdigest())
 
 
 def test_its_drift_along_the_depth_is_that_of_debug(built: Path) -> None:
@@ -222,85 +127,6 @@ def test_every_picture_says_what_it_shows(shown: Page) -> None:
             assert len(attributes["aria-label"] or "") > 20
         assert tag != "img" or attributes["alt"]
     assert [tag for tag, _ in shown.elements if tag in {"h1", "h2"}].count("h1") == 1
-
-
-def test_names_of_classes_and_folders_are_text(copy: Path) -> None:
-    bad = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}'
-    told = read(copy / "report.json")
-    told["classes"] = [bad] * 10
-    told["error"] = told["not_proven"][0] = told["sources"]["data"] = told["recipe"]["arch"] = bad
-    told["stages"][3] |= {"work": bad, "reasons": [bad], "file": bad}
-    (copy / "report.json").write_text(json.dumps(told))
-    _change_answers(copy)
-    kept = read(copy / evidence.FILE)
-    kept["depth"]["steps"][3]["module"] = kept["engines"][0]["file"] = bad
-    kept["flips"] = [{"name": bad, "label": 3, "before": 3, "after": 8, "png": _png()}]
-    kept["engines"][0]["layers"][3] |= {"name": bad, "modules": [bad], "kind": bad}
-    (copy / evidence.FILE).write_text(json.dumps(kept))
-    shown = Page(page.html(copy))
-    assert not shown.all("script")
-    assert len(shown.all("img")) == 1
-    assert not [name for _, attributes in shown.elements for name in attributes if name.startswith("on")]
-    assert shown.text.count("<script>alert(1)</script>") > 20
-    assert "{{ 7*7 }}" in shown.text
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "\x00\x01", '{"schema": 1}', '{"schema": 2}'])
-def test_a_damaged_report_is_refused(copy: Path, content: str) -> None:
-    (copy / "report.json").write_text(content)
-    assert str(copy) in refusal(copy)
-
-
-def test_where_it_is_refused_the_page_stays(copy: Path) -> None:
-    (copy / "report.json").write_text("{")
-    before = (copy / page.FILE).read_bytes()
-    assert "report.json is damaged" in refused(copy)
-    assert (copy / page.FILE).read_bytes() == before
-    assert not list(copy.glob(".unfinished*"))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"stages": 3},
-        {"verdict": None},
-        {"verdict": "great"},
-        {"recipe": []},
-        {"classes": ["0"]},
-        {"speed": {"value": "x"}},
-        {"environment": {}},
-    ],
-    ids=str,
-)
-def test_a_report_that_makes_no_sense_is_refused(copy: Path, change: dict[str, Any]) -> None:
-    _change(copy / "report.json", **change)
-    if "classes" in change:
-        _change_answers(copy)
-    assert "is not whole" in refusal(copy)
-
-
-def test_answers_that_were_touched_are_refused(copy: Path) -> None:
-    (copy / "answers.safetensors").write_bytes(b"0" * 64)
-    assert "is not what this build wrote" in refusal(copy)
-    (copy / "answers.safetensors").unlink()
-    assert "cannot be read" in refusal(copy)
-
-
-def test_evidence_that_is_gone_or_anothers_is_told_and_a_damaged_one_refused(copy: Path) -> None:
-    _change(copy / evidence.FILE, answers="0" * 64)
-    assert "Not measured: evidence.json is that of another build" in Page(page.html(copy)).text
-    (copy / evidence.FILE).write_text("{")
-    assert "evidence.json is damaged" in refusal(copy)
-    (copy / evidence.FILE).unlink()
-    shown = Page(page.html(copy))
-    assert "Not measured: there is no evidence.json" in shown.text
-    assert shown.of_class("histogram")
-
-
-@pytest.mark.parametrize("png", ["PHN2Zz48L3N2Zz4=", "no base64", ""])
-def test_an_image_that_is_none_is_refused(copy: Path, png: str) -> None:
-    _change(copy / evidence.FILE, flips=[{"name": "a", "label": 1, "before": 1, "after": 2, "png": png}])
-    assert "build again" in refusal(copy)
 
 
 def test_a_build_that_runs_or_was_killed_shows_what_there_is(cli: Cli, tmp_path: Path) -> None:
@@ -363,7 +189,7 @@ def test_two_builds_side_by_side(built: Path, mixed: Path, copy: Path, tmp_path:
     assert "halve –" in shown.text
     assert any("of A and of B" in (each.get("aria-label") or "") for each in shown.all("svg"))
     told = read(copy / "report.json")
-    _change(copy / "report.json", images={**told["images"], "test": "0" * 64})
+    change(copy / "report.json", images={**told["images"], "test": "0" * 64})
     assert report("--compare", built, copy, "-o", tmp_path / "two.html").returncode == 0
     assert "Not comparable image by image" in Page((tmp_path / "two.html").read_text()).text
     assert "they are the same build" in refused("--compare", built, built)
@@ -391,8 +217,8 @@ def test_open_starts_the_users_browser_or_says_that_there_is_none(built: Path, t
 
 def test_the_command_asks_for_the_same(built: Path) -> None:
     told = read(built / "report.json")["recipe"]
-    for change in ({}, {"target": "cpu", "placement": "onnxruntime"}, {"mean": [0.5], "allow_fallback": ["simplify"]}):
-        asked = {**told, **change}
+    for other in ({}, {"target": "cpu", "placement": "onnxruntime"}, {"mean": [0.5], "allow_fallback": ["simplify"]}):
+        asked = {**told, **other}
         words = shlex.split(page.command(asked))
         assert words[:4] == ["python", "-m", "pipeline", "build"]
         again = recipes.from_arguments(parser()[0].parse_args(words[3:]))
@@ -414,7 +240,7 @@ def test_timings_are_shown_where_they_are_of_this_build(copy: Path) -> None:
     told = read(copy / "bench.json")["rows"][0]["milliseconds"]["50"]
     assert f"{told:.3g}" in Page(page.html(copy)).text
     assert "Timed in turns" in Page(page.html(copy)).text
-    _change(copy / "bench.json", answers="0" * 64)
+    change(copy / "bench.json", answers="0" * 64)
     assert "were not measured for this build" in Page(page.html(copy)).text
 
 
