@@ -7,12 +7,15 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from exporters import reference
 from pipeline import race
+from pipeline.bench import Contender
+from pipeline.parity import answers
 from pipeline.parity.paired import median_bounds
 from pipeline.report import terminal
 
@@ -121,6 +124,21 @@ def test_fp16_comes_beside_8_bits(mixed: Path, cli: Cli, tmp_path: Path) -> None
     flags = ("--arch", "resnext_tiny", "--precision", "int8", "--dry-run", "-o", tmp_path / "out")
     for more in (("--beside", "none"), ("--engine", "onnxruntime"), ("--precision", "fp32")):
         assert "-fp16.onnx" not in cli(*flags, *more).stdout
+
+
+def test_what_is_timed_is_optimised_and_what_is_judged_is_not(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels, real = [], reference.session
+
+    def session(model: Path, level: str = reference.LEVEL, **options: Any) -> Any:
+        levels.append(level)
+        return real(model, level, **options)
+
+    monkeypatch.setattr(reference, "session", session)
+    path = built / "04-fold_batchnorm.onnx"
+    pixels = np.full((2, 1, 32, 32), 9, np.float32)
+    timed, judged = Contender("float", path).load().run(pixels), answers.of_file(path).run(pixels)
+    assert levels == ["ORT_ENABLE_ALL", "ORT_DISABLE_ALL"]
+    np.testing.assert_allclose(timed, judged, rtol=1e-4, atol=1e-4)
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:

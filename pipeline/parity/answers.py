@@ -54,9 +54,9 @@ def of_compiled(path: Path) -> Runner:
     return Runner(_torch_runner(torch.compile(frozen.read(path)[0])), "PyTorch CPU, compiled")
 
 
-def of_file(path: Path) -> Runner:
-    """The file, loaded afresh."""
-    for suffix, open_file in RUNNERS.items():
+def of_file(path: Path, *, fastest: bool = False) -> Runner:
+    """The file, loaded afresh; ``fastest``: as ONNX Runtime runs it by itself, to be timed and not to be judged."""
+    for suffix, open_file in (FASTEST if fastest else RUNNERS).items():
         if path.name.endswith(suffix):
             return Runner(*open_file(path))
     raise ValueError(f"{path.name}: nothing here can run such a file")
@@ -87,6 +87,12 @@ def _onnx(model: Path | bytes) -> tuple[Run, str]:
     from exporters import reference
 
     return _session(reference.session(model, alone=True))
+
+
+def _optimised(path: Path) -> tuple[Run, str]:
+    from exporters import reference
+
+    return _session(reference.session(path, "ORT_ENABLE_ALL", alone=True))
 
 
 def _compiled(path: Path) -> tuple[Run, str]:
@@ -130,3 +136,4 @@ RUNNERS: dict[str, Callable[[Path], tuple[Run, str]]] = {
     ".onnx": _onnx,
     ".engine": _engine,
 }
+FASTEST = {**RUNNERS, ".onnx": _optimised}
