@@ -40,7 +40,8 @@ def mixed(job: Calibration, bounds: Tolerance, src: Path, dst: Path) -> tuple[st
         if reference.shape[1] > 2 and len(set(reference.argmax(1).tolist())) == 1:
             raise BadRequest(
                 f"the network answers class {int(reference[0].argmax())} to each of {len(images)} calibration images: "
-                "they show one class; give images of all classes, or --recover none to take them as they are"
+                "they show one class, or not what it was trained on (other pixels, other channels); give images of all "
+                "classes, or --recover none to take them as they are"
             )
         trial = Trial(
             src, dst, images, replace(asked, drop=1.0 if asked.drop is None else asked.drop), {}, advance, reference

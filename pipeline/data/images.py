@@ -152,10 +152,15 @@ def from_array(path: Path) -> Part:
             f"{path} holds {loaded.dtype} {loaded.shape}; "
             "calibration images are pixels 0..255 of shape (N, C, H, W) with C 1 or 3"
         )
-    if loaded.dtype.kind == "f" and not all(np.isfinite(image).all() for image in loaded):
+    lows, highs = np.array([(image.min(), image.max()) for image in loaded], np.float64).T
+    if not np.isfinite([lows, highs]).all():  # the minimum of NaN is NaN
         raise BadRequest(f"{path} holds NaN or infinite pixels; remove those images")
-    if float(max(image.max() for image in loaded)) <= 1.0:
-        raise BadRequest(f"{path} holds no pixel above 1; images are pixels 0..255, so multiply yours by 255")
+    for odd, what in ((highs <= 1, "no pixel above 1"), (lows < 0, "pixels below 0")):
+        if 2 * odd.sum() > len(loaded):
+            raise BadRequest(
+                f"{path}: {odd.sum()} of {len(loaded)} images have {what}; give pixels 0..255 as they are before "
+                "normalisation, which is in the network"
+            )
     return Part(
         np.zeros(len(loaded), np.int64), lambda index: np.asarray(loaded[index]), lambda index: f"{path}[{index}]"
     )
