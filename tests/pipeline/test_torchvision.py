@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
-from torch.library import Library
+from torch import library
 
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.models import checkpoint, published
@@ -21,7 +21,7 @@ PUBLISHED = list(ARCHITECTURES)[:10]
 @pytest.fixture(scope="module")
 def torchvision() -> object:
     # Its compiled operators want CUDA; only their names are needed to import the rest.
-    operators = Library("torchvision", "DEF")
+    operators = library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision
