@@ -61,7 +61,7 @@ def session(
     """A session of ``provider`` alone at ``level``, the optimised graph written to ``compiled`` if that is given.
 
     ``entries`` are further entries of its configuration.
-    ``alone``: it is the one busy session, and keeps its memory and its threads awake from run to run, which is faster.
+    ``alone``: it is the one busy session, and keeps its memory from run to run and its threads awake within one.
     Raises RuntimeError where another provider than the one asked for would answer.
     """
     import onnxruntime
@@ -75,7 +75,10 @@ def session(
     settings.log_severity_level = 3
     # What a run needs goes back to the system after it: dozens of sessions live side by side in pieces of a network.
     settings.enable_cpu_mem_arena = alone
-    if not alone:
+    if alone:
+        # Awake while it runs, asleep after it: where two are timed in turns the idle one would take the other's cores.
+        settings.add_session_config_entry("session.force_spinning_stop", "1")
+    else:
         # Threads that have nothing to do sleep: with over a hundred sessions side by side those that spin use up the
         # processors, and debug of a ResNet-18 on a shared machine took 77 seconds instead of 3.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")

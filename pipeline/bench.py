@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -149,6 +150,8 @@ def _resident(contender: Contender, shape: Sequence[int]) -> int:
 
 def in_child(told: str) -> int:
     """Runs in a process of its own."""
+    # As much Python in every child, whatever its own file needs.
+    importlib.import_module("exporters.engines.onnxruntime")
     path, compiled, shape = json.loads(told)
     runner = Contender("", Path(path), compiled).load()
     for _ in range(2):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from exporters import reference
+from exporters import onnx_file, reference
+from exporters.engines import onnxruntime as engine
 from pipeline import race
 from pipeline.bench import Contender
 from pipeline.parity import answers
@@ -129,9 +130,9 @@ def test_fp16_comes_beside_8_bits(mixed: Path, cli: Cli, tmp_path: Path) -> None
 def test_what_is_timed_is_optimised_and_what_is_judged_is_not(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     levels, real = [], reference.session
 
-    def session(model: Path, level: str = reference.LEVEL, **options: Any) -> Any:
+    def session(model: Path, level: str = reference.LEVEL, *options: Any, **named: Any) -> Any:
         levels.append(level)
-        return real(model, level, **options)
+        return real(model, level, *options, **named)
 
     monkeypatch.setattr(reference, "session", session)
     path = built / "04-fold_batchnorm.onnx"
@@ -139,6 +140,21 @@ def test_what_is_timed_is_optimised_and_what_is_judged_is_not(built: Path, monke
     timed, judged = Contender("float", path).load().run(pixels), answers.of_file(path).run(pixels)
     assert levels == ["ORT_ENABLE_ALL", "ORT_DISABLE_ALL"]
     np.testing.assert_allclose(timed, judged, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_timed_runs_in_integers_as_onnx_runtime_would(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, real, seen = onnx_file.read(built / "05-int8.onnx"), reference.session, tmp_path / "seen.onnx"
+    engine.to_uint8(model.graph)
+    onnx_file.write(model, tmp_path / "uint8.onnx")
+
+    def session(model: Path, level: str, disabled: tuple[str, ...], **options: Any) -> Any:
+        return real(model, level, disabled, seen, **options)
+
+    monkeypatch.setattr(reference, "session", session)
+    Contender("int8", tmp_path / "uint8.onnx").load()
+    assert onnx_file.count(onnx_file.read(seen, check=False), "QLinearConv") == 10
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:

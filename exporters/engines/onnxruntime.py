@@ -67,13 +67,9 @@ def build(
     zeros = {onnx_file.weight(node.inputs[2]).dtype.name for node in model.graph if node.op_type == "QuantizeLinear"}  # type: ignore[union-attr]
     if "int8" in zeros:
         to_uint8(model.graph)
-    half = any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values())
-    if not half:
+    if not (disabled := _disabled(model)):
         merge_groups(model.graph)
         integer_bias(model.graph)
-    # The optimiser that is wrong for float16 scales is needed where they are float32: it quantises the biases,
-    # without which no convolution runs in INT8.
-    disabled = reference.DISABLED if half else ()
     entries = EXACT if machine() == SATURATES else None
     reference.session(ir.to_proto(model).SerializeToString(), LEVEL, disabled, dst, entries)
     compiled = onnx_file.read(dst, check=False)
@@ -93,6 +89,18 @@ def load(path: Path) -> Any:
             "saturate; build it again here"
         )
     return reference.session(path, LAYOUTS, alone=True)
+
+
+def optimised(path: Path) -> Any:
+    """Any graph as a session that ONNX Runtime optimises by itself, to be timed: its answers may be others."""
+    return reference.session(path, LAYOUTS, _disabled(onnx_file.read(path)), alone=True)
+
+
+def _disabled(model: ir.Model) -> tuple[str, ...]:
+    # The optimiser that is wrong for float16 scales is needed where they are float32: it quantises the biases,
+    # without which no convolution runs in INT8.
+    half = any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values())
+    return reference.DISABLED if half else ()
 
 
 def _may_saturate(node: ir.Node) -> bool:

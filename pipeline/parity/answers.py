@@ -90,9 +90,9 @@ def _onnx(model: Path | bytes) -> tuple[Run, str]:
 
 
 def _optimised(path: Path) -> tuple[Run, str]:
-    from exporters import reference
+    from exporters.engines import onnxruntime
 
-    return _session(reference.session(path, "ORT_ENABLE_ALL", alone=True))
+    return _session(onnxruntime.optimised(path))
 
 
 def _compiled(path: Path) -> tuple[Run, str]:
