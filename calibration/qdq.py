@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from calibration.ranges import LEVELS
+from calibration.ranges import E4M3, LEVELS
 from exporters import onnx_file, pairs
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Placement:
 
 
 # The largest level of each format (FP8: E4M3, Micikevicius et al. 2022, arXiv 2209.05433, table 1).
-FORMATS = {"int8": LEVELS, "fp8": 448}
+FORMATS = {"int8": LEVELS, "fp8": E4M3}
 PLACEMENTS = {"tensorrt": Placement(False, False, False), "onnxruntime": Placement(True, True, True)}
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from calibration.histogram import Histogram
 
-LEVELS = 127
+LEVELS, E4M3 = 127, 448
 SHARE = 0.9999  # of the values that the percentile keeps
 LINEAR, FEWEST = 2048, 128  # bins of the entropy method over [0, amax], and the fewest that a range may span
 
@@ -36,7 +36,7 @@ def percentile(histogram: Histogram, levels: int = LEVELS, share: float = SHARE)
 
 
 def mse(histogram: Histogram, levels: int = LEVELS) -> float:
-    """The amax with the least squared error between the values and their images on ``levels`` levels.
+    """The amax with the least squared error between the values and their images on the grid up to ``levels``.
 
     Clipping and rounding of what is usual (Histogram.usual) are weighed against each other (Sung et al. 2015, arXiv
     1511.06488, section 3), over ten octaves below the largest magnitude in steps of 1/16, then finer around the best.
@@ -54,7 +54,7 @@ def mse(histogram: Histogram, levels: int = LEVELS) -> float:
 
 
 def squared_error(histogram: Histogram, scale: float, levels: int = LEVELS) -> float:
-    """The sum of squared errors of all values seen, when rounded to ``levels`` of ``scale`` and clipped above."""
+    """The sum of squared errors of all values seen, when rounded to the grid up to ``levels`` and clipped above."""
     import numpy as np
 
     return float(squared_errors(histogram, np.array([scale]), levels)[0])
@@ -64,14 +64,14 @@ def squared_errors(histogram: Histogram, scales: NDArray[np.float64], top: int =
     """:func:`squared_error` of each of ``scales`` (n,): values are taken as spread evenly over their bin.
 
     Of the values x that become level k the error is the sum of (x - k s)^2 = x^2 - 2 k s x + k^2 s^2: three running
-    sums over the histogram give it for any level of any scale.
+    sums over the histogram give it for any level of any scale. Levels are 0, 1 … ``top``, for E4M3 its own numbers.
     """
     import numpy as np
 
-    edges, levels = histogram.edges, np.arange(top + 1)
+    edges, levels = histogram.edges, _levels(top)
     middles, counts = (edges[1:] + edges[:-1]) / 2, histogram.counts.astype(np.float64)
-    # Level k takes the values from (k - 1/2) s to (k + 1/2) s, the last one everything above.
-    bounds = np.append(levels[:-1] + 0.5, np.inf) * scales[:, None]
+    # A level takes the values that are nearer to it than to its neighbours, the last one everything above.
+    bounds = np.append((levels[:-1] + levels[1:]) / 2, np.inf) * scales[:, None]
 
     def per_level(sums: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.diff(np.interp(bounds, edges, np.append(0, np.cumsum(sums))), prepend=0)
@@ -80,6 +80,16 @@ def squared_errors(histogram: Histogram, scales: NDArray[np.float64], top: int =
     firsts, zeroths = per_level(counts * middles), per_level(counts)
     values = levels * scales[:, None]
     return np.asarray(squares + np.sum(values * (values * zeroths - 2 * firsts), axis=1))
+
+
+def _levels(top: int) -> NDArray[np.float64]:
+    import ml_dtypes
+    import numpy as np
+
+    if top != E4M3:
+        return np.arange(top + 1, dtype=np.float64)
+    # Its codes in ascending order; the one after them is NaN (Micikevicius et al. 2022, arXiv 2209.05433, table 1).
+    return np.asarray(np.arange(0x7F, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn), np.float64)
 
 
 def entropy(histogram: Histogram, levels: int = LEVELS) -> float:

@@ -1,4 +1,4 @@
-"""How much more noise each Q/DQ pair makes than INT8 needs there: a wrong scale shows, whatever the logits say."""
+"""How much more noise each Q/DQ pair makes than 8 bits need there: a wrong scale shows, whatever the logits say."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Waste:
-    """A pair of ``module``: what passes it (``operand``), and by how many dB its noise exceeds what INT8 needs.
+    """A pair of ``module``: what passes it (``operand``), and by how many dB its noise exceeds what 8 bits need.
 
     ``tensor`` is what the module computes from it.
     """
@@ -37,7 +37,7 @@ class Waste:
     @property
     def sentence(self) -> str:
         """What is wrong, for a person."""
-        return f"the scale of {self.operand} makes {self.decibels:.1f} dB more noise than INT8 needs"
+        return f"the scale of {self.operand} makes {self.decibels:.1f} dB more noise than 8 bits need"
 
 
 def tensors(good: Path, bad: Path) -> list[str]:
@@ -50,7 +50,7 @@ def tensors(good: Path, bad: Path) -> list[str]:
 def waste(good: Path, bad: Path, seen: Mapping[str, Histogram]) -> list[Waste]:
     """What every pair of ``bad`` wastes, in its order; ``seen`` are the histograms of :func:`tensors` in ``good``.
 
-    The noise that INT8 needs: for weights s^2 / 12 per value with s = amax / 127 of its channel, of which rounding to
+    The noise that they need: of INT8 weights s^2 / 12 a value with s = amax / 127 of its channel, of which rounding to
     the nearest can cost three times at most (4.8 dB); for activations, that of the best range (see ranges.mse).
     """
     makers = {str(node.outputs[0].name): node for node in onnx_file.read(good).graph}

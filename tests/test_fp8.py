@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
+from calibration import fit, observe, waste
 from exporters.certify import certify
+from pipeline import again
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +52,26 @@ def sign(raw: bytearray, _: np.ndarray) -> None:
 
 def coarser(_: bytearray, scale: np.ndarray) -> None:
     scale *= 2
+
+
+@pytest.mark.parametrize(("factor", "least", "most"), [(1, 0, 0.5), (8, 0, 1), (2**-6, 15, 99), (2**17, 15, 99)])
+def test_a_scale_wastes_what_it_costs_e4m3(
+    eighth: tuple[Path, dict[str, dict[str, object]]], tmp_path: Path, factor: float, least: float, most: float
+) -> None:
+    """Eight times too large costs a format with an exponent next to nothing."""
+    output, rows = eighth
+    before, file = (output / str(rows[name]["file"]) for name in ("equalise", "fp8"))
+    model = onnx.load(file)
+    quantise = next(node for node in model.graph.node if node.op_type == "QuantizeLinear" and "layer2" in node.name)
+    scale = next(tensor for tensor in model.graph.initializer if tensor.name == quantise.input[1])
+    larger = onnx.numpy_helper.to_array(scale) * np.float32(factor)
+    scale.CopyFrom(onnx.numpy_helper.from_array(larger, scale.name))
+    onnx.save(model, tmp_path / "planted.onnx")
+    tensors = waste.tensors(before, tmp_path / "planted.onnx")
+    seen = observe.observe(before, tensors, again.test_images(output).batches())
+    found = max(each.decibels for each in waste.waste(before, tmp_path / "planted.onnx", seen))
+    assert least <= found <= most
+    assert {each.sqnr_db > 30 for each in fit.fits(file, seen) if each.sqnr_db} == {True}
 
 
 @pytest.mark.parametrize("plant", [level, sign, coarser])

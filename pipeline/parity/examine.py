@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CONSISTENT, REORDERED = 30.0, 90.0
 NAMED = 3
 FEW = 32
-# Noise of a Q/DQ pair in dB over what INT8 needs there; minmax over a heavy tail may take 10, and honestly.
+# Noise of a Q/DQ pair in dB over what 8 bits need there; minmax over a heavy tail may take 10, and honestly.
 GROSS = 15.0
 # Logits that differ by less than this share of the largest, from image to image, do not depend on the image.
 ALIKE = 1e-6
@@ -133,7 +133,7 @@ def _certified(exhibit: Exhibit) -> list[str]:
 
 
 def _scaled(exhibit: Exhibit) -> list[str]:
-    """Whether its Q/DQ pairs make no more noise than INT8 needs."""
+    """Whether its Q/DQ pairs make no more noise than 8 bits need."""
     source, path = exhibit.source, exhibit.path
     if source is None or path.suffixes != [".onnx"] or source.suffixes != [".onnx"]:
         return []

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OWN = {"int8": 10.0, "float16": 40.0, "float32": 80.0}
 # What two float32 computations of the same rounded operands agree to at least; honest pieces give 71 and more.
 BEYOND = 60.0
-# Noise of a Q/DQ pair over what INT8 needs there, in dB. Rounding to the nearest costs weights 4.8 at most; a scale
+# Noise of a Q/DQ pair over what 8 bits need there, in dB. Rounding to the nearest costs weights 4.8 at most; a scale
 # four times too large costs 12.
 WASTE = 8.0
 

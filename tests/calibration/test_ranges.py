@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from onnxruntime.quantization import calibrate
@@ -57,6 +58,22 @@ def test_every_method_is_its_definition_on_the_raw_values(values: np.ndarray) ->
     assert error(values, chosen) <= 1.002 * min(error(values, amax) for amax in candidates)
     for amax in (magnitudes.max(), magnitudes.max() / 3, chosen):
         assert ranges.squared_error(histogram, amax / 127) == pytest.approx(error(values, amax), rel=0.01)
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_the_error_of_fp8_is_that_of_its_own_numbers(values: np.ndarray) -> None:
+    histogram, magnitudes = histogram_of(values), np.abs(values).astype(np.float64)
+
+    def error(amax: float) -> float:
+        kept = np.minimum(magnitudes / amax * 448, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float64)
+        return float(np.sum((kept / 448 * amax - magnitudes) ** 2))
+
+    for amax in (magnitudes.max(), magnitudes.max() / 3, magnitudes.max() * 8):
+        assert ranges.squared_error(histogram, amax / 448, 448) == pytest.approx(error(amax), rel=0.02)
+    chosen = ranges.mse(histogram, 448)
+    assert error(chosen) <= 1.01 * min(
+        error(amax) for amax in np.geomspace(histogram.usual.amax / 500, histogram.usual.amax, 99)
+    )
 
 
 @pytest.mark.parametrize("name", ["student", "relu"])
