@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import onnx
 import onnx_ir as ir
 
 from exporters import onnx_file
@@ -45,6 +46,11 @@ def switched_off(good: Path, bad: Path, modules: Collection[str]) -> bytes:
     onnx_file.drop_unused_constants(model.graph)
     model.graph.sort()
     return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+
+
+def has_pairs(model: bytes) -> bool:
+    """Whether anything in the serialised ``model`` is quantised."""
+    return any(node.op_type in PAIR for node in onnx.load_model_from_string(model).graph.node)
 
 
 def _float(graph: ir.Graph, node: ir.Node, index: int, twin: ir.Node | None) -> ir.Value:

@@ -39,9 +39,14 @@ def sensitivity(good: Path, bad: Path, images: Images) -> dict[str, Any]:
                 model = switch.switched_off(good, bad, others)
             except ValueError as error:
                 raise BadRequest(f"{bad.name} cannot be taken apart next to {good.name}: {error}") from error
-            moved = drift(reference, answers.of_model(model).answers(images, layer))
-            alone.append({"layer": layer, "sqnr_db": moved.sqnr_db, "top1_agreement": moved.top1_agreement})
             advance()
+            if not switch.has_pairs(model):  # a pool: its pair goes with those of its readers
+                continue
+            try:
+                moved = drift(reference, answers.of_model(model).answers(images, layer))
+            except ValueError as error:
+                raise BadRequest(f"{bad.name} with {layer} quantised: {error}; debug names the module") from error
+            alone.append({"layer": layer, "sqnr_db": moved.sqnr_db, "top1_agreement": moved.top1_agreement})
     alone.sort(key=lambda row: (row["sqnr_db"] is None, row["sqnr_db"]))
     return {
         "good": good.name,

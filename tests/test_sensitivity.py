@@ -16,6 +16,7 @@ from exporters import reference
 from pipeline import again
 from pipeline.commands.sensitivity import lines
 from pipeline.data import choice
+from pipeline.errors import BadRequest
 from pipeline.sensitivity import sensitivity
 
 if TYPE_CHECKING:
@@ -62,10 +63,21 @@ def test_the_layer_that_was_spoilt_comes_first(built: Path, tmp_path: Path) -> N
     images = choice.some(again.test_images(built), 16)
     result = sensitivity(built / FOLD, tmp_path / INT8, images)
     assert result["layers"][0]["layer"] == "layer2.0.conv3"
-    assert len(result["layers"]) == 18
+    assert len(result["layers"]) == 17
+    assert all(row["sqnr_db"] is not None and row["layer"] != "maxpool" for row in result["layers"])
     text = list(lines(result, 3))
     assert len(text) == 9
     assert "layer2.0.conv3" in text[6]
+
+
+def test_a_scale_that_is_no_number_is_a_sentence(built: Path, tmp_path: Path) -> None:
+    model = onnx.load(built / INT8)
+    quantise = next(node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[1])
+    tensor = next(t for t in model.graph.initializer if t.name == quantise.input[1])
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(np.nan), tensor.name))
+    onnx.save(model, tmp_path / INT8)
+    with pytest.raises(BadRequest, match=r"05-int8.onnx with .* quantised: .*NaN or infinity; debug names the module"):
+        sensitivity(built / FOLD, tmp_path / INT8, choice.some(again.test_images(built), 4))
 
 
 def test_a_build_without_pairs_is_refused(built: Path) -> None:
