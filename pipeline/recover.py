@@ -72,7 +72,7 @@ def _note(modules: list[str] | None, held: int) -> str:
         return f"{held} others miss the bounds with every layer in float too: the fault is not in a Q/DQ pair"
     if modules:
         return f"in float to keep the accuracy: {', '.join(modules)}"
-    return f"the bounds hold on {held} others"
+    return f"{held} others show nothing against it"
 
 
 def _figures(trial: Trial, off: frozenset[str], bounds: Tolerance) -> dict[str, Any]:

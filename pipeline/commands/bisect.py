@@ -29,7 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit 0 where the stage holds its bounds as it is, 1 where layers are named."""
+    """Exit 0 where nothing is to blame, 1 where layers are named; whether a build passes is for check to say."""
     from pipeline import again
     from pipeline.bisect import bisect
     from pipeline.data import choice
@@ -61,7 +61,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     if result["in_float"] is None:
         yield f"even with every layer in float it does not hold its bounds: the fault is not in a Q/DQ pair ({count})"
     elif not result["in_float"]:
-        yield f"it holds its bounds as it is ({count}); --sqnr or --max-drop asks for more"
+        yield f"no layer is to blame on so few images as it is ({count}); --samples, --sqnr or --max-drop asks for more"
     else:
         yield f"to be in float:      {', '.join(result['in_float'])}"
         yield f"then:                {_figures(result['after'])} ({count})"
