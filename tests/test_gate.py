@@ -60,7 +60,8 @@ def test_a_worse_build_fails_at_the_stage_that_made_it_worse_and_every_format_sa
     assert result["properties"]["lower"] > 1
 
     (annotation,) = (line for line in done.stderr.splitlines() if line.startswith("::"))
-    assert annotation.startswith("::error title=B003 baseline-drift%3A int8%2C int8::the median SQNR fell by ")
+    told = "SQNR fell, in the median over the images, by "
+    assert annotation.startswith(f"::error title=B003 baseline-drift%3A int8%2C int8::{told}")
     text = summary.read_text()
     assert text.startswith("what an earlier step said\n### edge-resnet: int8: FAIL")
     assert "| int8 | pass |" in text
@@ -216,6 +217,18 @@ def test_bounds_hold_as_often_as_they_say() -> None:
         then, now = random.binomial(300, 0.9), random.binomial(300, 0.85)
         far += unpaired_bounds(then, now, 300, 0.95)[1] >= 0.05
     assert min(low, high, far) / 1000 > 0.93
+
+
+def test_too_few_values_bound_no_median() -> None:
+    assert median_bounds(np.arange(5.0), 0.05) == (0, 4)
+    nothing = median_bounds(np.arange(4.0), 0.05)
+    assert nothing == (-np.inf, np.inf)
+    verdict, sentence, figures = baselines.weigh("it fell", 1, "dB", 3, 5, *nothing)
+    assert (verdict, sentence) == (
+        "undecided",
+        "it fell by 5.00 dB (so few images give no bounds), not to be told from 3",
+    )
+    assert figures == {"value": 5, "lower": None, "upper": None, "margin": 3}
 
 
 @pytest.mark.parametrize(

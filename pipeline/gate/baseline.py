@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.recheck import Saved
 
     Row = dict[str, Any]
-    Answer = tuple[str, str, dict[str, float]]
+    Answer = tuple[str, str, dict[str, float | None]]
 
 # dB above which a difference is the order of float32 sums and nothing else; "the same" counts as this.
 CEILING = 90.0
@@ -171,10 +172,13 @@ def _unjudged(report: dict[str, Any], before: dict[str, Row], files: dict[str, s
 def weigh(what: str, scale: float, unit: str, margin: float, value: float, lower: float, upper: float) -> Answer:
     """Verdict, sentence and figures of a change for the worse: pass where its upper bound is within ``margin``."""
     verdict = "pass" if upper <= margin else "fail" if lower > margin else "undecided"
-    between = "" if lower == upper else f" (between {scale * lower:.2f} and {scale * upper:.2f})"
+    bounded = math.isfinite(upper - lower)
+    known = f"between {scale * lower:.2f} and {scale * upper:.2f}" if bounded else "so few images give no bounds"
+    between = "" if lower == upper else f" ({known})"
     limit = {"pass": "within", "fail": "more than", "undecided": "not to be told from"}[verdict]
     sentence = f"{what} by {scale * value:.2f} {unit}{between}, {limit} {scale * margin:g}"
-    return verdict, sentence, {"value": value, "lower": lower, "upper": upper, "margin": margin}
+    held = {"lower": lower, "upper": upper} if bounded else {"lower": None, "upper": None}
+    return verdict, sentence, {"value": value, **held, "margin": margin}
 
 
 def _accuracy(pair: Pair) -> Answer | None:
@@ -202,11 +206,13 @@ def _drift(pair: Pair) -> Answer | None:
         return None
     if (kept := pair.kept("sqnr_db")) is not None:
         was, here = (np.minimum(each, CEILING) for each in kept)
-        value, (lower, upper) = float(np.median(was - here)), median_bounds(was - here, 1 - pair.margins.confidence)
+        what, value = "SQNR fell, in the median over the images,", float(np.median(was - here))
+        lower, upper = median_bounds(was - here, 1 - pair.margins.confidence)
     else:
         median, before = (CEILING if (db := each["sqnr_db"]) is None else min(db, CEILING) for each in (now, then))
-        value = lower = upper = before - median
-    return weigh("the median SQNR fell", 1, "dB", pair.margins.drift, value, lower, upper)
+        what, value = "the median SQNR fell", before - median
+        lower = upper = value
+    return weigh(what, 1, "dB", pair.margins.drift, value, lower, upper)
 
 
 def _size(pair: Pair) -> Answer:

@@ -48,13 +48,15 @@ def median_bounds(values: NDArray[np.float64], error: float) -> tuple[float, flo
     """Bounds of the median of what ``values`` (N,) are drawn from, each wrong with a chance of at most ``error``.
 
     They are order statistics (Hahn and Meeker 1991, Statistical Intervals, chapter 5) and hold for any distribution.
-    With too few values for any they are the extremes.
+    Of too few values not even the extremes do, and there are none: -infinity and infinity.
     """
     import numpy as np
     from scipy.stats import binom
 
+    if 0.5 ** len(values) > error:
+        return -np.inf, np.inf
     ranked = np.sort(values)
-    place = max(int(binom.ppf(error, len(ranked), 0.5)), 1)
+    place = int(binom.ppf(error, len(ranked), 0.5))
     return float(ranked[place - 1]), float(ranked[-place])
 
 
