@@ -16,7 +16,9 @@ from pipeline import again, provenance, race, workspace
 from pipeline.errors import BadRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from pipeline.data.images import Images
     from pipeline.parity.answers import Runner
@@ -35,6 +37,10 @@ class Contender:
     name: str
     path: Path
     compiled: bool = False
+
+    def timed(self, pixels: NDArray[np.float32]) -> Callable[[], object]:
+        """A new copy of it that answers ``pixels`` (N, C, H, W)."""
+        return partial(self.load().run, pixels)
 
     def load(self) -> Runner:
         """What gives its answers, as fast as its runtime can."""
@@ -99,7 +105,7 @@ def beside_float(rows: Sequence[Row], files: Mapping[str, Path], images: Images)
         return None
     pixels = images.select(np.arange(1))
     field = [Contender(name, files[name]) for name in (neighbour, engine.name)]
-    timings, _ = race.race([partial(each.load().run, pixels) for each in field], BESIDE_SECONDS, decide=1)
+    timings, _ = race.race([partial(each.timed, pixels) for each in field], BESIDE_SECONDS, decide=1)
     return {"engine": engine.name, "next_to": neighbour, "batch": 1, **asdict(race.ratio(timings[1], timings[0]))}
 
 
@@ -111,27 +117,28 @@ def bench(directory: Path, versus: Sequence[str], batches: Sequence[int], second
     images = again.test_images(directory)
     if max(batches) > len(images):
         raise BadRequest(f"--batch {max(batches)}: {directory} was judged on {len(images)} images; take no more")
-    loaded = [each.load() for each in field]
+    providers = [each.load().provider for each in field]
     memory = [_resident(each, images.shape) for each in field]
     rows, settled = [], True
     with bar("timing", len(batches)) as advance:
         for batch in batches:
             pixels = images.select(np.arange(batch))
-            timings, steady = race.race([partial(runner.run, pixels) for runner in loaded], seconds / len(batches))
+            timings, steady = race.race([partial(each.timed, pixels) for each in field], seconds / len(batches))
             settled &= steady
-            for each, runner, held, timing in zip(field, loaded, memory, timings, strict=True):
+            for each, provider, held, timing in zip(field, providers, memory, timings, strict=True):
                 took = [1e3 * float(value) for value in np.percentile(timing.runs, PERCENTILES)]
                 rows.append(
                     {
                         "name": each.name,
                         "file": each.path.name,
-                        "provider": runner.provider,
+                        "provider": provider,
                         "batch": batch,
                         "milliseconds": dict(zip(map(str, PERCENTILES), took, strict=True)),
                         "images_per_second": 1e3 * batch / took[0],
                         "ratio": asdict(race.ratio(timing, timings[0])),
                         "rounds": len(timing.rounds),
                         "runs": len(timing.runs),
+                        "one_copy": timing.one_copy,
                         "resident_bytes": held,
                         "file_bytes": each.path.stat().st_size,
                     }

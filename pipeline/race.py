@@ -13,20 +13,26 @@ from pipeline.parity.paired import median_bounds
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    Run = Callable[[], object]
+
 CONFIDENCE = 0.95
 # In every round each runs for about as long, and what was in the caches is warmed up again first.
 ROUND_SECONDS, MOST_RUNS, WARM_UP = 0.05, 200, 2
 LEAST_ROUNDS = 10
+# The same file loaded twice differs by up to 3 %, by where its memory lies, as long as both copies live: every round
+# takes a new one, but of what takes longer than this to be loaded (a compiler at work).
+LOAD_SECONDS = 1.0
 # Settled: every ratio is known to this share of itself, either way.
 WIDTH = 0.02
 
 
 @dataclass
 class Timing:
-    """Seconds of each run, and the median of each round."""
+    """Seconds of each run, and the median of each round; ``one_copy``: it was loaded once, not in each of them."""
 
     runs: list[float] = field(default_factory=list)
     rounds: list[float] = field(default_factory=list)
+    one_copy: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Ratio:
 
 
 def race(
-    runs: Sequence[Callable[[], object]],
+    loads: Sequence[Callable[[], Run]],
     seconds: float,
     *,
     decide: float | None = None,
@@ -56,16 +62,19 @@ def race(
 ) -> tuple[list[Timing], bool]:
     """The timings of all, which take turns, and whether their ratios to the first one settled within ``seconds``.
 
+    ``loads``: each gives what is timed, loaded anew.
     ``decide``: it is enough to know whether a ratio is above or below this, with ``confidence``. It is looked after 10,
     20, 40, 80 … rounds and when the time is up, each time with less of the error (see ratio).
     """
-    timings = [Timing() for _ in runs]
-    counts = [_count(run) for run in runs]
+    field = [_entrant(load) for load in loads]
+    timings = [each.timing for each in field]
     until, look = time.perf_counter() + seconds, LEAST_ROUNDS
     settled = ended = False
     while not settled and not ended:
-        _round(runs, counts, timings)
-        rounds = len(timings[0].rounds)
+        rounds = 1 + len(timings[0].rounds)
+        # Whoever is first in one round is last in the next.
+        for each in field[:: 1 if rounds % 2 else -1]:
+            each.round()
         # With fewer rounds not even their extremes are bounds that hold.
         enough = rounds >= LEAST_ROUNDS and 0.5**rounds <= _error(rounds, confidence)
         ended = enough and time.perf_counter() >= until
@@ -92,24 +101,37 @@ def _error(rounds: int, confidence: float) -> float:
     return (1 - confidence) / 2 * 0.5**look
 
 
-def _round(runs: Sequence[Callable[[], object]], counts: Sequence[int], timings: Sequence[Timing]) -> None:
-    # Whoever is first in one round is last in the next.
-    order = range(len(runs)) if len(timings[0].rounds) % 2 else reversed(range(len(runs)))
-    for index in order:
+@dataclass(frozen=True)
+class _Entrant:
+    """``count`` runs in every round of a new copy, or of the one that is ``kept``."""
+
+    load: Callable[[], Run]
+    count: int
+    kept: Run | None
+    timing: Timing
+
+    def round(self) -> None:
+        run = self.kept or self.load()
         for _ in range(WARM_UP):
-            runs[index]()
-        timed = [_timed(runs[index]) for _ in range(counts[index])]
-        timings[index].runs += timed
-        timings[index].rounds.append(float(np.median(timed)))
+            run()
+        timed = [_timed(run) for _ in range(self.count)]
+        self.timing.runs += timed
+        self.timing.rounds.append(float(np.median(timed)))
 
 
-def _count(run: Callable[[], object]) -> int:
-    for _ in range(WARM_UP):
-        run()
-    return min(max(int(ROUND_SECONDS / _timed(run)), 1), MOST_RUNS)
+def _entrant(load: Callable[[], Run]) -> _Entrant:
+    load()()  # what Python imports for it is no part of loading it
+    begun = time.perf_counter()
+    run = load()
+    run()
+    loaded = time.perf_counter() - begun
+    took = _timed(run)
+    kept = run if loaded - took > LOAD_SECONDS else None
+    count = min(max(int(ROUND_SECONDS / took), 1), MOST_RUNS)
+    return _Entrant(load, count, kept, Timing(one_copy=kept is not None))
 
 
-def _timed(run: Callable[[], object]) -> float:
+def _timed(run: Run) -> float:
     begun = time.perf_counter()
     run()
     return time.perf_counter() - begun

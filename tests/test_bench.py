@@ -35,18 +35,26 @@ class Machine:
         self.random, self.noise = np.random.default_rng(seed), noise
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
-    def run(self, seconds: float) -> Callable[[], None]:
-        def once() -> None:
-            self.slow *= 1 + self.drift
-            self.now += seconds * self.slow * (1 + self.noise * float(self.random.exponential()))
+    def load(self, seconds: float, loading: float = 0.0, copies: float = 0.0) -> Callable[[], Callable[[], None]]:
+        """Something of ``seconds``, by a share up to ``copies`` more in each copy that is loaded."""
 
-        return once
+        def load() -> Callable[[], None]:
+            self.now += loading
+            each = seconds * (1 + copies * self.random.uniform())
+
+            def once() -> None:
+                self.slow *= 1 + self.drift
+                self.now += each * self.slow * (1 + self.noise * float(self.random.exponential()))
+
+            return once
+
+        return load
 
 
 @pytest.mark.parametrize("drift", [0.0, 2e-5])
 def test_a_ratio_is_right_on_a_machine_that_slows_down(monkeypatch: pytest.MonkeyPatch, drift: float) -> None:
     machine = Machine(monkeypatch, drift)
-    timings, settled = race.race([machine.run(0.001), machine.run(0.003)], 100)
+    timings, settled = race.race([machine.load(0.001), machine.load(0.003)], 100)
     found = race.ratio(timings[1], timings[0])
     assert found.value == pytest.approx(3, rel=0.01)
     assert settled
@@ -56,11 +64,11 @@ def test_a_ratio_is_right_on_a_machine_that_slows_down(monkeypatch: pytest.Monke
 
 def test_noise_does_not_settle_and_ends_when_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, noise=3.0)
-    timings, settled = race.race([machine.run(0.04), machine.run(0.04)], 10)
+    timings, settled = race.race([machine.load(0.04), machine.load(0.04)], 10)
     found = race.ratio(timings[1], timings[0])
     assert not settled
     assert found.lower < 1 < found.upper
-    assert 10 < machine.now < 13
+    assert 10 < machine.now < 15
 
 
 def test_the_bounds_of_a_ratio_hold_as_often_as_they_say() -> None:
@@ -75,12 +83,25 @@ def test_the_bounds_of_a_ratio_hold_as_often_as_they_say() -> None:
 def test_two_of_the_same_speed_are_told_apart_no_oftener_than_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Either is said to be the slower in at most 2.5 % of the races, however often it was looked whether one is."""
     slower = faster = 0
-    for seed in range(400):
+    for seed in range(1200):
         machine = Machine(monkeypatch, noise=1.0, seed=seed)
-        timings, _ = race.race([machine.run(0.06), machine.run(0.06)], 120, decide=1)
+        timings, _ = race.race([machine.load(0.06), machine.load(0.06)], 120, decide=1)
         found = race.ratio(timings[1], timings[0])
         slower, faster = slower + (found.lower > 1), faster + (found.upper < 1)
-    assert max(slower, faster) / 400 <= 0.025
+    assert max(slower, faster) / 1200 <= 0.025
+
+
+@pytest.mark.parametrize(("loading", "least", "most"), [(0.1, 0, 0.05), (5.0, 0.9, 1)])
+def test_copies_of_one_file_are_told_apart_only_where_they_load_slowly(
+    monkeypatch: pytest.MonkeyPatch, loading: float, least: float, most: float
+) -> None:
+    told = []
+    for seed in range(100):
+        machine = Machine(monkeypatch, seed=seed)
+        timings, _ = race.race([machine.load(0.02, loading, 0.03) for _ in range(2)], 60, decide=1)
+        told.append(race.ratio(timings[1], timings[0]).decided(1))
+        assert [each.one_copy for each in timings] == [loading > 1] * 2
+    assert least <= sum(told) / 100 <= most
 
 
 @pytest.mark.parametrize("rounds", [10, 11, 20, 25, 40, 80, 100])
@@ -95,9 +116,9 @@ def test_the_error_is_spent_over_the_looks(rounds: int) -> None:
 def test_it_is_looked_at_doubling_rounds_and_never_before_bounds_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     for confidence, rounds in ((0.95, 10), (0.999, 20), (1 - 1e-9, 40)):
         machine = Machine(monkeypatch)
-        timings, settled = race.race([machine.run(0.06), machine.run(0.12)], 60, decide=1, confidence=confidence)
+        timings, settled = race.race([machine.load(0.06), machine.load(0.12)], 60, decide=1, confidence=confidence)
         assert (len(timings[0].rounds), settled) == (rounds, True)
-    hurried, _ = race.race([machine.run(0.06), machine.run(0.12)], 0, decide=1, confidence=1 - 1e-9)
+    hurried, _ = race.race([machine.load(0.06), machine.load(0.12)], 0, decide=1, confidence=1 - 1e-9)
     assert 0.5 ** len(hurried[0].rounds) < 1e-9 / 2
 
 

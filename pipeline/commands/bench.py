@@ -79,5 +79,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     for row in result["rows"]:
         if row["ratio"]["upper"] < 1:
             yield f"the engine is slower than {row['name']} at batch {row['batch']}"
+    if slow := sorted({row["name"] for row in result["rows"] if row["one_copy"]}):
+        yield f"loaded once, as loading takes long: {', '.join(slow)}; another copy may differ by 3 % (docs/bench.md)"
     if not result["settled"]:
         yield "not settled: the bounds are wider than 2 %; give it more --seconds, or a machine with less to do"

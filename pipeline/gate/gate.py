@@ -112,8 +112,8 @@ def _timed(directory: Path, old: baselines.Baseline, margin: float, confidence: 
     field = bench.contenders(directory, [str(old.path.resolve())])
     pixels = again.test_images(directory).select(np.arange(1))
     # The baseline first, since all ratios are to the first.
-    runs = [partial(each.load().run, pixels) for each in field[::-1]]
-    (then, now), _ = race.race(runs, SECONDS, decide=1 + margin, confidence=confidence)
+    loads = [partial(each.timed, pixels) for each in field[::-1]]
+    (then, now), _ = race.race(loads, SECONDS, decide=1 + margin, confidence=confidence)
     ratio = race.ratio(now, then, confidence)
     slower = (each - 1 for each in (ratio.value, ratio.lower, ratio.upper))
     answer = baselines.weigh("the engine's time for one image grew", 100, "%", margin, *slower)
