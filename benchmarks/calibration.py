@@ -60,6 +60,26 @@ def ours(src: Path, batches: list[np.ndarray]) -> None:
     measured(lambda: observer.take(batches))
 
 
+def default(src: Path, batches: list[np.ndarray]) -> None:
+    from calibration.recovery.equalise import equalise
+    from pipeline.plan import EQUALISE
+
+    dst = src.with_suffix(".equalised.onnx")
+
+    def both() -> None:
+        equalise(src, dst, batches[:EQUALISE])
+        observed(dst, batches)
+
+    measured(both)
+
+
+def observed(src: Path, batches: list[np.ndarray]) -> None:
+    from calibration import observe, qdq
+    from calibration.histogram import Histogram
+
+    observe.Observer(src, list(qdq.tensors(src)), Histogram).take(batches)
+
+
 def minmax(src: Path, batches: list[np.ndarray]) -> None:
     from onnxruntime.quantization import CalibrationMethod, calibrate
 
@@ -77,7 +97,12 @@ def minmax(src: Path, batches: list[np.ndarray]) -> None:
     measured(lambda: (made.collect_data(Reader()), made.compute_data()))
 
 
-WAYS = {"plain forward": forward, "edge-resnet, all methods": ours, "onnxruntime minmax": minmax}
+WAYS = {
+    "plain forward": forward,
+    "edge-resnet, all methods": ours,
+    "edge-resnet, equalised first": default,
+    "onnxruntime minmax": minmax,
+}
 PEERS = {"ModelOpt max": ("modelopt", "modelopt", "max"), "NNCF": ("nncf", "nncf_onnx", "default")}
 
 

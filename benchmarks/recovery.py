@@ -22,8 +22,11 @@ from pipeline.data import sets
 from pipeline.data.images import Images, spread
 from pipeline.parity import answers
 from pipeline.parity.drift import accuracy, drift
+from pipeline.plan import EQUALISE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
     Batches = list[NDArray[np.float32]]
@@ -58,14 +61,15 @@ def rescaled(src: Path, dst: Path, seed: int = 0) -> None:
 def outliers(batches: Batches) -> Batches:
     """One image in a hundred with its pixels times ten."""
     changed = np.concatenate(batches)
-    changed[50::100] *= 10
+    changed[3::100] *= 10
     return np.array_split(changed, len(batches))
 
 
-def amaxes(src: Path, batches: Batches) -> dict[str, dict[str, float]]:
+def amaxes(src: Path, batches: Batches, methods: Sequence[str]) -> Iterator[dict[str, float]]:
     """Each method's range of each tensor."""
     seen = observe.observe(src, list(qdq.tensors(src)), batches)
-    return {method: {name: find(each, 127) for name, each in seen.items()} for method, find in ranges.METHODS.items()}
+    for method in methods:
+        yield {name: ranges.METHODS[method](each, 127) for name, each in seen.items()}
 
 
 def row(reference: NDArray[np.float32], labels: NDArray[np.int64], logits: NDArray[np.float32]) -> str:
@@ -75,7 +79,7 @@ def row(reference: NDArray[np.float32], labels: NDArray[np.int64], logits: NDArr
     return f"{100 * lost:.2f} · {100 * far.top1_agreement:.2f} · {far.sqnr_db:.1f}"
 
 
-def measure(src: Path, calibration: Images, test: Images, folder: Path) -> None:
+def measure(src: Path, calibration: Images, test: Images, asked: argparse.Namespace, folder: Path) -> None:
     """The lines of the table for ``src``."""
     batches = list(calibration.batches(25))
     rescaled(src, folder / "rescaled.onnx")
@@ -87,10 +91,13 @@ def measure(src: Path, calibration: Images, test: Images, folder: Path) -> None:
         "rescaled, outliers": (folder / "rescaled.onnx", outliers(batches)),
     }
     for case, (path, seen) in cases.items():
-        equalise(path, folder / "equalised.onnx", seen)
-        for step, source in (("none", path), ("equalised", folder / "equalised.onnx")):
+        steps = {"none": path}
+        for count in asked.equalise:
+            steps[f"equalised on {count}"] = made = folder / f"equalised-{count}.onnx"
+            equalise(path, made, np.array_split(np.concatenate(seen)[:count], -(-count // 25)))
+        for step, source in steps.items():
             cells = []
-            for amax in amaxes(source, seen).values():
+            for amax in amaxes(source, seen, asked.methods):
                 qdq.quantise(source, folder / "int8.onnx", amax)
                 logits = answers.of_file(folder / "int8.onnx").answers(test, "INT8")
                 cells.append(row(reference, test.labels, logits))
@@ -102,6 +109,8 @@ def main() -> None:
     parser.add_argument("builds", nargs="+", type=Path)
     parser.add_argument("--calib-samples", type=int, default=100)
     parser.add_argument("--test-samples", type=int, default=900)
+    parser.add_argument("--equalise", type=int, nargs="+", default=[EQUALISE], help="on so many of the first images")
+    parser.add_argument("--methods", nargs="+", choices=ranges.METHODS, default=list(ranges.METHODS))
     asked = parser.parse_args()
     for build in asked.builds:
         recipe = again.recipe_of(build)
@@ -110,10 +119,10 @@ def main() -> None:
         parts = [(data.calibration, asked.calib_samples), (data.test, asked.test_samples)]
         calibration, test = (Images(part.take(spread(part.labels, count, 0)), preprocessing) for part, count in parts)
         print(f"\n{recipe.arch}, {asked.calib_samples} images calibrate, {asked.test_samples} judge\n")
-        print(f"| case | recovery | {' | '.join(ranges.METHODS)}: drop · agree % · SQNR dB |")
-        print("|---|---|---|---|---|---|")
+        print(f"| case | recovery | {' | '.join(asked.methods)}: drop · agree % · SQNR dB |")
+        print("|---|---|" + "---|" * len(asked.methods))
         with tempfile.TemporaryDirectory() as folder:
-            measure(build / "04-fold_batchnorm.onnx", calibration, test, Path(folder))
+            measure(build / "04-fold_batchnorm.onnx", calibration, test, asked, Path(folder))
 
 
 if __name__ == "__main__":

@@ -62,9 +62,9 @@ def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
 def write(model: ir.Model, path: Path) -> None:
     """Sort, check and write ``model`` into one file."""
     model.graph.sort()
-    proto = ir.to_proto(model)
-    onnx.checker.check_model(proto, full_check=True)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+    content = ir.to_proto(model).SerializeToString(deterministic=True)
+    onnx.checker.check_model(content, full_check=True)
+    path.write_bytes(content)
 
 
 def weight(value: ir.Value | None) -> NDArray[np.float32] | None:

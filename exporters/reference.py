@@ -35,7 +35,9 @@ def give_back_memory() -> None:
 def trim() -> None:
     """Give what is free back to the system now (glibc only): a model that was read leaves half of its size behind."""
     import ctypes
+    import gc
 
+    gc.collect()  # nodes and values of a graph hold each other
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
+from calibration import observe
 from exporters import channel_space, onnx_file, reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from exporters.channel_space import Space
@@ -46,13 +47,15 @@ class Statistics:
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count a batch (N, C, …); raises ValueError on NaN or infinity."""
-        flat = np.abs(values).reshape(*values.shape[:2], -1)
-        peaks = flat.max(2)
+        flat = values.reshape(*values.shape[:2], -1)
+        peaks = np.maximum(flat.max(2), -flat.min(2))
         if not np.isfinite(peaks).all():
             raise ValueError("NaN or infinite values")
         self.images += len(flat)
         self.peaks = self.peaks + peaks.sum(0, dtype=np.float64)
-        self.squares = self.squares + np.einsum("nci,nci->c", flat, flat, dtype=np.float64) / flat.shape[2]
+        self.squares = (
+            self.squares + (flat[:, :, None] @ flat[..., None]).sum((0, 2, 3), dtype=np.float64) / flat.shape[2]
+        )
 
     @property
     def peak(self) -> Channels:
@@ -71,9 +74,9 @@ def equalise(src: Path, dst: Path, batches: Iterable[NDArray[np.float32]]) -> st
     Every tensor is a power of two times what it was, channel by channel, and the logits keep their bits. Spaces that
     would not gain stay as they are. Raises ValueError naming the tensor that holds NaN or infinity.
     """
-    model = onnx_file.read(src)
+    seen = statistics(src, _read_by(channel_space.spaces(onnx_file.read(src).graph)), batches)
+    model = onnx_file.read(src)  # once more, so that it is not in memory beside all activations
     spaces = channel_space.spaces(model.graph)
-    seen = statistics(src, sorted({_input(node) for space in spaces for node in space.readers}), batches)
     chosen = {space: _exponents(space, seen) for space in spaces}
     moved = {space: exponents for space, exponents in chosen.items() if exponents.any()}
     channel_space.rescale(model.graph, moved)
@@ -83,6 +86,10 @@ def equalise(src: Path, dst: Path, batches: Iterable[NDArray[np.float32]]) -> st
         return work
     every = np.concatenate(list(moved.values()))
     return f"{work}, factors 2^{every.min()} … 2^{every.max()}"
+
+
+def _read_by(spaces: list[Space]) -> list[str]:
+    return sorted({_input(node) for space in spaces for node in space.readers})
 
 
 def _input(node: ir.Node) -> str:
@@ -95,17 +102,11 @@ def statistics(src: Path, tensors: Sequence[str], batches: Iterable[NDArray[np.f
     """What each channel of ``tensors`` of ``src`` holds over ``batches``; memory does not grow with them."""
     if not tensors:
         return {}
-    model = onnx_file.read(src)
-    values = {str(value.name): value for node in model.graph for value in node.outputs}
-    model.graph.outputs.extend(values[name] for name in tensors)
-    session = reference.session(ir.to_proto(model).SerializeToString())
-    seen = {name: Statistics() for name in tensors}
-    for images in batches:
-        for name, found in zip(tensors, session.run(list(tensors), {"images": images}), strict=True):
-            try:
-                seen[name].add(found)
-            except ValueError as error:
-                raise ValueError(f"{error} in the activations {name} of {src.name}") from error
+    observer = observe.Observer(src, tensors, Statistics)
+    observer.take(batches)
+    seen = observer.seen
+    del observer
+    reference.trim()
     return seen
 
 
@@ -118,30 +119,30 @@ class _Reader:
     def __init__(self, node: ir.Node, seen: Statistics) -> None:
         weight = np.abs(channel_space.weight(node))
         energy = np.einsum("oip,oip->oi", weight, weight, dtype=np.float64)
-        self.node, self.positions = node, weight.shape[2]
+        self.groups, self.positions = channel_space.groups(node), weight.shape[2]
         self.peak, self.power = seen.peak, seen.power
         # The power of an output, its inputs taken as independent; an output that is always the same has no noise.
         signal = (energy * channel_space.to_outputs(node, self.power)).sum(1, keepdims=True)
         share = np.divide(1, signal, out=np.zeros_like(signal), where=signal > 0)
-        self.largest = weight.max(2) * np.sqrt(share)
-        self.gain = self._of_inputs(energy * share).sum(1).ravel()
+        self.largest = self._grouped(weight.max(2) * np.sqrt(share))
+        self.gain = self._grouped(energy * share).sum(1).ravel()
 
-    def _of_inputs(self, values: Channels) -> Channels:
+    def _grouped(self, values: Channels) -> Channels:
         """(outputs, inputs / groups) as (groups, outputs / groups, inputs / groups): axis 1 is what reads a channel."""
-        return values.reshape(channel_space.groups(self.node), -1, values.shape[1])
+        return values.reshape(self.groups, -1, values.shape[1])
 
     @property
     def weights(self) -> Channels:
         """The largest weight that reads each channel, (C,), in shares of its output."""
-        return np.asarray(self._of_inputs(self.largest).max(1).ravel())
+        return np.asarray(self.largest.max(1).ravel())
 
     def noise(self, factors: Channels) -> float:
         """Variance of activation and weight rounding, s^2 / 12 each, up to the factor 12 * 127^2 that all share."""
-        wide = channel_space.to_outputs(self.node, factors)
+        grouped = factors.reshape(self.groups, 1, -1)
         activation = (self.peak / factors).max() ** 2 * (self.gain * factors**2).sum()
-        steps = (self.largest * wide).max(1) ** 2
-        weights = steps * (channel_space.to_outputs(self.node, self.power) / wide**2).sum(1)
-        return float((activation + self.positions * weights.sum()) / len(wide))
+        steps = (self.largest * grouped).max(2) ** 2
+        weights = steps * (self.power.reshape(grouped.shape) / grouped**2).sum(2)
+        return float((activation + self.positions * weights.sum()) / steps.size)
 
 
 def _exponents(space: Space, seen: dict[str, Statistics]) -> NDArray[np.int64]:

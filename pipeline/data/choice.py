@@ -46,9 +46,9 @@ def own(path: Path, model: Path) -> Images:
     return Images(part(path, "--images"), preprocessing)
 
 
-def some(images: Images, count: int) -> Images:
+def some(images: Images, count: int, seed: int = 0) -> Images:
     """At most ``count`` of ``images``, spread over their classes."""
-    chosen = spread(images.labels, min(count, len(images)), seed=0)
+    chosen = spread(images.labels, min(count, len(images)), seed)
     return Images(images.part.take(chosen), images.preprocessing)
 
 
