@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(line)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the finished stages are kept and the next run goes on from them\n")
+        kept = "; the finished stages are kept and the next run goes on from them" if line[:1] == ["build"] else ""
+        sys.stderr.write(f"interrupted{kept}\n")
         return Exit.INTERRUPTED
     except Exception as error:
         if "--debug" in line:

@@ -10,6 +10,7 @@ from pipeline import workspace
 from pipeline.errors import BadRequest
 from pipeline.recipe import Recipe
 from pipeline.report.record import SCHEMA
+from pipeline.report.terminal import say
 
 if TYPE_CHECKING:
     from pipeline.data.images import Images
@@ -27,6 +28,16 @@ def report(directory: Path) -> dict[str, Any]:
 def damaged(directory: Path, error: Exception) -> BadRequest:
     """The sentence for a report that lacks what it should hold."""
     return BadRequest(f"{directory / 'report.json'} is not whole ({error!r}); build again")
+
+
+def touched(directory: Path) -> list[str]:
+    """Which files of the build are not what it wrote, each in a few words."""
+    try:
+        rows = [row for row in workspace.read_note(directory / "report.json").get("stages") or () if row["file"]]
+        written = [(directory / Path(row["file"]).name, row["sha256"]) for row in rows]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(directory, error) from error
+    return [why for path, digest in written if (why := workspace.other(path, digest)) is not None]
 
 
 def recipe_of(directory: Path) -> Recipe:
@@ -66,7 +77,8 @@ def test_images(directory: Path) -> Images:
 def stage_files(directory: Path, stage: str | None) -> tuple[Path, Path]:
     """The file that ``stage`` was made from, and the one it made; without a name the first failed, else the noisiest.
 
-    Raises BadRequest where there is no such stage, or its files are gone.
+    Where one is not what the build wrote, a line says so: it is what it is now that is looked into. Raises BadRequest
+    where there is no such stage, or its files are gone.
     """
     found = report(directory)
     try:
@@ -84,12 +96,16 @@ def stage_files(directory: Path, stage: str | None) -> tuple[Path, Path]:
             raise BadRequest(
                 f"--stage {stage}: {directory} has {', '.join(comparable) or 'no stage'} to be looked into"
             )
-        paths = [directory / Path(row["file"]).name for row in (rows[rows[name]["source"]], rows[name])]
+        chosen = [rows[rows[name]["source"]], rows[name]]
+        paths = [directory / Path(row["file"]).name for row in chosen]
+        for path, row in zip(paths, chosen, strict=True):
+            if (why := workspace.other(path, row["sha256"])) is None:
+                continue
+            if not path.is_file():
+                raise BadRequest(f"{directory}: {why}; build again")
+            say(f"{why}: this looks at what it is now, and certify says where it differs from {chosen[0]['file']}")
     except (KeyError, TypeError, AttributeError) as error:
         raise damaged(directory, error) from error
-    gone = [path.name for path in paths if not path.is_file()]
-    if gone:
-        raise BadRequest(f"{directory} lacks {gone[0]}; build again")
     return paths[0], paths[1]
 
 
@@ -104,8 +120,8 @@ def last_judged(directory: Path) -> tuple[Path, float]:
         confidence = float(found["recipe"]["confidence"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise damaged(directory, error) from error
-    if not path.is_file() or workspace.sha256(path) != digest:
-        raise BadRequest(f"{path} is gone or not the file that was judged; build again")
+    if (why := workspace.other(path, digest)) is not None:
+        raise BadRequest(f"{directory}: {why}; build again")
     return path, confidence
 
 
@@ -119,8 +135,8 @@ def engine_files(directory: Path) -> list[tuple[Path, dict[str, Any]]]:
     if not found:
         raise BadRequest(f"{directory} has no engine; build again")
     for path, digest, _ in found:
-        if not path.is_file() or workspace.sha256(path) != digest:
-            raise BadRequest(f"{path} is gone or not the file that was built; build again")
+        if (why := workspace.other(path, digest)) is not None:
+            raise BadRequest(f"{directory}: {why}; build again")
     return [(path, details) for path, _, details in found]
 
 

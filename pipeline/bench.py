@@ -75,8 +75,8 @@ def _files(directory: Path) -> dict[str, Path]:
         for row in again.report(directory)["stages"]:
             if row["provider"]:
                 found[row["name"]] = path = directory / Path(row["file"]).name
-                if not path.is_file() or workspace.sha256(path) != row["sha256"]:
-                    raise BadRequest(f"{path} is gone or not the file that was judged; build again")
+                if (why := workspace.other(path, row["sha256"])) is not None:
+                    raise BadRequest(f"{directory}: {why}; build again")
     except (KeyError, TypeError, AttributeError) as error:
         raise again.damaged(directory, error) from error
     return found

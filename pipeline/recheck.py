@@ -69,8 +69,8 @@ def _judged(row: dict[str, Any], directory: Path, bounds: Tolerance, look: Look,
     if row["file"] is None:
         return _unjudged(row, None if ended else "it has no file, though nothing before it failed")
     path = directory / Path(row["file"]).name
-    if not path.is_file() or workspace.sha256(path) != row["sha256"]:
-        return {**row, "verdict": "fail", "reasons": [f"{path.name} is gone or not the file that was judged"]}
+    if (why := workspace.other(path, row["sha256"])) is not None:
+        return {**row, "verdict": "fail", "reasons": [why]}
     if row["provider"] is None:
         return _unjudged(row, None if path.suffix in {".engine", ".sh"} else f"{path.name} was never run")
     return {**row, **look(row, bounds)}

@@ -62,6 +62,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def other(path: Path, digest: object) -> str | None:
+    """Why ``path`` is not the file with this hash, for a sentence; None where it is."""
+    if not path.is_file():
+        return f"{path.name} is gone"
+    return None if sha256(path) == digest else f"{path.name} was changed after the build wrote it"
+
+
 def place(fresh: Path, path: Path) -> None:
     """Move a finished file to its name; before and after a crash there is a whole file or none."""
     with fresh.open("rb") as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -17,15 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def check(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", "check", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-def copy(built: Path, tmp_path: Path) -> Path:
-    shutil.copytree(built, tmp_path / "copy")
-    return tmp_path / "copy"
+    return command("check", *arguments)
 
 
 def test_the_same_margins_give_the_same_report(built: Path) -> None:
@@ -83,7 +80,11 @@ def test_a_file_that_was_touched_is_named(copy: Path, name: str) -> None:
     (copy / name).write_bytes(content)
     done = check(copy)
     assert done.returncode == 1
-    assert f"{name} is gone or not the file that was judged" in done.stdout
+    assert f"{name} was changed after the build wrote it" in done.stdout
+    told = f"{name} was changed after the build wrote it: the page shows what was judged"
+    assert told in command("report", copy).stderr
+    (copy / name).unlink()
+    assert f"{name} is gone" in check(copy).stdout
 
 
 @pytest.mark.parametrize("name", ["record.json", "expected.npz", "chart-wide.png"])

@@ -193,7 +193,7 @@ def test_fixtures_hand_out_what_was_judged_and_nothing_else(workplace: Path, bui
     kept = safetensors.numpy.load_file(built / "answers.safetensors")
     safetensors.numpy.save_file({**kept, "reference": -kept["reference"]}, tmp_path / "copy" / "answers.safetensors")
     done = pytest_in(tmp_path, workplace, "--pipeline-build", tmp_path / "copy", "-k", "'test_engine or test_logits'")
-    assert "06-engine.ort.onnx is gone or not the file that was built" in done.stdout
+    assert "06-engine.ort.onnx was changed after the build wrote it" in done.stdout
     assert "answers.safetensors is not what this build wrote" in done.stdout
     margin = ("--pipeline-build", built, "--pipeline-max-drift", 1)
     assert "--max-drift 1 goes with --baseline" in pytest_in(tmp_path, workplace, *margin).stderr

@@ -127,6 +127,18 @@ def images(built: Path, tmp_path: Path) -> Path:
     return tmp_path / "images.npy"
 
 
+def test_a_file_that_was_changed_is_said_to_be(copy: Path) -> None:
+    model = onnx.load(copy / INT8)
+    change("fc.bias", lambda b: b + 5)(model)
+    onnx.save(model, copy / INT8)
+    done = debug(copy, "--stage", "int8", "--samples", 8)
+    assert f"{INT8} was changed after the build wrote it: this looks at what it is now" in done.stderr
+    assert "first at fault: fc" in done.stdout
+    (copy / INT8).unlink()
+    done = debug(copy, "--stage", "int8")
+    assert (done.returncode, f"{INT8} is gone; build again" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("stage", ["simplify", "fold_batchnorm", "int8", "engine"])
 def test_an_honest_stage_has_no_fault(built: Path, stage: str) -> None:
     done = debug(built, "--stage", stage, "--samples", 8)

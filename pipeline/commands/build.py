@@ -36,8 +36,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     recipes.add_flags(parser, tables)
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with these flags; others override it")
     parser.add_argument("--save-config", type=Path, metavar="FILE", help="write what was asked for, for --config")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, after all that can be refused")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
+    shown.add_argument("--dry-run", action="store_true", help="say what would be done, after all that can be refused")
 
 
 def run(arguments: argparse.Namespace) -> int:

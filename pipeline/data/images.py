@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Decoded images are kept, as bytes, when they fit in here; larger sets are decoded again for every pass.
 CACHE_BYTES = 2**28
+NO_CLASS = -1  # labels from here down are of images that nothing says the class of
 BATCH_BYTES = 2**24
 
 
@@ -52,10 +53,13 @@ def part_of(array: NDArray[np.uint8], labels: NDArray[np.int64], name: str) -> P
 
 
 def joined(parts: Sequence[Part]) -> Part:
-    """``parts`` one behind the other, each labelled by its number."""
+    """``parts`` without classes one behind the other, each labelled by its number, from NO_CLASS down."""
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     place = np.concatenate([np.arange(len(part)) for part in parts])
-    return Part(owner, lambda index: parts[owner[index]].decode(place[index]), lambda i: parts[owner[i]].name(place[i]))
+    labels = NO_CLASS - owner
+    return Part(
+        labels, lambda index: parts[owner[index]].decode(place[index]), lambda i: parts[owner[i]].name(place[i])
+    )
 
 
 def spread(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
@@ -162,7 +166,7 @@ def from_array(path: Path) -> Part:
                 "normalisation, which is in the network"
             )
     return Part(
-        np.zeros(len(loaded), np.int64), lambda index: np.asarray(loaded[index]), lambda index: f"{path}[{index}]"
+        np.full(len(loaded), NO_CLASS), lambda index: np.asarray(loaded[index]), lambda index: f"{path}[{index}]"
     )
 
 

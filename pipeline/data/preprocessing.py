@@ -69,9 +69,13 @@ class Preprocessing:
         return self._crop(self._resized(self.converted(image, name)))
 
     def float_pixels(self, array: NDArray[np.generic], name: str) -> NDArray[np.float32]:
-        """The same for ``array`` (C, H, W) of pixels, computed in float32 so that no value is rounded or clipped."""
-        planes = [self._resized(Image.fromarray(plane.astype(np.float32))) for plane in array]
-        pixels = np.concatenate([self._crop(plane) for plane in planes])
+        """The same for ``array`` (C, H, W) of pixels, computed in float32 so that no value is rounded or clipped.
+
+        One of the network's own size was cropped before it was written, and is taken as it is.
+        """
+        pixels = array.astype(np.float32)
+        if array.shape[1:] != (self.input_size, self.input_size):
+            pixels = np.concatenate([self._crop(self._resized(Image.fromarray(plane))) for plane in pixels])
         if len(pixels) == self.channels:
             return pixels
         if len(pixels) == 1 and self.convert:

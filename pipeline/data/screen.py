@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.data.images import NO_CLASS
 from pipeline.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def _whole(images: Images) -> list[str]:
     notes = []
     if len(images) < FEW:
         notes.append(f"only {len(images)} calibration images, fewer than {FEW}")
-    if len(images) > 1 and len(np.unique(images.labels)) == 1:
+    if len(images) > 1 and len(np.unique(images.labels)) == 1 and images.labels[0] > NO_CLASS:
         notes.append("calibration images of one class, or without classes")
+    first, size = images.part.decode(0), images.shape[1:]
+    if isinstance(first, np.ndarray) and first.shape[1:] != size:
+        notes.append("calibration arrays of {} x {}, resized and cropped to {} x {}".format(*first.shape[1:], *size))
     return notes

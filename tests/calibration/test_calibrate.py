@@ -173,6 +173,9 @@ def test_odd_images_are_counted_and_named(tmp_path: Path) -> None:
         1, 1, 1, 2,
     ]  # fmt: skip
     assert found["outside 0..255"]["names"] == [f"{tmp_path / 'some.npy'}[3]"]
+    assert not [note for note in found["notes"] if "class" in note or "cropped" in note]
+    larger = screen(images(tmp_path, np.tile(array, (1, 1, 2, 2))))
+    assert "calibration arrays of 64 x 64, resized and cropped to 32 x 32" in larger["notes"]
     with pytest.raises(BadRequest, match="of one colour"):
         screen(images(tmp_path, np.full((5, 1, 32, 32), 9.0)))
     with pytest.raises(BadRequest, match="sets a fifth of the 20 calibration images aside"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.server
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_shards_of_arrays_are_one_set_and_each_gives_its_share(tmp_path: Path) -
     expected = np.concatenate([array[first:end] for first, end in parts])
     np.testing.assert_array_equal(images.select(np.arange(30)), expected)
     assert images.part.name(22) == f"{tmp_path / '1.npy'}[1]"
-    assert np.bincount(images.labels[spread(images.labels, 10, seed=0)]).tolist() == [7, 2, 1]
+    assert np.bincount(-1 - images.labels[spread(images.labels, 10, seed=0)]).tolist() == [7, 2, 1]
 
 
 def test_the_crop_is_central_and_the_shorter_side_is_resized() -> None:
@@ -110,6 +111,13 @@ def test_array_pixels_are_neither_rounded_nor_clipped() -> None:
     array = np.full((1, 32, 32), 300.25, np.float32)
     np.testing.assert_array_equal(PLAIN.float_pixels(array, "x"), array)
     assert PLAIN.float_pixels(np.full((1, 8, 8), -3.5), "x").max() == -3.5
+
+
+def test_an_array_of_the_networks_own_size_was_cropped_already() -> None:
+    record, array = replace(PLAIN, resize=40), np.random.default_rng(0).uniform(0, 255, (1, 36, 36))
+    cropped = array[:, 2:34, 2:34].astype(np.float32)
+    np.testing.assert_array_equal(record.float_pixels(cropped, "x"), cropped)
+    assert record.float_pixels(array, "x").shape == (1, 32, 32)
 
 
 def test_downloads_are_checked_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
