@@ -40,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write("\n")
     else:
         sys.stdout.write("\n".join(_lines(certificate)) + "\n")
+        if not certificate.proven and arguments.before.suffix == ".safetensors":
+            sys.stdout.write("weights are proven in the graph exported from them, other files from the one before\n")
     return Exit.PASS if certificate.proven else Exit.FAIL
 
 

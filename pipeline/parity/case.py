@@ -67,8 +67,7 @@ def write(
 def _expected(fault: Fault, pair: Pair, inputs: Tensors) -> tuple[NDArray[np.float32], float | None]:
     """What the piece should answer to ``inputs``, and the least SQNR to that; None where it depends on the scales."""
     if fault.kind == "beyond" and pair.run_rounded is not None:
-        _, *rounded = pair.run_bad(inputs)
-        operands = dict(zip(pair.bad.dequantised, rounded, strict=True))
+        _, _, operands = pair.accused(inputs)
         return pair.run_rounded({**inputs, **operands})[0], BEYOND
     return pair.run_good(inputs)[0], OWN[pair.kind] if fault.kind == "own" else None
 

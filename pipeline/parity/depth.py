@@ -25,9 +25,9 @@ class Step:
     """One tensor that both files compute, and how far they are apart there: SQNR in dB for each image.
 
     ``accumulated``: each file on its own road from the images. ``own``: the later file's piece on the earlier file's
-    inputs, so only what this piece adds. ``beyond``: that, against the earlier file's piece with the later file's
-    rounded operands, so what rounding does not explain; empty where the pieces have no such operands. ``broken`` is
-    why the later file's piece has no answer that could be compared, on any image.
+    inputs, so only what this piece adds. ``beyond``: that, before a pair behind it, against the earlier file's piece
+    with the later file's rounded operands, so what rounding does not explain; empty where the pieces have no such
+    operands. ``broken`` is why the later file's piece has no answer that could be compared, on any image.
     """
 
     tensor: str
@@ -47,8 +47,15 @@ class Pair:
     bad: Piece
     step: Step
     run_good: Run
+    outputs: tuple[str, ...]
     run_bad: Run
     run_rounded: Run | None
+
+    def accused(self, inputs: Tensors) -> tuple[NDArray[np.float32], NDArray[np.float32], Tensors]:
+        """What the later piece answers, what it answers before a pair behind it, and its operands after rounding."""
+        found = dict(zip(self.outputs, self.run_bad(inputs), strict=True))
+        operands = {name: found[behind] for name, behind in self.bad.dequantised.items()}
+        return found[self.bad.output], found[self.bad.worker.output[0]], operands
 
     @property
     def kind(self) -> str:
@@ -88,7 +95,7 @@ def _advance(pair: Pair, trusted: Tensors, accused: Tensors) -> None:
         raise ValueError(f"{pair.step.module} reads {late[0]}, which the other file computes only later")
     expected = pair.run_good(trusted)[0]
     answered = pair.run_bad(accused)[0]
-    own, *rounded = pair.run_bad(trusted)
+    own, unrounded, operands = pair.accused(trusted)
     step, name = pair.step, pair.step.tensor
     if not np.isfinite(expected).all():
         raise ValueError(f"{step.module} answers NaN or infinity in the earlier file already")
@@ -99,8 +106,7 @@ def _advance(pair: Pair, trusted: Tensors, accused: Tensors) -> None:
     step.accumulated += ratios(expected, answered)
     step.own += ratios(expected, own)
     if pair.run_rounded is not None:
-        operands = dict(zip(pair.bad.dequantised, rounded, strict=True))
-        step.beyond += ratios(pair.run_rounded({**trusted, **operands})[0], own)
+        step.beyond += ratios(pair.run_rounded({**trusted, **operands})[0], unrounded)
     # Behind an answer of another shape nothing else could run; its module is named for that.
     trusted[name], accused[name] = expected, answered if answered.shape == expected.shape else expected
 
@@ -119,13 +125,15 @@ def ratios(expected: NDArray[np.float32], answered: NDArray[np.float32]) -> list
 
 def _pair(good: Pieces, bad: Pieces, one: Piece, other: Piece) -> Pair:
     step = Step(one.output, other.module, other.worker.op_type)
-    behind = tuple(other.dequantised.values())
+    # What its last node that computes says as well: onnxruntime's quantiser puts a pair behind the logits.
+    outputs = tuple(dict.fromkeys((other.output, other.worker.output[0], *other.dequantised.values())))
     return Pair(
         one,
         other,
         step,
         good.runner(good.model(one), one.inputs),
-        bad.runner(bad.model(other, behind), other.inputs),
+        outputs,
+        bad.runner(bad.model(other, outputs[1:]), other.inputs),
         _rounded(good, bad, one, other),
     )
 
@@ -135,7 +143,8 @@ def _rounded(good: Pieces, bad: Pieces, one: Piece, other: Piece) -> Run | None:
     if len(one.nodes) != 1 or one.worker.op_type != other.worker.op_type or len(other.nodes) == 1:
         return None
     weights = {}
-    for name, changed in zip(one.worker.input, other.worker.input, strict=False):
+    # The weight alone: a bias in INT32, as onnxruntime's quantiser writes it, is as near as float32.
+    for name, changed in zip(one.worker.input[1:2], other.worker.input[1:2], strict=True):
         value = bad.constant(other, changed) if name in good.weights and changed not in bad.weights else None
         if value is not None:
             weights[name] = value

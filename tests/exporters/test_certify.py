@@ -52,6 +52,8 @@ def test_the_command_proves_refutes_and_refuses(built: Path, tmp_path: Path) -> 
     assert said["proven"] is False
     assert [item["module"] for item in said["refuted"]] == ["layer3.0.conv1"]
     assert "weight[7, 2, 0, 0]" in said["refuted"][0]["found"]
+    done = certify_command(built / "01-freeze.safetensors", after)
+    assert (done.returncode, "other files from the one before" in done.stdout) == (1, True)
     (tmp_path / "text.onnx").write_text("no model")
     for wrong in (before, tmp_path / "text.onnx", tmp_path / "missing.onnx"):
         done = certify_command(before, wrong)
