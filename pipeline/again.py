@@ -128,12 +128,13 @@ def last_judged(directory: Path) -> tuple[Path, float]:
 def engine_files(directory: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Each engine of the build and the details of its stage; raises BadRequest where one is not what was built."""
     try:
-        rows = [row for row in report(directory)["stages"] if row["name"].startswith("engine") and row["file"]]
+        said = report(directory)
+        rows = [row for row in said["stages"] if row["name"].startswith("engine") and row["file"]]
         found = [(directory / Path(row["file"]).name, row["sha256"], dict(row["details"])) for row in rows]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise damaged(directory, error) from error
     if not found:
-        raise BadRequest(f"{directory} has no engine; build again")
+        raise BadRequest(f"{directory} has no engine, and its verdict is {said['verdict']}; check {directory} says why")
     for path, digest, _ in found:
         if (why := workspace.other(path, digest)) is not None:
             raise BadRequest(f"{directory}: {why}; build again")

@@ -136,6 +136,8 @@ def test_the_command_answers_and_refuses(built: Path, tmp_path: Path) -> None:
     done = command(built, "--samples", 64, "--sqnr", more, "--json")
     assert done.returncode == 1, done.stderr
     assert json.loads(done.stdout)["after"]["sqnr_db"] >= more
+    told = command(built, "--samples", 64, "--sqnr", more).stdout
+    assert told.endswith("it was built with --recover none; auto equalises channels, and may mend this\n")
     for sentence, flags in {
         "holds no report.json": (tmp_path,),
         "has simplify, fold_batchnorm, int8, engine": (built, "--stage", "fp16"),

@@ -153,7 +153,7 @@ def test_a_build_keeps_what_tensorrt_rtx_listed(cli: Cli, built: Path, tmp_path:
     engine = next((tmp_path / "x").glob("*.engine"))
     assert "give the directory of the build" in refused(engine)
     engine.write_bytes(b"another")
-    assert "not the file that was built" in refused(tmp_path / "x")
+    assert "was changed after the build wrote it" in refused(tmp_path / "x")
 
 
 def test_tensorrt_rtx_shows_the_convolution_whose_input_has_no_pair(built: Path, tmp_path: Path) -> None:
@@ -197,3 +197,6 @@ def test_what_cannot_be_described_is_refused_in_a_sentence(built: Path, tmp_path
     report["stages"][-1]["details"] = {"backend": "tensorrt-rtx", "description": {"layers": [1]}}
     (old / "report.json").write_text(json.dumps(report))
     assert "not whole" in refused(old)
+    report["stages"], report["verdict"] = report["stages"][:-1], "fail"
+    (old / "report.json").write_text(json.dumps(report))
+    assert f"has no engine, and its verdict is fail; check {old} says why" in refused(old)

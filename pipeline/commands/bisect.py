@@ -41,11 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
     bounds = again.bounds(arguments.directory, arguments.stage, sqnr_db=arguments.sqnr, drop=arguments.max_drop)
     images = choice.some(again.test_images(arguments.directory), arguments.samples)
     result = bisect(good, bad, images, bounds)
+    recover = again.recipe_of(arguments.directory).recover
     if arguments.json:
         json.dump(result, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
     else:
         sys.stdout.write("\n".join(lines(result)) + "\n")
+        if result["in_float"] and recover != "auto":
+            sys.stdout.write(f"it was built with --recover {recover}; auto equalises channels, and may mend this\n")
     return EXITS[result["verdict"]]
 
 
