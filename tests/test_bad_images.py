@@ -95,6 +95,7 @@ def test_one_test_image_shows_one_class(cli: Cli) -> None:
         (np.full((4, 1, 32, 32), np.nan, np.float32), "NaN or infinite pixels"),
         (np.full((4, 1, 32, 32), 0.5, np.float32), "4 of 4 images have no pixel above 1; give pixels 0..255"),
         (np.random.default_rng(0).normal(size=(4, 1, 32, 32)), "4 of 4 images have pixels below 0; give pixels 0..255"),
+        (np.full((4, 1, 32, 32), 65535, np.uint16), "4 of 4 images have pixels above 255; give pixels 0..255"),
         (np.full((4, 3, 32, 32), 200.0, np.float32), "--channels 3"),
         (np.array([{}], dtype=object), "no readable array"),
         (np.zeros((4, 1, 0, 0), np.float32), "of shape (N, C, H, W)"),

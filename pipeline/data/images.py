@@ -159,7 +159,11 @@ def from_array(path: Path) -> Part:
     lows, highs = np.array([(image.min(), image.max()) for image in loaded], np.float64).T
     if not np.isfinite([lows, highs]).all():  # the minimum of NaN is NaN
         raise BadRequest(f"{path} holds NaN or infinite pixels; remove those images")
-    for odd, what in ((highs <= 1, "no pixel above 1"), (lows < 0, "pixels below 0")):
+    for odd, what in (
+        (highs <= 1, "no pixel above 1"),
+        (lows < 0, "pixels below 0"),
+        (highs > 255, "pixels above 255"),
+    ):
         if 2 * odd.sum() > len(loaded):
             raise BadRequest(
                 f"{path}: {odd.sum()} of {len(loaded)} images have {what}; give pixels 0..255 as they are before "
