@@ -134,7 +134,9 @@ def engine_files(directory: Path) -> list[tuple[Path, dict[str, Any]]]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise damaged(directory, error) from error
     if not found:
-        raise BadRequest(f"{directory} has no engine, and its verdict is {said['verdict']}; check {directory} says why")
+        raise BadRequest(
+            f"{directory} has no engine, and its verdict is {said.get('verdict')}; check {directory} says why"
+        )
     for path, digest, _ in found:
         if (why := workspace.other(path, digest)) is not None:
             raise BadRequest(f"{directory}: {why}; build again")

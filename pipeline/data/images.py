@@ -56,9 +56,10 @@ def joined(parts: Sequence[Part]) -> Part:
     """``parts`` without classes one behind the other, each labelled by its number, from NO_CLASS down."""
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     place = np.concatenate([np.arange(len(part)) for part in parts])
-    labels = NO_CLASS - owner
     return Part(
-        labels, lambda index: parts[owner[index]].decode(place[index]), lambda i: parts[owner[i]].name(place[i])
+        NO_CLASS - owner,
+        lambda index: parts[owner[index]].decode(place[index]),
+        lambda i: parts[owner[i]].name(place[i]),
     )
 
 

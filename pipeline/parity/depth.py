@@ -144,7 +144,7 @@ def _rounded(good: Pieces, bad: Pieces, one: Piece, other: Piece) -> Run | None:
         return None
     weights = {}
     # The weight alone: a bias in INT32, as onnxruntime's quantiser writes it, is as near as float32.
-    for name, changed in zip(one.worker.input[1:2], other.worker.input[1:2], strict=True):
+    for name, changed in zip(one.worker.input[1:2], other.worker.input[1:2], strict=False):
         value = bad.constant(other, changed) if name in good.weights and changed not in bad.weights else None
         if value is not None:
             weights[name] = value
