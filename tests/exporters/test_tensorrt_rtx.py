@@ -138,7 +138,7 @@ def stopped_at(phase: str, number: signal.Signals) -> Callable[[str], None]:
     [
         (
             {"heard": stopped_at("Parsing node: /layer2", signal.SIGSEGV)},
-            r"crashed \(SIGSEGV\): (Parsing node: /|.* \d+/\d+$)",
+            r"crashed \(SIGSEGV\): (Parsing node: |.* \d+/\d+$)",
         ),
         ({"heard": stopped_at("Timing graph nodes", signal.SIGSEGV)}, r"crashed \(SIGSEGV\): .* \d+/\d+$"),
         (
