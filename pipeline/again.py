@@ -103,7 +103,7 @@ def stage_files(directory: Path, stage: str | None) -> tuple[Path, Path]:
                 continue
             if not path.is_file():
                 raise BadRequest(f"{directory}: {why}; build again")
-            say(f"{why}: this looks at what it is now, and certify says where it differs from {chosen[0]['file']}")
+            say(f"{why}: this looks at what it is now")
     except (KeyError, TypeError, AttributeError) as error:
         raise damaged(directory, error) from error
     return paths[0], paths[1]
