@@ -30,7 +30,7 @@ BATCH = 1
 def network(folder: Path) -> Path:
     import torch
 
-    from exporters import fold_batchnorm, onnx_graph, simplify
+    from exporters import export, fold_batchnorm, simplify
     from pipeline.models import specs
     from pipeline.models.resnet import ResNet
 
@@ -39,7 +39,7 @@ def network(folder: Path) -> Path:
     with torch.no_grad():
         made.train()(torch.rand(8, 3, 224, 224) * 255)  # running statistics that keep the activations in bounds
     paths = [folder / f"{name}.onnx" for name in ("raw", "simple", "folded")]
-    onnx_graph.export(made, paths[0], (3, 224, 224), {})
+    export.export(made, paths[0], (3, 224, 224), {})
     simplify.simplify(paths[0], paths[1])
     fold_batchnorm.fold_batchnorm(paths[1], paths[2])
     return paths[2]
@@ -62,7 +62,7 @@ def ours(src: Path, batches: list[np.ndarray]) -> None:
 
 def default(src: Path, batches: list[np.ndarray]) -> None:
     from calibration.recovery.equalise import equalise
-    from pipeline.plan import EQUALISE
+    from pipeline.building.plan import EQUALISE
 
     dst = src.with_suffix(".equalised.onnx")
 

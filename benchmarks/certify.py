@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from exporters import onnx_graph
+from exporters import export
 from exporters.certify import certify
 from exporters.fold_batchnorm import fold_batchnorm
 from pipeline.models.specs import ARCHITECTURES
@@ -33,7 +33,7 @@ def main() -> None:
         weights = sum(value.numel() for value in network.parameters())
         with tempfile.TemporaryDirectory() as folder:
             before, after = (Path(folder, f"{name}.onnx") for name in ("before", "after"))
-            onnx_graph.export(network, before, (3, 64, 64), {})
+            export.export(network, before, (3, 64, 64), {})
             fold_batchnorm(before, after)
             started = time.perf_counter()
             found = certify(before, after)

@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from exporters import onnx_file
-from pipeline import again
-from pipeline.data import choice
+from pipeline.data import sampling
+from pipeline.finished import build_directory
 from pipeline.parity import answers
 from pipeline.parity.drift import drift
 
@@ -25,12 +25,15 @@ def main() -> None:
     asked = parser.parse_args()
     print("| network | both | activations only | weights only |\n|---|---|---|---|")
     for build in asked.builds:
-        good, bad = again.stage_files(build, "int8")
-        images = choice.some(again.test_images(build), asked.samples)
+        good, bad = build_directory.stage_files(build, "int8")
+        images = sampling.some(build_directory.test_images(build), asked.samples)
         reference = answers.of_file(good).answers(images, "float")
         files = [ir.to_proto(model).SerializeToString() for model in (onnx_file.read(bad), *halves(good, bad))]
         found = [drift(reference, answers.of_model(file).answers(images, "INT8")).sqnr_db for file in files]
-        print(f"| {again.recipe_of(build).arch} | {' | '.join(f'{each:.1f}' for each in found if each)} |", flush=True)
+        print(
+            f"| {build_directory.recipe_of(build).arch} | {' | '.join(f'{each:.1f}' for each in found if each)} |",
+            flush=True,
+        )
 
 
 def halves(good: Path, bad: Path) -> tuple[ir.Model, ir.Model]:

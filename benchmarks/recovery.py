@@ -17,12 +17,12 @@ from onnx import numpy_helper
 
 from calibration import observe, qdq, ranges
 from calibration.recovery.equalise import equalise
-from pipeline import again
+from pipeline.building.plan import EQUALISE
 from pipeline.data import sets
 from pipeline.data.images import Images, spread
+from pipeline.finished import build_directory
 from pipeline.parity import answers
 from pipeline.parity.drift import accuracy, drift
-from pipeline.plan import EQUALISE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=ranges.METHODS, default=list(ranges.METHODS))
     asked = parser.parse_args()
     for build in asked.builds:
-        recipe = again.recipe_of(build)
+        recipe = build_directory.recipe_of(build)
         data = sets.load(recipe)
         preprocessing = data.preprocessing.adjusted(recipe)
         parts = [(data.calibration, asked.calib_samples), (data.test, asked.test_samples)]

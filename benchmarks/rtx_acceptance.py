@@ -14,7 +14,7 @@ import numpy as np
 from calibration import observe, qdq
 from calibration.histogram import Peak
 from calibration.ranges import minmax
-from exporters import float16, fold_batchnorm, onnx_graph, simplify
+from exporters import export, float16, fold_batchnorm, simplify
 from exporters.engines import tensorrt_rtx
 from pipeline.models import specs
 from pipeline.models.resnet import ResNet
@@ -53,7 +53,7 @@ def graph(arch: str, images: np.ndarray, folder: Path) -> Path:
     with torch.no_grad():
         network.train()(torch.from_numpy(images))  # running statistics that keep the activations in bounds
     raw, simple, folded = (folder / f"{name}.onnx" for name in ("raw", "simple", "folded"))
-    onnx_graph.export(network, raw, images.shape[1:], {})
+    export.export(network, raw, images.shape[1:], {})
     simplify.simplify(raw, simple)
     fold_batchnorm.fold_batchnorm(simple, folded)
     return folded

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from pipeline import race
-from pipeline.bench import Contender
+from pipeline.finished import race
+from pipeline.finished.benchmark import Contender
 
 Load = Callable[[], Callable[[], object]]
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 # Convolutions with their ReLU and in the processor's layout: the values of the same tensors, to float rounding.
-# Batches and their order change no bit of them (tests/calibration/test_streaming.py asks this of a real network).
+# Batches and their order change no bit of them: tests/pipeline/building/test_calibration_statistics.py asks this of a
+# real network.
 LEVEL = "ORT_ENABLE_ALL"
 
 

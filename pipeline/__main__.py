@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from pipeline import __version__, config
 from pipeline.commands import COMMANDS
+from pipeline.console import news
 from pipeline.errors import Exit, PipelineError, StageFailed, missing
-from pipeline.models import own
-from pipeline.report import terminal
+from pipeline.models import user_network
 from pipeline.workspace import explain
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def parser(asked: str | None = None) -> tuple[argparse.ArgumentParser, dict[str,
         for each in (command.add_flags(verb) if asked in (None, name) else None) or [verb]:
             heard = each.add_mutually_exclusive_group()
             heard.add_argument(
-                "--log-level", choices=terminal.LEVELS, default="info", help="what is said beside the result"
+                "--log-level", choices=news.LEVELS, default="info", help="what is said beside the result"
             )
             for names, level, text in LOUDNESS:
                 heard.add_argument(*names, action="store_const", dest="log_level", const=level, help=text)
@@ -79,11 +79,11 @@ def _run(line: list[str]) -> int:
     top, verbs = parser(line[0] if line else "")
     if line[:1] in (["build"], ["train"]):
         line = [line[0], *config.expanded(verbs[line[0]], line[1:])]
-    with redirect_stdout(terminal.Output(sys.stdout)) as output:
+    with redirect_stdout(news.Output(sys.stdout)) as output:
         try:
             arguments = top.parse_args(line)
-            terminal.level = arguments.log_level
-            own.TRUSTED.update(filter(None, [arguments.trust]))
+            news.level = arguments.log_level
+            user_network.TRUSTED.update(filter(None, [arguments.trust]))
             return int(arguments.run(arguments))
         finally:
             output.flush()

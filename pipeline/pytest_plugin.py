@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from pipeline.api import Result
     from pipeline.data.images import Images
-    from pipeline.gate.findings import Finding
-    from pipeline.gate.gate import Checked
+    from pipeline.finished.check import Checked
+    from pipeline.finished.findings import Finding
     from pipeline.parity.answers import Runner
 
 CHECKED: pytest.StashKey[Checked] = pytest.StashKey()
@@ -39,9 +39,9 @@ class Engine:
     @cached_property
     def images(self) -> Images:
         """Those that judged the build; ``images.labels`` (N,) are what is right."""
-        from pipeline import again
+        from pipeline.finished import build_directory
 
-        return again.test_images(self.path.parent)
+        return build_directory.test_images(self.path.parent)
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
@@ -69,10 +69,10 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
             raise pytest.UsageError("--pipeline-baseline and --pipeline-max-drift go with --pipeline-build")
         return
     from pipeline.errors import PipelineError
-    from pipeline.gate import gate
+    from pipeline.finished import check
 
     try:
-        config.stash[CHECKED] = checked = gate.check(directory, baseline, drift=drift)
+        config.stash[CHECKED] = checked = check.check(directory, baseline, drift=drift)
     except PipelineError as error:
         raise pytest.UsageError(str(error)) from error
     found = checked.findings
@@ -112,12 +112,12 @@ def build(pytestconfig: pytest.Config) -> Result:
 @pytest.fixture(scope="session")
 def engine(build: Result) -> Engine:
     """The engine of the build, loaded here, if it is the one that was judged."""
-    from pipeline import again
     from pipeline.errors import PipelineError
+    from pipeline.finished import build_directory
     from pipeline.parity import answers
 
     try:
-        whole = [path for path, _ in again.engine_files(build.output)]
+        whole = [path for path, _ in build_directory.engine_files(build.output)]
     except PipelineError as error:
         raise pytest.UsageError(str(error)) from error
     if build.engine not in whole:

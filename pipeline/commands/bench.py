@@ -35,7 +35,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0: this command shows, it does not judge. The figures are kept in DIR/bench.json."""
     from pipeline import workspace
-    from pipeline.bench import bench
+    from pipeline.finished.benchmark import bench
     from pipeline.report import chart
 
     if arguments.chart is not None:
@@ -55,11 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(result: dict[str, Any]) -> None:
-    from pipeline.report import terminal
+    from pipeline.console import tables
 
     heads = ("name", "runs by", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "× engine's time", "MB in memory")
-    console = terminal.wide_console()
-    console.print(terminal.table({head: head not in heads[:2] for head in heads}, map(_cells, result["rows"])))
+    console = tables.wide_console()
+    console.print(tables.table({head: head not in heads[:2] for head in heads}, map(_cells, result["rows"])))
     for line in _lines(result):
         console.print(line)
 

@@ -24,8 +24,8 @@ EXAMPLES = """examples:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     from calibration.ranges import METHODS
-    from pipeline.engines import BACKENDS
-    from pipeline.plan import FALLBACKS, PRECISIONS
+    from pipeline.building.engines import BACKENDS
+    from pipeline.building.plan import FALLBACKS, PRECISIONS
 
     tables = {
         "precision": PRECISIONS,
@@ -44,7 +44,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Build, print, and answer with the exit code of the verdict."""
     from pipeline import api, config
-    from pipeline import order as orders
+    from pipeline.building import request as orders
     from pipeline.report import terminal
 
     recipe = recipes.from_arguments(arguments)

@@ -46,13 +46,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Hash every file again, judge its answers, print, and answer with the exit code of the verdict."""
-    from pipeline.gate import gate
+    from pipeline.finished import check
     from pipeline.report import terminal
 
     refuse_margins(arguments.max_drop, arguments.confidence)
     paths = {name: path for name in formats.FORMATS if (path := getattr(arguments, name)) is not None}
     formats.refuse(paths)
-    checked = gate.check(
+    checked = check.check(
         arguments.directory,
         arguments.baseline,
         max_drop=arguments.max_drop,

@@ -28,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where the loader conforms, 1 where it does not."""
-    from pipeline.conform import conform
+    from pipeline.finished.conform import conform
 
     if (arguments.loader is None) == (arguments.tensors is None):
         raise BadRequest("conform takes either --loader module:function or --tensors FILE.npz, and one of them")

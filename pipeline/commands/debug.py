@@ -33,11 +33,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where no module leaves its bound, 1 where one is named."""
-    from pipeline import again
-    from pipeline.diagnosis import diagnose
+    from pipeline.finished import build_directory
+    from pipeline.finished.debug import diagnose
 
     if len(arguments.paths) == 1:
-        good, bad = again.stage_files(arguments.paths[0], arguments.stage)
+        good, bad = build_directory.stage_files(arguments.paths[0], arguments.stage)
     elif len(arguments.paths) == 2 and arguments.images is not None and arguments.stage is None:
         good, bad = arguments.paths
         if not good.is_file():
@@ -55,12 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _images(arguments: argparse.Namespace, good: Path) -> Images:
-    from pipeline import again
-    from pipeline.data import choice
+    from pipeline.data import sampling
+    from pipeline.finished import build_directory
 
     if arguments.images is None:
-        return choice.some(again.test_images(arguments.paths[0]), arguments.samples)
-    return choice.some(choice.own(arguments.images, good), arguments.samples)
+        return sampling.some(build_directory.test_images(arguments.paths[0]), arguments.samples)
+    return sampling.some(sampling.own(arguments.images, good), arguments.samples)
 
 
 def lines(diagnosis: dict[str, Any]) -> Iterator[str]:

@@ -43,10 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _described(path: Path) -> Iterator[tuple[str, Description]]:
-    from pipeline import again, engines
+    from pipeline.building import engines
+    from pipeline.finished import build_directory
 
     if path.is_dir():
-        for file, details in again.engine_files(path):
+        for file, details in build_directory.engine_files(path):
             if details.get("backend") == "device":
                 continue
             if details.get("backend") not in engines.BACKENDS:
@@ -66,15 +67,15 @@ def _as_json(name: str, description: Description) -> dict[str, Any]:
 
 def _show(name: str, description: Description) -> None:
     """The table of layers, and the counts and remarks in sentences."""
-    from pipeline.report import terminal
+    from pipeline.console import tables
 
-    console = terminal.wide_console()
+    console = tables.wide_console()
     rows = (
         (", ".join(layer.modules) or layer.name, layer.kind, joined(layer.inputs), joined(layer.outputs))
         for layer in description.layers
     )
     console.print(f"{name}: {description.backend}, from {description.source}")
-    console.print(terminal.table(dict.fromkeys(("module", "layer", "reads", "hands on"), False), rows))
+    console.print(tables.table(dict.fromkeys(("module", "layer", "reads", "hands on"), False), rows))
     for line in lines(description):
         console.print(line)
 

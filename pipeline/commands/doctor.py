@@ -20,7 +20,7 @@ CODES = {"go": Exit.PASS, "refused": Exit.BAD_REQUEST, "unknown": Exit.UNDECIDED
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
-    from pipeline.targets.judge import OPSETS
+    from pipeline.targets.compatibility import OPSETS
 
     parser.add_argument("--target", metavar="DEVICE[@jpX.Y]", help="a Jetson, as in jetson-orin-nx@jp6.2")
     parser.add_argument("--tensorrt", metavar="VERSION", help="default: the one that the JetPack brings")
@@ -41,13 +41,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _device(arguments: argparse.Namespace) -> dict[str, Any]:
-    from pipeline.targets import judge, table
+    from pipeline.targets import compatibility, table
 
     version = table.version(arguments.tensorrt) if arguments.tensorrt else None
-    answers = judge.ask(table.target(arguments.target), version, arguments.precision, arguments.dla)
+    answers = compatibility.ask(table.target(arguments.target), version, arguments.precision, arguments.dla)
     return {
         "about": arguments.target,
-        "verdict": judge.worst(answers),
+        "verdict": compatibility.worst(answers),
         "answers": [asdict(answer) for answer in answers],
     }
 

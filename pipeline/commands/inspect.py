@@ -61,16 +61,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(name: str, spec: ResNetSpec, found: Summary) -> None:
-    from pipeline.report import terminal
+    from pipeline.console import tables
 
-    console = terminal.wide_console()
+    console = tables.wide_console()
     blocks = {f"layer{number}": f"{depth} {spec.block}" for number, depth in enumerate(spec.depths, start=1)}
     rows = (
         (part.name, blocks.get(part.name, ""), str(list(part.shape)), f"{part.parameters:,}", f"{part.macs:,}")
         for part in found.parts
     )
     heads = {"stage": False, "blocks": False, "output": False, "parameters": True, "MACs of an image": True}
-    console.print(terminal.table(heads, rows))
+    console.print(tables.table(heads, rows))
     for line in lines(name, spec, found):
         console.print(line)
 

@@ -27,8 +27,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0: this command shows, it does not judge. Standard output is where the page is."""
-    from pipeline import again, workspace
-    from pipeline.report import compare, page, terminal
+    from pipeline import workspace
+    from pipeline.console import news
+    from pipeline.finished import build_directory
+    from pipeline.report import compare, page
 
     if (arguments.directory is None) == (arguments.compare is None):
         raise BadRequest("report takes the directory of a build, or --compare and two of them")
@@ -41,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         workspace.put(path, made.encode())
     except OSError as error:
         raise BadRequest(f"-o {path} cannot be written ({error.strerror}); name a file elsewhere") from error
-    for why in again.touched(arguments.directory) if arguments.directory else ():
-        terminal.say(f"{why}: the page shows what was judged; check {arguments.directory} refutes it")
+    for why in build_directory.touched(arguments.directory) if arguments.directory else ():
+        news.say(f"{why}: the page shows what was judged; check {arguments.directory} refutes it")
     sys.stdout.write(f"{path}\n")
     if arguments.open and not webbrowser.open(path.resolve().as_uri()):
         raise BadRequest(f"--open: no browser could be started here; open {path} yourself")

@@ -29,12 +29,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0: this command shows, it does not judge."""
-    from pipeline import again
-    from pipeline.data import choice
-    from pipeline.sensitivity import sensitivity
+    from pipeline.data import sampling
+    from pipeline.finished import build_directory
+    from pipeline.finished.sensitivity import sensitivity
 
-    good, bad = again.stage_files(arguments.directory, arguments.stage)
-    result = sensitivity(good, bad, choice.some(again.test_images(arguments.directory), arguments.samples))
+    good, bad = build_directory.stage_files(arguments.directory, arguments.stage)
+    result = sensitivity(good, bad, sampling.some(build_directory.test_images(arguments.directory), arguments.samples))
     if arguments.json:
         json.dump(result, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")

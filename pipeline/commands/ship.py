@@ -91,7 +91,7 @@ def add_access(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where every device runs the bundle, 1 where one missed a gate, 3 where one could not be brought there."""
-    from pipeline.report import progress
+    from pipeline.console import progress
     from pipeline.ship import rollout
 
     fleet, plan = _fleet(arguments)
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _fleet(arguments: argparse.Namespace) -> tuple[Fleet, Any]:
     """All that can be refused is refused here, before any device is asked."""
-    from pipeline.report.terminal import say
+    from pipeline.console.news import say
     from pipeline.ship import rollout
     from pipeline.ship.agent import container, contents, keys
     from pipeline.ship.agent.errors import AgentError
@@ -180,14 +180,14 @@ def _asked(arguments: argparse.Namespace) -> Asked:
 
 @contextmanager
 def _progress(name: str) -> Iterator[Progress]:
-    from pipeline.report import progress
+    from pipeline.console import progress
 
     with progress.phases(name) as update:
         yield update
 
 
 def _deliver(fleet: Fleet, *, as_json: bool) -> None:
-    from pipeline.report import terminal
+    from pipeline.console import tables
 
     rows = list(fleet.rows())
     if as_json:
@@ -195,8 +195,8 @@ def _deliver(fleet: Fleet, *, as_json: bool) -> None:
         sys.stdout.write("\n")
         return
     heads = ("device", "group", "outcome", "version", "SQNR dB", "agree %", "p99 ms", "why")
-    console = terminal.wide_console()
-    console.print(terminal.table({head: head[-1] in "Bs%" for head in heads}, map(_cells, rows)))
+    console = tables.wide_console()
+    console.print(tables.table({head: head[-1] in "Bs%" for head in heads}, map(_cells, rows)))
     if fleet.stopped:
         console.print(f"stopped: {fleet.stopped}; mend that and run the same again, the others were not touched")
     active = sum(row["outcome"].startswith("active") for row in rows)

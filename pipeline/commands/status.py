@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where each has a verified version in use, 1 where one has not, 3 where one could not be asked."""
     from pipeline.commands.ship import access_of, devices
-    from pipeline.report import terminal
+    from pipeline.console import tables
     from pipeline.ship.fleet import statuses, worst
 
     rows = asyncio.run(statuses(devices(arguments), access_of(arguments), arguments.parallel))
@@ -35,9 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
         json.dump(rows, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
     else:
-        console = terminal.wide_console()
+        console = tables.wide_console()
         heads = ("device", "group", "in use", "versions", "what is wrong")
-        console.print(terminal.table({head: head == "versions" for head in heads}, map(_cells, rows)))
+        console.print(tables.table({head: head == "versions" for head in heads}, map(_cells, rows)))
         console.print(f"{sum(row['code'] == Exit.PASS for row in rows)} of {len(rows)} devices are well")
     return worst(row["code"] for row in rows)
 

@@ -51,14 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def train(training: Training) -> dict[str, Any] | None:
     """What training.json holds, in the first process of a team; None in the others."""
-    from pipeline.train import course, team
+    from pipeline.train import distributed, training_run
     from pipeline.train.fit import choose_device
 
     device = choose_device(training.device)
-    with team.joined(device) as found:
-        planned = course.plan(training, device, found)
+    with distributed.joined(device) as found:
+        planned = training_run.plan(training, device, found)
         with workspace.directory(planned.output) if found.first else nullcontext(None) as unfinished:
-            return course.follow(planned, unfinished)
+            return training_run.follow(planned, unfinished)
 
 
 def lines(result: dict[str, Any]) -> list[str]:

@@ -14,11 +14,12 @@ import numpy as np
 from PIL import Image
 from PIL import __version__ as pillow
 
-from pipeline import __version__, again, workspace
-from pipeline.data.charts import charts
-from pipeline.data.choice import some
+from pipeline import __version__, workspace
+from pipeline.data.loader_test_images import charts
 from pipeline.data.preprocessing import Preprocessing
+from pipeline.data.sampling import some
 from pipeline.errors import BadRequest
+from pipeline.finished import build_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +163,7 @@ def describe(record: Preprocessing, images: dict[str, bytes]) -> dict[str, Any]:
 
 def read(directory: Path) -> tuple[Preprocessing, list[Vector]]:
     """The record and the vectors of a finished build; raises BadRequest where there are none or any was touched."""
-    noted = again.report(directory).get("conformance")
+    noted = build_directory.report(directory).get("conformance")
     if not isinstance(noted, dict) or not noted.keys() >= {RECORD, EXPECTED}:
         raise BadRequest(f"{directory} holds no conformance vectors; build again with this version")
     for name in touched(directory, noted):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import own_code
+from pipeline import user_function
 from pipeline.errors import BadRequest
 from pipeline.workspace import explain
 
@@ -32,14 +32,14 @@ def find(asked: str, record: Preprocessing) -> Load:
     Raises BadRequest where there is none, and later where it raises or answers what is no image of that size.
     """
     sentence = f"--loader {asked}"
-    function = own_code.find(asked, sentence, WANTED)
+    function = user_function.find(asked, sentence, WANTED)
 
     def load(path: str) -> NDArray[np.float32]:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 array = np.asarray(function(path))
         except (Exception, SystemExit) as error:
-            raise BadRequest(f"{sentence} raised {own_code.said(error)} for {path}; {WANTED}") from error
+            raise BadRequest(f"{sentence} raised {user_function.said(error)} for {path}; {WANTED}") from error
         return checked(array, record, f"{sentence} for {path}")
 
     return load

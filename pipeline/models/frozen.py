@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.models.own import OwnSpec
 from pipeline.models.specs import ResNetSpec
+from pipeline.models.user_network import OwnSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from pipeline.errors import BadRequest
-from pipeline.models import own
+from pipeline.models import user_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import nn
 
-    from pipeline.models.own import OwnSpec
+    from pipeline.models.user_network import OwnSpec
 
 MOST = 2**16
 
@@ -182,7 +182,7 @@ def find(asked: str) -> tuple[str, ResNetSpec | OwnSpec]:
     if asked.endswith(".toml"):
         return _read(Path(asked))
     if ":" in asked:
-        return asked, own.named(asked)
+        return asked, user_network.named(asked)
     full = ALIASES.get(asked, asked)
     if full not in ARCHITECTURES:
         known = [*ARCHITECTURES, *ALIASES]

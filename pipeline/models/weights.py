@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pipeline import provenance
+from pipeline.console.news import say
 from pipeline.errors import BadRequest, StageFailed
 from pipeline.models import checkpoint, frozen, published, translation
-from pipeline.models.own import OwnSpec
-from pipeline.report.terminal import say
+from pipeline.models.user_network import OwnSpec
 from pipeline.workspace import explain
 
 if TYPE_CHECKING:

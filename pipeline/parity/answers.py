@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.report.progress import bar
+from pipeline.console.progress import bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,9 +122,9 @@ def as_bytes(batch: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _engine(path: Path) -> tuple[Run, str]:
     from exporters.engines import tensorrt
-    from pipeline import seal
+    from pipeline import engine_seal
 
-    seal.refuse(path, tensorrt.made_for())
+    engine_seal.refuse(path, tensorrt.made_for())
     return tensorrt.load(path), "TensorRT"
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exporters.pieces import Pieces
+    from exporters.subgraphs import Pieces
     from pipeline.parity.depth import Pair, Tensors
     from pipeline.parity.fault import Fault
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exporters.pieces import Piece, Pieces, Run
+    from exporters.subgraphs import Piece, Pieces, Run
 
     Tensors = dict[str, NDArray[np.float32]]
 
@@ -71,7 +71,7 @@ def walk(
     ``batches`` are images (n, C, H, W) float32 0..255. At any moment only the tensors that a later piece still reads
     are in memory. Raises ValueError where the files cannot be compared.
     """
-    from exporters.pieces import cuts
+    from exporters.subgraphs import cuts
 
     names = cuts(good, bad)
     pairs = [_pair(good, bad, *pieces) for pieces in zip(good.at(names), bad.at(names), strict=True)]

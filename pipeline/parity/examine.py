@@ -139,9 +139,9 @@ def _scaled(exhibit: Exhibit) -> list[str]:
         return []
     if "DequantizeLinear" not in (exhibit.row.certificate or {}).get("operators", {"DequantizeLinear"}):
         return []
-    from pipeline.data import choice
+    from pipeline.data import sampling
 
-    found = wasted(source, path, choice.some(exhibit.images, FEW))
+    found = wasted(source, path, sampling.some(exhibit.images, FEW))
     return [f"at {item.module}: {item.sentence}" for item in found if item.decibels > GROSS][:NAMED]
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calibration.waste import Waste
+    from calibration.excess_noise import Waste
     from pipeline.data.images import Images
     from pipeline.parity.depth import Pair
 
@@ -71,12 +71,12 @@ def faults(pairs: Sequence[Pair], wasted: Sequence[Waste]) -> list[Fault]:
 
 def wasted(good: Path, bad: Path, images: Images) -> list[Waste]:
     """What the Q/DQ pairs of ``bad`` waste on ``images``; raises ValueError where a file cannot be read."""
-    from calibration import observe, waste
+    from calibration import excess_noise, observe
     from exporters import reference
 
-    tensors = waste.tensors(good, bad)
+    tensors = excess_noise.tensors(good, bad)
     seen = observe.observe(good, tensors, few(images), reference.LEVEL) if tensors else {}
-    return waste.waste(good, bad, seen)
+    return excess_noise.waste(good, bad, seen)
 
 
 def few(images: Images) -> Iterator[NDArray[np.float32]]:

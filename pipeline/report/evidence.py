@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import again, engines, provenance, workspace
+from pipeline import provenance, workspace
+from pipeline.building import engines
 from pipeline.errors import BadRequest
+from pipeline.finished import build_directory
 from pipeline.parity.fault import median
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pipeline.building.run import Build
     from pipeline.data.images import Images
-    from pipeline.run import Build
 
 FILE, HISTORY = "evidence.json", "history.jsonl"
 # Images whose answer flipped, at most so many and so large; images that the drift along the depth is measured on.
@@ -87,7 +89,7 @@ def _depth(directory: Path, images: Images, before: Any) -> dict[str, Any]:
     ``before`` is what an earlier build in the directory kept; of the same two files and images it is not measured anew.
     """
     try:
-        good, bad = again.stage_files(directory, None)
+        good, bad = build_directory.stage_files(directory, None)
     except BadRequest as error:
         return {"missing": str(error)}
     made_of = [workspace.sha256(good), workspace.sha256(bad), images.digest, provenance.source_hash()]
@@ -98,15 +100,15 @@ def _depth(directory: Path, images: Images, before: Any) -> dict[str, Any]:
 
 def _walked(good: Path, bad: Path, images: Images) -> dict[str, Any]:
     from exporters import reference
-    from exporters.pieces import Pieces
-    from pipeline.data import choice
+    from exporters.subgraphs import Pieces
+    from pipeline.data import sampling
     from pipeline.parity.depth import walk
 
     refusals: tuple[type[Exception], ...] = (ValueError, *reference.refusals())
     reference.give_back_memory()
     try:
         # One image at a time: its activations, of both files, are all that is in memory beside the weights.
-        pairs, _ = walk(Pieces(good), Pieces(bad), choice.some(images, DEPTH).batches(1))
+        pairs, _ = walk(Pieces(good), Pieces(bad), sampling.some(images, DEPTH).batches(1))
     except refusals as error:
         return {"missing": str(error)}
     steps = [
@@ -124,7 +126,7 @@ def _walked(good: Path, bad: Path, images: Images) -> dict[str, Any]:
 def _engines(directory: Path) -> list[dict[str, Any]]:
     """What each engine says that it is made of; nothing where no engine was built."""
     try:
-        found = again.engine_files(directory)
+        found = build_directory.engine_files(directory)
     except BadRequest:
         return []
     return [_described(path, details) for path, details in found if details["backend"] != "device"]

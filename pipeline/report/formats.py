@@ -15,7 +15,7 @@ from pipeline.report import junit, sarif
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.gate.gate import Checked
+    from pipeline.finished.check import Checked
 
 FORMATS = {
     "junit": (junit.render, "write JUnit XML there, one test case a stage and check"),

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import BadRequest
-from pipeline.gate.findings import failed
+from pipeline.finished.findings import failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.gate.gate import Checked
+    from pipeline.finished.check import Checked
 
 LEVELS = {"fail": "error", "undecided": "warning"}
 # GitHub drops a summary above 1 MiB whole.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 if TYPE_CHECKING:
-    from pipeline.gate.gate import Checked
+    from pipeline.finished.check import Checked
 
 # Undecided is an error and no failure, as JUnit has it: the test itself could not tell.
 TAGS = {"fail": "failure", "undecided": "error", "not_run": "skipped"}

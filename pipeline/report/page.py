@@ -7,8 +7,9 @@ import shlex
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from pipeline import again, workspace
+from pipeline import workspace
 from pipeline.errors import EXITS, BadRequest
+from pipeline.finished import build_directory
 from pipeline.recipe import Recipe, flag
 from pipeline.report import changes, evidence, figures, layers, terminal
 from pipeline.report.render import refusing, rendered
@@ -38,7 +39,7 @@ def gathered(directory: Path) -> dict[str, Any]:
         return _unfinished(directory)
     if not workspace.read_note(path):
         raise BadRequest(f"{path} is damaged: it holds no report; build again")
-    report = again.report(directory)
+    report = build_directory.report(directory)
     name = evidence.shipped(report)
     rows = {row["name"]: row for row in report["stages"]}
     kept = _evidence(directory / evidence.FILE, report)

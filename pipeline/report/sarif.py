@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
-from pipeline.gate.findings import RULES, Finding, failed
+from pipeline.finished.findings import RULES, Finding, failed
 
 if TYPE_CHECKING:
-    from pipeline.gate.gate import Checked
+    from pipeline.finished.check import Checked
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVELS = {"fail": "error", "undecided": "warning"}

@@ -3,67 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pipeline.console.tables import COLOURS, table, wide_console
 from pipeline.errors import EXITS, Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from rich.console import Console
-    from rich.table import Table
-
-COLOURS = {"pass": "bold green", "fail": "bold red", "undecided": "bold yellow", "not_run": ""}
 COLUMNS = ("stage", "work", "SQNR dB", "step dB", "agree %", "top-1 %", "top-5 %", "drop", "verdict")
-
-
-# What is said on the error stream: all of it, the news and progress bars, or nothing but errors.
-LEVELS = ("debug", "info", "error")
-level = "info"
-
-
-class Output:
-    """Standard output whose reader may leave, as head does: what comes after goes nowhere, and the verdict stays."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else a file has."""
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """As of any file."""
-        try:
-            return int(self._stream.write(text))
-        except BrokenPipeError:
-            self._left()
-            return len(text)
-
-    def flush(self) -> None:
-        """As of any file."""
-        try:
-            self._stream.flush()
-        except BrokenPipeError:
-            self._left()
-
-    def _left(self) -> None:
-        # Python must not complain about it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-
-
-def heard(said: str) -> bool:
-    """Whether what is said at level ``said`` is wanted."""
-    return LEVELS.index(said) >= LEVELS.index(level)
-
-
-def say(text: str, said: str = "info") -> None:
-    """One line of news, or of detail at level ``debug``."""
-    if heard(said):
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
 
 
 def deliver(report: Mapping[str, Any], where: str, *, as_json: bool) -> Exit:
@@ -113,30 +62,6 @@ def speed(found: Mapping[str, Any]) -> str:
     faster = "slower: do not ship it for its speed" if found["lower"] > 1 else "faster"
     verdict = faster if found["lower"] > 1 or found["upper"] < 1 else "not told apart"
     return f"speed: {found['engine']} takes {bounds}, one image a run on this machine: {verdict}"
-
-
-def wide_console() -> Console:
-    """Standard output, as wide as the terminal; a pipe has no width, and a log is read with long lines."""
-    import shutil
-
-    from rich.console import Console
-
-    width = None if Console().is_terminal else max(140, shutil.get_terminal_size().columns)
-    return Console(width=width, markup=False, emoji=False, highlight=False)
-
-
-def table(columns: Mapping[str, bool], rows: Iterable[Iterable[str]]) -> Table:
-    """A table of ``rows`` under ``columns``, those that are true to the right."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, right in columns.items():
-        made.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(cell, COLOURS.get(cell, "")) for cell in row))
-    return made
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

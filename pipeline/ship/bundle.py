@@ -36,10 +36,10 @@ def create(directory: Path, key: Path, output: Path, **asked: Any) -> dict[str, 
 
     Raises BadRequest where the build did not pass, is not whole, or anything of it cannot be shipped.
     """
-    from pipeline.ship import members
+    from pipeline.ship import bundle_members
 
     signer = signing.private(key)
-    said, content = members.gather(directory, **asked)
+    said, content = bundle_members.gather(directory, **asked)
     fresh = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         with fresh.open("wb") as file:

@@ -6,9 +6,10 @@ import os
 import platform
 from pathlib import Path
 
-from pipeline import engines, provenance
+from pipeline import provenance
+from pipeline.building import engines
 from pipeline.errors import cure
-from pipeline.targets.judge import Answer
+from pipeline.targets.compatibility import Answer
 
 TEGRA = Path("/etc/nv_tegra_release")
 # What a stage needs, by the package that brings it: the import, the distribution, what it is for.

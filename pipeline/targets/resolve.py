@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import provenance
 from pipeline.errors import BadRequest
-from pipeline.targets import judge, table
+from pipeline.targets import compatibility, table
 
 if TYPE_CHECKING:
     from pipeline.recipe import Recipe
@@ -38,7 +38,7 @@ def resolved(recipe: Recipe) -> Recipe:
         return replace(recipe, engine=wanted)
     found = provenance.versions(("tensorrt",)).get("tensorrt") if recipe.target == "gpu" else None
     version = table.version(found) if found else (11,)
-    return replace(recipe, engine=wanted, precision=judge.form(recipe.precision, version))
+    return replace(recipe, engine=wanted, precision=compatibility.form(recipe.precision, version))
 
 
 def _jetson(recipe: Recipe) -> Recipe:
@@ -55,9 +55,9 @@ def _jetson(recipe: Recipe) -> Recipe:
     if shipped is None:
         raise BadRequest(f"{asked}: nothing is known of the TensorRT there; name it by --tensorrt")
     version = table.version(shipped)
-    precision = judge.form(recipe.precision, version)
-    answers = judge.ask(replace(target, release=release), version, precision, recipe.dla_core is not None)
-    if judge.worst(answers) != "go":
+    precision = compatibility.form(recipe.precision, version)
+    answers = compatibility.ask(replace(target, release=release), version, precision, recipe.dla_core is not None)
+    if compatibility.worst(answers) != "go":
         why = [f"{answer.sentence} ({answer.verdict})" for answer in answers if answer.verdict != "go"]
         raise BadRequest(f"{asked} --precision {recipe.precision}: {'; '.join(why)}")
     if len(recipe.profiles or ()) > 1:

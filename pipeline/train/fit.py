@@ -6,15 +6,15 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from pipeline.console import news
+from pipeline.console.progress import bar
 from pipeline.errors import BadRequest, StageFailed
-from pipeline.report import terminal
-from pipeline.report.progress import bar
 from pipeline.train import resume
+from pipeline.train.distributed import Team
 from pipeline.train.feed import Feed
 from pipeline.train.learner import Learner
 from pipeline.train.resume import Progress
 from pipeline.train.score import score
-from pipeline.train.team import Team
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.data.images import Images
-    from pipeline.train.keeper import Keeper
+    from pipeline.train.checkpoints import Keeper
     from pipeline.train.knobs import Training
 
 # AdamW under a short warm-up and a cosine. On the digits every architecture tried ends above 96 % in 16 epochs with it;
@@ -82,7 +82,7 @@ def fit(
                 raise StageFailed(resume.diverged(progress.step, "the validation loss is infinite", output))
             progress.history.append(row)
             if keeper:
-                terminal.say(line(row, epochs))
+                news.say(line(row, epochs))
                 keeper.keep(learner, progress)
     if learner.average is not network:
         network.load_state_dict(learner.average.state_dict())

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from pipeline.train.distributed import Team
     from pipeline.train.feed import Shard
     from pipeline.train.knobs import Training
-    from pipeline.train.team import Team
 
 
 class Learner:

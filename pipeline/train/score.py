@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipeline.data.images import Images
-    from pipeline.train.team import Team
+    from pipeline.train.distributed import Team
 
 
 def score(network: nn.Module, images: Images, pixels: Callable[[Any], Tensor], team: Team) -> dict[str, float]:

@@ -11,7 +11,7 @@ import torch
 from faults import array, neighbour
 from torch import nn
 
-from exporters import onnx_graph, reference
+from exporters import export, reference
 from exporters.certify import certify
 from exporters.fold_batchnorm import fold_batchnorm
 from pipeline.models.resnet import ResNet
@@ -70,7 +70,7 @@ class OneNormForTwo(nn.Module):
 
 def folded(network: nn.Module, directory: Path, shape: tuple[int, int, int]) -> tuple[Path, Path, Certificate]:
     before, after = directory / "a.onnx", directory / "b.onnx"
-    onnx_graph.export(restless(network), before, shape, {})
+    export.export(restless(network), before, shape, {})
     fold_batchnorm(before, after)
     return before, after, certify(before, after)
 

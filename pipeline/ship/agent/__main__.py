@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
-from . import AGENT_VERSION, activation, bench, build, container, disk, facts, keys, preflight, receive, verify
+from . import AGENT_VERSION, activation, build, container, device_facts, disk, keys, latency, preflight, receive, verify
 from .errors import AgentError, Broken, Failed, Refused
 from .store import CURRENT, PREVIOUS, Store
 
@@ -130,7 +130,7 @@ def _heard(arguments: Any) -> Callable[[str], None]:
 
 
 def _preflight(arguments: Any) -> Dict[str, Any]:
-    store, here = _store(arguments), facts.read()
+    store, here = _store(arguments), device_facts.read()
     bundle = container.opened(arguments.bundle, store.keys)
     found = build.answers(store, build.question(store, bundle, here, arguments.engine))
     if arguments.allow_unknown:
@@ -149,7 +149,7 @@ def _build(arguments: Any) -> Dict[str, Any]:
     store = _store(arguments)
     container.opened(arguments.bundle, store.keys)  # before anything is made for a bundle that nobody signed
     store.make()
-    version = build.build(store, arguments.bundle, facts.read(), arguments, _heard(arguments))
+    version = build.build(store, arguments.bundle, device_facts.read(), arguments, _heard(arguments))
     return {"version": version, "lines": [version], **store.built(version)}
 
 
@@ -189,7 +189,7 @@ def _rollback(arguments: Any) -> Dict[str, Any]:
 def _device(store: Store, version: Optional[str]) -> Dict[str, Any]:
     """What the engine of ``version`` depends on, as it is here."""
     built = store.built(version).get("device") if version else None
-    return facts.read().device(str((built or {}).get("engine", "onnxruntime")))
+    return device_facts.read().device(str((built or {}).get("engine", "onnxruntime")))
 
 
 def _status(arguments: Any) -> Dict[str, Any]:
@@ -226,9 +226,9 @@ def _bench(arguments: Any) -> Dict[str, Any]:
             float(before["latency"]["p50_ms"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Refused(f"--against {arguments.against}: it holds no result of bench --json ({error!r})") from error
-    found = bench.bench(store, version, arguments.batch, arguments.seconds, _heard(arguments))
-    lines = bench.lines(found)
-    return dict(found, lines=lines + bench.compared(before, found) if before else lines)
+    found = latency.bench(store, version, arguments.batch, arguments.seconds, _heard(arguments))
+    lines = latency.lines(found)
+    return dict(found, lines=lines + latency.compared(before, found) if before else lines)
 
 
 def _gc(arguments: Any) -> Dict[str, Any]:

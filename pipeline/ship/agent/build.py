@@ -14,7 +14,7 @@ from .store import BUILT, CURRENT, VERSIONS, sha256
 
 if TYPE_CHECKING:
     from .container import Bundle
-    from .facts import Facts
+    from .device_facts import Facts
     from .store import Store
 
 FILES = {"tensorrt": "engine.plan", "onnxruntime": "engine.onnx"}

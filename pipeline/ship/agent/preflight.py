@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 from .errors import Refused
 
 if TYPE_CHECKING:
-    from .facts import Facts
+    from .device_facts import Facts
 
 Version = Tuple[int, ...]
 # What is said, from the best to the worst: the worst answer is the verdict.

@@ -1,7 +1,7 @@
 """TensorRT as a JetPack brings it, 8.5 to 11: an engine is built here and runs here, and nowhere else.
 
 Enums go by name, since their numbers moved between versions. Never run on a Jetson: the calls are held against the API
-of each version's binding wheel (tests/ship/test_agent_tensorrt.py).
+of each version's binding wheel (tests/pipeline/ship/test_agent_tensorrt.py).
 """
 
 from __future__ import annotations

@@ -1,0 +1,177 @@
+"""Makes, notes, reuses and judges: one file after the other, each loaded afresh."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import provenance, workspace
+from pipeline.console import news
+from pipeline.console.progress import bar
+from pipeline.errors import PipelineError, StageFailed
+from pipeline.parity.drift import sqnr_db
+from pipeline.parity.examine import examine
+from pipeline.stage import Made, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.data.images import Images
+    from pipeline.stage import Stage
+
+
+NOTE = {"file", "key", "sha256", "seconds", "work", "int8_share", "details"}
+
+
+@dataclass
+class Build:
+    """One build under way; ``reference`` holds the logits of the network in memory."""
+
+    images: Images
+    reference: NDArray[np.float32]
+    output: Path
+    unfinished: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    # Logits only as long as a later file is compared with them; of the others the top-1 answers.
+    logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    top1: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+    sqnr_db: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def run(self, stages: list[Stage]) -> Iterator[Row]:
+        """Each row as soon as it is judged; ends after one that fails, since what follows would stand on sand."""
+        sources = [
+            stage.source or before for stage, before in zip(stages, ["", *(s.name for s in stages)], strict=False)
+        ]
+        for number, (stage, source) in enumerate(zip(stages, sources, strict=True), start=1):
+            path = self.output / file_name(number, stage)
+            row = self._row(stage, source, path)
+            self.files[stage.name] = path
+            self.logits = {name: self.logits[name] for name in sources[number:] if name in self.logits}
+            yield row
+            if row.verdict == "fail":
+                return
+
+    def kept(self) -> dict[str, NDArray[Any]]:
+        """What is saved of each judged stage: ``top1.STAGE`` (N,) and ``sqnr_db.STAGE`` (N,) of each image."""
+        top1 = {f"top1.{name}": answered for name, answered in self.top1.items()}
+        return top1 | {f"sqnr_db.{name}": drift for name, drift in self.sqnr_db.items()}
+
+    def _row(self, stage: Stage, source: str, path: Path) -> Row:
+        """The row of ``stage``; where it fails and may be passed over, that of a stage that changes nothing."""
+        try:
+            row = self._judged(stage, source, path)
+        except StageFailed as error:
+            if not stage.may_fall_back:
+                raise
+            failure = str(error)
+        else:
+            if row.verdict != "fail" or not stage.may_fall_back:
+                return row
+            failure = "; ".join(row.reasons)
+        # With the reason in its key, the next build tries the real stage again.
+        parameters = {**stage.parameters, "fallback": failure}
+        row = self._judged(replace(stage, make=_unchanged, parameters=parameters), source, path)
+        row.fallback = failure
+        return row
+
+    def _judged(self, stage: Stage, source: str, path: Path) -> Row:
+        origin = self.files.get(source)
+        row = _make_or_reuse(stage, origin, path, self.unfinished)
+        row.source = source or None
+        if stage.runs_here:
+            logits = examine(row, path, origin, self.images, self.reference, self.logits.get(source))
+            if logits is not None:
+                self.logits[stage.name] = logits
+                self.top1[stage.name] = logits.argmax(1).astype(np.int32)
+                self.sqnr_db[stage.name] = sqnr_db(self.reference, logits).astype(np.float32)
+        return row
+
+
+def _unchanged(src: Path, dst: Path) -> Made:
+    dst.write_bytes(src.read_bytes())
+    return Made(f"nothing: {src.name} goes on as it was")
+
+
+def file_name(number: int, stage: Stage) -> str:
+    """``05-int8.onnx``."""
+    return f"{number:02d}-{stage.name}{stage.suffix}"
+
+
+def _make_or_reuse(stage: Stage, source: Path | None, path: Path, unfinished: Path) -> Row:
+    """The row of ``stage`` with its file in place, made now unless its note proves that it is there already."""
+    key = _key(stage, source)
+    note = workspace.read_note(workspace.note_of(path))
+    whole = note.keys() >= NOTE and note["key"] == key
+    reused = whole and path.is_file() and note["sha256"] == workspace.sha256(path)
+    news.say(f"{path.name}: {_why(note, key, reused=reused)}", "debug")
+    if not reused:
+        note = _make(stage, source, path, unfinished, key)
+    return Row(
+        name=stage.name,
+        file=path.name,
+        sha256=note["sha256"],
+        bytes=path.stat().st_size,
+        seconds=note["seconds"],
+        reused=reused,
+        work=note["work"],
+        int8_share=note["int8_share"],
+        details=note["details"],
+        tolerance=stage.tolerance,
+    )
+
+
+def _why(note: dict[str, Any], key: dict[str, Any], *, reused: bool) -> str:
+    """Why a file is made, or that it is there."""
+    if reused:
+        return "is there, of the same content and makers"
+    before = note.get("key")
+    if not isinstance(before, dict):
+        return "made, since no note tells of it"
+    changed = [name for name in key if before.get(name) != key[name]]
+    return f"made again, since its {' and '.join(changed) or 'content'} changed"
+
+
+def _make(stage: Stage, source: Path | None, path: Path, unfinished: Path, key: dict[str, Any]) -> dict[str, Any]:
+    fresh = unfinished / path.name
+    started = time.perf_counter()
+    try:
+        with bar(f"making {path.name}", None):
+            made: Made = stage.make(source or path, fresh)
+        note = {
+            "file": path.name,
+            "key": key,
+            "sha256": workspace.sha256(fresh),
+            "seconds": round(time.perf_counter() - started, 3),
+            "work": made.work,
+            "int8_share": made.int8_share,
+            "details": made.details,
+        }
+        workspace.place(fresh, path)
+        workspace.write_json(workspace.note_of(path), note, unfinished)
+    except (PipelineError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        origin = f" from {source.name}" if source else ""
+        raise StageFailed(
+            f"stage {stage.name} could not make {path.name}{origin}: {workspace.explain(error)}"
+        ) from error
+    return note
+
+
+def _key(stage: Stage, source: Path | None) -> dict[str, Any]:
+    """Everything that the content of the file depends on."""
+    key = {
+        "stage": stage.name,
+        "parameters": dict(stage.parameters),
+        "source": workspace.sha256(source) if source else None,
+        "code": provenance.source_hash(),
+        "versions": provenance.versions(stage.tools),
+    }
+    return dict(json.loads(json.dumps(key)))

@@ -1,0 +1,1 @@
+"""A finished build: judged again, held against another, looked into, timed."""

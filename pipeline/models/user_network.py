@@ -1,0 +1,113 @@
+"""A network of the user's own: the function that makes it, and the hash of the file that holds this function.
+
+A frozen file of such a network has weights and a name; its code stays where it is. Who reads the file runs that code,
+so it runs only where the user named the function on the command line, and only while its file is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import user_function
+from pipeline.errors import BadRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor, nn
+
+WANTED = "it takes classes and channels and answers a torch.nn.Module for normalised images (N, channels, H, W)"
+# The functions that the command line named.
+TRUSTED: set[str] = set()
+
+
+@dataclass(frozen=True)
+class OwnSpec:
+    """``function`` as module:function, and ``source``, the SHA-256 of the file that it is written in."""
+
+    function: str
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    def network(self, classes: int, channels: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+        """What the function answers, for pixels 0..255: they are normalised before it sees them.
+
+        Raises BadRequest where nobody named the function, its file is another one now, or it answers no network.
+        """
+        if self.function not in TRUSTED:
+            raise BadRequest(
+                f"the network is code of someone's own, {self.function}, and runs only where it is named: "
+                f"add --trust {self.function} if you know it"
+            )
+        function, sentence = _found(self.function), f"--arch {self.function}"
+        if _source(function, sentence) != self.source:
+            raise BadRequest(f"{sentence}: its file changed since it was frozen; restore it or build again")
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                made = function(classes=classes, channels=channels)
+        except (Exception, SystemExit) as error:
+            raise BadRequest(f"{sentence} raised {user_function.said(error)}; {WANTED}") from error
+        return _on_pixels(made, mean, std, sentence)
+
+
+def named(function: str) -> OwnSpec:
+    """The spec of a function that the user named; raises BadRequest where there is none."""
+    TRUSTED.add(function)
+    return OwnSpec(function, _source(_found(function), f"--arch {function}"))
+
+
+def refuse(network: nn.Module, function: str, classes: int, shape: tuple[int, int, int]) -> None:
+    """Raise BadRequest where torch.export cannot freeze ``network``, or its answer is not (N, classes)."""
+    import torch
+
+    network.eval()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            torch.export.export(network, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            answer = network(torch.zeros(2, *shape))
+    except (Exception, SystemExit) as error:
+        reason = user_function.said(error)[:300]
+        raise BadRequest(
+            f"--arch {function}: torch.export cannot freeze it for images {shape} ({reason}); what it does may depend "
+            "on shapes alone, and not on the size of the batch"
+        ) from error
+    found = f"{answer.dtype} {tuple(answer.shape)}" if isinstance(answer, torch.Tensor) else type(answer).__name__
+    if found != f"torch.float32 {(2, classes)}":
+        raise BadRequest(f"--arch {function} answers {found} to 2 images, and must answer float32 (2, {classes})")
+
+
+def _found(function: str) -> Callable[..., Any]:
+    return user_function.find(function, f"--arch {function}", WANTED)
+
+
+def _source(function: Callable[..., Any], sentence: str) -> str:
+    path = getattr(sys.modules[function.__module__], "__file__", None)
+    if path is None or not Path(path).is_file():
+        raise BadRequest(f"{sentence} is in no file of its own; write it into one")
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _on_pixels(made: Any, mean: Sequence[float], std: Sequence[float], sentence: str) -> nn.Module:
+    """``made`` itself, so that its parameters keep their names, with a hook before it that normalises."""
+    import torch
+
+    if not isinstance(made, torch.nn.Module):
+        raise BadRequest(f"{sentence} answers a {type(made).__name__}; {WANTED}")
+    for name, values in (("pixel_mean", mean), ("pixel_std", std)):
+        if hasattr(made, name):
+            raise BadRequest(f"{sentence}: the name {name} is taken for the pixels; call yours something else")
+        made.register_buffer(name, 255 * torch.tensor(values).reshape(1, -1, 1, 1))
+
+    def normalise(module: Any, images: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return ((images[0] - module.pixel_mean) / module.pixel_std,)
+
+    made.register_forward_pre_hook(normalise)
+    return made
