@@ -12,7 +12,7 @@ from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
     from pipeline.building.run import Build
-    from pipeline.stage import Row, Stage
+    from pipeline.stage import Stage, StageRow
 
 __all__ = ["Recipe", "Result", "build"]
 
@@ -93,7 +93,7 @@ def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[s
     from pipeline.finished.benchmark import beside_float
     from pipeline.report import evidence, ledger, page
 
-    rows: list[Row] = []
+    rows: list[StageRow] = []
     failure = None
     try:
         for row in build.run(stages):

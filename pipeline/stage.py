@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+
+# What a stage is for. One that has the role `engine` makes what is shipped, all others make graphs on the way to it.
+Role = Literal[
+    "reference",  # the frozen network, which all others are held against
+    "graph",  # the same network, written otherwise
+    "recovery",  # other weights that INT8 rounds better
+    "quantised",  # Q/DQ pairs
+    "typing",  # the types around the pairs, or of all of it
+    "input",  # pixels as bytes
+    "engine",
+]
 
 # A bound in dB that no two different float32 numbers reach: the same bits are asked for.
 SAME_BITS = 300.0
@@ -46,6 +57,8 @@ class Stage:
     """One row of the plan: ``make(source, destination)`` turns a file into a file."""
 
     name: str
+    role: Role
+    precision: str  # of the engines that it leads to: a row of pipeline.precisions
     suffix: str
     make: Callable[[Path, Path], Made]
     tolerance: Tolerance
@@ -94,10 +107,12 @@ class Drop:
 
 
 @dataclass
-class Row:
+class StageRow:
     """One stage in the ledger, as report.json has it."""
 
     name: str
+    role: Role
+    precision: str
     source: str | None = None
     file: str | None = None
     sha256: str | None = None

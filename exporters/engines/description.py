@@ -57,7 +57,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Description:
+class EngineDescription:
     """The layers of an engine, as ``source`` tells them; ``weights`` and ``activations`` in bytes.
 
     ``dla``: how many layers run on a DLA. None where something is not known.
@@ -111,9 +111,9 @@ def of_layers(
     convolutions: Sequence[Operation],
     adds: Sequence[Operation],
     **known: int | None,
-) -> Description:
+) -> EngineDescription:
     """The description, with no more than MOST of its ``layers``."""
-    return Description(
+    return EngineDescription(
         backend,
         source,
         tuple(layers[:MOST]),
@@ -125,14 +125,14 @@ def of_layers(
     )
 
 
-def from_json(kept: Mapping[str, Any]) -> Description:
+def from_json(kept: Mapping[str, Any]) -> EngineDescription:
     """The description that ``to_json`` gave; raises ValueError where it is not whole."""
     try:
         layers = tuple(Layer(**_tuples(each)) for each in kept["layers"])
         operations = {
             name: tuple(Operation(**_tuples(each)) for each in kept[name]) for name in ("convolutions", "adds")
         }
-        return Description(**{**kept, **operations, "layers": layers})
+        return EngineDescription(**{**kept, **operations, "layers": layers})
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"the description that was kept is not whole ({error!r}); build again") from error
 

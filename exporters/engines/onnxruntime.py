@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exporters.engines.description import Description
+    from exporters.engines.description import EngineDescription
 
 SUFFIX = ".ort.onnx"
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
@@ -108,7 +108,7 @@ def _may_saturate(node: ir.Node) -> bool:
     return levels is not None and levels.dtype == np.int8 and bool((np.abs(levels.astype(int)) > UNSATURATED).any())
 
 
-def describe(path: Path, _details: Mapping[str, Any] | None = None) -> Description:
+def describe(path: Path, _details: Mapping[str, Any] | None = None) -> EngineDescription:
     """What the compiled file in ``path`` is made of; raises ValueError where it is none."""
     return ort_layers.describe(onnx_file.read(path, check=False))
 

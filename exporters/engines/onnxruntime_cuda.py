@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from exporters.engines.description import Description
+    from exporters.engines.description import EngineDescription
 
 SUFFIX = ".cuda.onnx"
 PACKAGES = ("onnxruntime-gpu",)
@@ -57,6 +57,6 @@ def load(path: Path) -> Any:
     return reference.session(path, LEVEL, provider=PROVIDER, alone=True)
 
 
-def describe(path: Path, _details: Mapping[str, Any] | None = None) -> Description:
+def describe(path: Path, _details: Mapping[str, Any] | None = None) -> EngineDescription:
     """Raise ValueError: this provider fuses when it loads, and tells nobody."""
     raise ValueError(f"{path.name}: ONNX Runtime's CUDA provider fuses when it loads, and does not tell what")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from exporters import onnx_file
-from exporters.engines.description import Description, Layer, Operation, of_layers, printable, type_name
+from exporters.engines.description import EngineDescription, Layer, Operation, of_layers, printable, type_name
 
 CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "ConvInteger"}
 REFORMATS = {"QuantizeLinear", "DequantizeLinear", "Cast", "Transpose", "ReorderInput", "ReorderOutput"}
@@ -14,7 +14,7 @@ LONGEST_CHAIN = 8  # of reformats behind each other; a broken file may have ring
 TYPED_BY = {"QuantizeLinear": 2, "DequantizeLinear": 1}
 
 
-def describe(model: ir.Model) -> Description:
+def describe(model: ir.Model) -> EngineDescription:
     """The description of a compiled ``model``, whose nodes are layers."""
     types = _types(model.graph)
     layers, convolutions, adds = [], [], []

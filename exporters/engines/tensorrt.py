@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exporters.engines.description import Description
+    from exporters.engines.description import EngineDescription
 
 SUFFIX = ".engine"
 PACKAGES = ("tensorrt",)
@@ -76,7 +76,7 @@ def build(
     return built
 
 
-def describe(path: Path, details: Mapping[str, Any] | None = None) -> Description:
+def describe(path: Path, details: Mapping[str, Any] | None = None) -> EngineDescription:
     """What the inspector said of the engine in ``path`` when it was built; see trt_layers.kept."""
     return trt_layers.kept(path.name, details)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from exporters.engines.description import Description
+    from exporters.engines.description import EngineDescription
 
 SUFFIX = ".engine"
 PACKAGES = ("tensorrt-rtx",)
@@ -52,6 +52,6 @@ def build(
     return trt_builder.build("tensorrt_rtx", src, dst, options, heard)
 
 
-def describe(path: Path, details: Mapping[str, Any] | None = None) -> Description:
+def describe(path: Path, details: Mapping[str, Any] | None = None) -> EngineDescription:
     """What the builder listed for the engine in ``path``, kept in its stage's ``details``; see trt_layers.kept."""
     return trt_layers.kept(path.name, details)

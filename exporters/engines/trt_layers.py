@@ -7,7 +7,15 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exporters import onnx_file
-from exporters.engines.description import Description, Layer, Operation, from_json, of_layers, printable, type_name
+from exporters.engines.description import (
+    EngineDescription,
+    Layer,
+    Operation,
+    from_json,
+    of_layers,
+    printable,
+    type_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +37,7 @@ MOVES, POINTWISE = {"Reformat", "NoOp"}, "kgen"
 PAIRS = {"QuantizeLinear", "DequantizeLinear", "Cast"}
 
 
-class Row(NamedTuple):
+class ListedLayer(NamedTuple):
     """A layer as it is listed, ``nodes`` of the graph by name."""
 
     name: str
@@ -49,7 +57,7 @@ def of_log(messages: Sequence[tuple[str, str]], model: ir.Model, package: str) -
     lines = [line for line in lists[-1].splitlines() if line.startswith("Name: ")] if lists else []
     found = [LINE.match(line) for line in lines]
     rows = [
-        Row(
+        ListedLayer(
             match["name"],
             match["kind"],
             _types(DATATYPE.findall(match["inputs"])),
@@ -85,7 +93,7 @@ def of_inspector(text: str, model: ir.Model, logged: Mapping[str, Any]) -> dict[
     return _described(rows, model, logged["backend"], "the engine inspector", **rest).to_json()
 
 
-def kept(name: str, details: Mapping[str, Any] | None) -> Description:
+def kept(name: str, details: Mapping[str, Any] | None) -> EngineDescription:
     """The description in a stage's ``details``; raises ValueError where there is none, for the engine ``name``."""
     if details is None:
         raise ValueError(f"{name}: TensorRT lists its layers while it builds; give the directory of the build")
@@ -95,11 +103,11 @@ def kept(name: str, details: Mapping[str, Any] | None) -> Description:
     return from_json(description)
 
 
-def _row(layer: Mapping[str, Any]) -> Row:
+def _row(layer: Mapping[str, Any]) -> ListedLayer:
     # Before TensorRT 10 a layer has no metadata, but a name made of its nodes'.
     nodes = NODE.findall(layer.get("Metadata") or "") or layer["Name"].split(" + ")
     inputs, outputs = (_types(map(_type, layer[key])) for key in ("Inputs", "Outputs"))
-    return Row(layer["Name"], layer["LayerType"], inputs, outputs, tuple(nodes))
+    return ListedLayer(layer["Name"], layer["LayerType"], inputs, outputs, tuple(nodes))
 
 
 def _type(tensor: Mapping[str, Any]) -> str:
@@ -113,7 +121,9 @@ def _types(names: Any) -> tuple[str, ...]:
     return tuple(map(type_name, names))
 
 
-def _described(rows: Sequence[Row], model: ir.Model, backend: str, source: str, **known: int | None) -> Description:
+def _described(
+    rows: Sequence[ListedLayer], model: ir.Model, backend: str, source: str, **known: int | None
+) -> EngineDescription:
     nodes = {str(node.name): node for node in model.graph}
     layers = [_layer(row, nodes) for row in rows if row.inputs or row.outputs]
     names = {str(node.name) for node in onnx_file.convolutions(model)}
@@ -122,7 +132,7 @@ def _described(rows: Sequence[Row], model: ir.Model, backend: str, source: str, 
     return of_layers(backend, source, layers, convolutions, adds, **known)
 
 
-def _layer(row: Row, nodes: Mapping[str, ir.Node]) -> Layer:
+def _layer(row: ListedLayer, nodes: Mapping[str, ir.Node]) -> Layer:
     mine = [nodes[name] for name in row.nodes if name in nodes]
     work = [node for node in mine if node.op_type not in PAIRS]
     modules = filter(None, dict.fromkeys(onnx_file.module_of(node) for node in work or mine))
@@ -132,7 +142,7 @@ def _layer(row: Row, nodes: Mapping[str, ir.Node]) -> Layer:
     )
 
 
-def _operation(node: ir.Node, rows: Sequence[Row], convolutions: set[str]) -> Operation:
+def _operation(node: ir.Node, rows: Sequence[ListedLayer], convolutions: set[str]) -> Operation:
     module = printable(onnx_file.module_of(node) or str(node.name))
     mine = [row for row in rows if node.name in row.nodes and row.kind not in MOVES]
     whole = [row for row in mine if row.kind != POINTWISE]

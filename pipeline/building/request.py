@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.data.images import Images
-    from pipeline.models.frozen import Description
+    from pipeline.models.frozen import NetworkDescription
     from pipeline.recipe import Recipe
 
 
@@ -22,7 +22,7 @@ class Order:
 
     recipe: Recipe
     output: Path
-    description: Description
+    description: NetworkDescription
     source: str
     epochs: int
     given: tuple[nn.Module, str] | None

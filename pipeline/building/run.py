@@ -15,7 +15,7 @@ from pipeline.console.progress import bar
 from pipeline.errors import PipelineError, StageFailed
 from pipeline.parity.drift import sqnr_db
 from pipeline.parity.examine import examine
-from pipeline.stage import Made, Row
+from pipeline.stage import Made, StageRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ class Build:
     top1: dict[str, NDArray[np.int32]] = field(default_factory=dict)
     sqnr_db: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
-    def run(self, stages: list[Stage]) -> Iterator[Row]:
+    def run(self, stages: list[Stage]) -> Iterator[StageRow]:
         """Each row as soon as it is judged; ends after one that fails, since what follows would stand on sand."""
         sources = [
             stage.source or before for stage, before in zip(stages, ["", *(s.name for s in stages)], strict=False)
@@ -63,7 +63,7 @@ class Build:
         top1 = {f"top1.{name}": answered for name, answered in self.top1.items()}
         return top1 | {f"sqnr_db.{name}": drift for name, drift in self.sqnr_db.items()}
 
-    def _row(self, stage: Stage, source: str, path: Path) -> Row:
+    def _row(self, stage: Stage, source: str, path: Path) -> StageRow:
         """The row of ``stage``; where it fails and may be passed over, that of a stage that changes nothing."""
         try:
             row = self._judged(stage, source, path)
@@ -81,7 +81,7 @@ class Build:
         row.fallback = failure
         return row
 
-    def _judged(self, stage: Stage, source: str, path: Path) -> Row:
+    def _judged(self, stage: Stage, source: str, path: Path) -> StageRow:
         origin = self.files.get(source)
         row = _make_or_reuse(stage, origin, path, self.unfinished)
         row.source = source or None
@@ -104,7 +104,7 @@ def file_name(number: int, stage: Stage) -> str:
     return f"{number:02d}-{stage.name}{stage.suffix}"
 
 
-def _make_or_reuse(stage: Stage, source: Path | None, path: Path, unfinished: Path) -> Row:
+def _make_or_reuse(stage: Stage, source: Path | None, path: Path, unfinished: Path) -> StageRow:
     """The row of ``stage`` with its file in place, made now unless its note proves that it is there already."""
     key = _key(stage, source)
     note = workspace.read_note(workspace.note_of(path))
@@ -113,8 +113,10 @@ def _make_or_reuse(stage: Stage, source: Path | None, path: Path, unfinished: Pa
     news.say(f"{path.name}: {_why(note, key, reused=reused)}", "debug")
     if not reused:
         note = _make(stage, source, path, unfinished, key)
-    return Row(
+    return StageRow(
         name=stage.name,
+        role=stage.role,
+        precision=stage.precision,
         file=path.name,
         sha256=note["sha256"],
         bytes=path.stat().st_size,

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.data.images import Images
-    from pipeline.models.frozen import Description
+    from pipeline.models.frozen import NetworkDescription
 
 
-def freeze(network: nn.Module, description: Description, _: Path, dst: Path) -> Made:
+def freeze(network: nn.Module, description: NetworkDescription, _: Path, dst: Path) -> Made:
     """The reference: weights and spec of the network that training or the checkpoint gave."""
     from pipeline.models import frozen
 

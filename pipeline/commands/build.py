@@ -25,7 +25,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     from calibration.ranges import METHODS
     from pipeline.building.engines import BACKENDS
-    from pipeline.building.plan import FALLBACKS, PRECISIONS
+    from pipeline.building.plan import FALLBACKS
+    from pipeline.precisions import PRECISIONS
 
     tables = {
         "precision": PRECISIONS,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from exporters.engines.description import Description
+    from exporters.engines.description import EngineDescription
 
 HELP = "show an engine's layers after fusion, their types and modules, and what runs in 8 bits"
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     return Exit.PASS
 
 
-def _described(path: Path) -> Iterator[tuple[str, Description]]:
+def _described(path: Path) -> Iterator[tuple[str, EngineDescription]]:
     from pipeline.building import engines
     from pipeline.finished import build_directory
 
@@ -60,12 +60,12 @@ def _described(path: Path) -> Iterator[tuple[str, Description]]:
     yield path.name, engines.module(found[0]).describe(path)
 
 
-def _as_json(name: str, description: Description) -> dict[str, Any]:
+def _as_json(name: str, description: EngineDescription) -> dict[str, Any]:
     remarks = [{"module": module, "sentence": sentence} for module, sentence in description.remarks()]
     return {"file": name, **description.to_json(), "counts": description.counts(), "remarks": remarks}
 
 
-def _show(name: str, description: Description) -> None:
+def _show(name: str, description: EngineDescription) -> None:
     """The table of layers, and the counts and remarks in sentences."""
     from pipeline.console import tables
 
@@ -80,7 +80,7 @@ def _show(name: str, description: Description) -> None:
         console.print(line)
 
 
-def lines(description: Description) -> Iterator[str]:
+def lines(description: EngineDescription) -> Iterator[str]:
     """The counts, and what is not in 8 bits by module."""
     counts = description.counts()
     if description.left_out:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipeline.data.images import Images
     from pipeline.parity.answers import Runner
-    from pipeline.stage import Row
+    from pipeline.stage import StageRow
 
 # Baselines that are no stage: the network as PyTorch runs it, and the exported graph as ONNX Runtime runs it.
 STAGES = {"torch": "freeze", "compile": "freeze", "onnxruntime": "export"}
@@ -90,7 +90,7 @@ def _engine(directory: Path, files: dict[str, Path]) -> Path:
     return files[name]
 
 
-def beside_float(rows: Sequence[Row], files: Mapping[str, Path], images: Images) -> dict[str, Any] | None:
+def beside_float(rows: Sequence[StageRow], files: Mapping[str, Path], images: Images) -> dict[str, Any] | None:
     """How many times as long an 8-bit engine takes as its float neighbour, one image a run; None where none can tell.
 
     The neighbour is the FP16 engine of the same backend, on the CPU the float32 graph in ONNX Runtime.

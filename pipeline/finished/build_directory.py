@@ -13,8 +13,10 @@ from pipeline.recipe import Recipe
 from pipeline.report.ledger import SCHEMA
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipeline.data.images import Images
-    from pipeline.stage import Tolerance
+    from pipeline.stage import Role, Tolerance
 
 
 def report(directory: Path) -> dict[str, Any]:
@@ -156,10 +158,39 @@ def _noise(row: dict[str, Any]) -> float:
     return -1e3 if ratio is None else -float(ratio)
 
 
+# The roles of rows that were written before 0.2, which had a name only.
+ROLES: dict[str, Role] = {
+    "freeze": "reference",
+    "export": "graph",
+    "simplify": "graph",
+    "fold_batchnorm": "graph",
+    "equalise": "recovery",
+    "qat": "recovery",
+    "int8": "quantised",
+    "fp8": "quantised",
+    "halve": "typing",
+    "fp16": "typing",
+    "float_weights": "typing",
+    "uint8_input": "input",
+}
+
+
+def role_of(row: Mapping[str, Any]) -> tuple[Role, str | None]:
+    """The role of a row of report.json, and its precision; None where that is the recipe's."""
+    if "role" in row:
+        return row["role"], row["precision"]
+    name = str(row["name"])
+    beside = name.startswith("fp16_")
+    name = name.removeprefix("fp16_")
+    return "engine" if name.startswith("engine") else ROLES[name], "fp16" if beside else None
+
+
 def bounds(directory: Path, stage: str, **asked: float | None) -> Tolerance:
     """The bounds of ``stage`` in the build, with those of ``asked`` that are not None in their place."""
     from pipeline.building import plan
 
-    found = plan.bounds(stage, recipe_of(directory))
+    recipe = recipe_of(directory)
+    role, precision = role_of(next(row for row in report(directory)["stages"] if row["name"] == stage))
+    found = plan.bounds(stage, role, precision or recipe.precision, recipe)
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     return replace(found, **given)

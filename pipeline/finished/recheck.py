@@ -14,7 +14,7 @@ from pipeline.errors import BadRequest
 from pipeline.finished import build_directory
 from pipeline.parity.judge import judge, overall
 from pipeline.parity.paired import paired_drop
-from pipeline.stage import Drift, Row, Tolerance
+from pipeline.stage import Drift, StageRow, Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,8 @@ def recheck(
         rows: list[dict[str, Any]] = []
         for row in report["stages"]:
             # Of the report only figures are believed: bounds and verdicts are this program's own.
-            tolerance = plan.bounds(row["name"], replace(recipe, **margins))
+            role, precision = build_directory.role_of(row)
+            tolerance = plan.bounds(row["name"], role, precision or recipe.precision, replace(recipe, **margins))
             ended = bool(report["error"]) or any(earlier["verdict"] == "fail" for earlier in rows)
             rows.append(_judged(row, directory, tolerance, look, ended=ended))
         if workspace.sha256(directory / ANSWERS) != report["answers"]:
@@ -103,7 +104,9 @@ def _run_again(directory: Path, report: dict[str, Any], saved: Saved) -> Look:
     logits: Saved = {}
 
     def look(row: dict[str, Any], tolerance: Tolerance) -> dict[str, Any]:
-        fresh, name, source = Row(row["name"], tolerance=tolerance), row["name"], row["source"]
+        role, precision = build_directory.role_of(row)
+        fresh = StageRow(row["name"], role, precision or "", tolerance=tolerance)
+        name, source = row["name"], row["source"]
         if source is not None and source not in logits:
             return {"verdict": "fail", "reasons": [f"{source}, from which it was made, could not be run again"]}
         found = examine(fresh, files[name], files.get(source), images, saved["reference"], logits.get(source))

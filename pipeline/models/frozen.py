@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Description:
+class NetworkDescription:
     """All that is needed to rebuild a network around its weights."""
 
     arch: str
@@ -44,12 +44,12 @@ class Description:
 
 def describe(
     arch: str, spec: ResNetSpec | OwnSpec, classes: tuple[str, ...], preprocessing: Preprocessing
-) -> Description:
+) -> NetworkDescription:
     """The description of a network for this data."""
-    return Description(arch, spec, classes, json.loads(json.dumps(preprocessing.to_json())))
+    return NetworkDescription(arch, spec, classes, json.loads(json.dumps(preprocessing.to_json())))
 
 
-def write(network: nn.Module, description: Description, path: Path) -> None:
+def write(network: nn.Module, description: NetworkDescription, path: Path) -> None:
     """Weights and description into ``path``; the same network always gives the same bytes."""
     import safetensors.torch
 
@@ -71,7 +71,7 @@ def digest(network: nn.Module) -> str:
     return seen.hexdigest()
 
 
-def read(path: Path) -> tuple[nn.Module, Description]:
+def read(path: Path) -> tuple[nn.Module, NetworkDescription]:
     """The network in ``path``, on the CPU, in inference mode; raises ValueError where its weights were changed."""
     import safetensors
 
@@ -83,7 +83,7 @@ def read(path: Path) -> tuple[nn.Module, Description]:
     own = "function" in fields["spec"]
     fields["spec"] = OwnSpec(**fields["spec"]) if own else ResNetSpec.from_json(fields["spec"])
     fields["classes"] = tuple(fields["classes"])
-    description = Description(**fields)
+    description = NetworkDescription(**fields)
     network = description.network()
     checkpoint.fill(network, checkpoint.read(path), path.name)
     if digest(network) != expected:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.data.images import Images
-    from pipeline.models.frozen import Description
+    from pipeline.models.frozen import NetworkDescription
     from pipeline.recipe import Recipe
     from pipeline.train.knobs import Training
 
@@ -31,7 +31,7 @@ CODE = (
 )  # fmt: skip
 
 
-def given(recipe: Recipe, description: Description) -> tuple[nn.Module, str] | None:
+def given(recipe: Recipe, description: NetworkDescription) -> tuple[nn.Module, str] | None:
     """The network with the user's own weights, in inference mode, and where they come from; None without any."""
     if recipe.weights is None:
         return None
@@ -46,7 +46,7 @@ def given(recipe: Recipe, description: Description) -> tuple[nn.Module, str] | N
     return network.eval(), f"weights from {source.said}; {said}"
 
 
-def trained(recipe: Recipe, description: Description, images: Images, epochs: int) -> tuple[nn.Module, str]:
+def trained(recipe: Recipe, description: NetworkDescription, images: Images, epochs: int) -> tuple[nn.Module, str]:
     """The network trained here, now or in an earlier run, in inference mode, and where its weights are kept."""
     path = _cached(recipe, description, images, epochs)
     try:
@@ -77,7 +77,7 @@ def _wait_for(lock: IO[str], path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def _train(recipe: Recipe, description: Description, images: Images, epochs: int, path: Path) -> None:
+def _train(recipe: Recipe, description: NetworkDescription, images: Images, epochs: int, path: Path) -> None:
     import torch
 
     from pipeline.train.fit import choose_device, fit
@@ -102,7 +102,7 @@ def _training(recipe: Recipe) -> Training:
     return Training(arch=recipe.arch, seed=recipe.seed, **BUILD)
 
 
-def _cached(recipe: Recipe, description: Description, images: Images, epochs: int) -> Path:
+def _cached(recipe: Recipe, description: NetworkDescription, images: Images, epochs: int) -> Path:
     """The file whose name changes with everything that changes the weights."""
     import platformdirs
     import torch

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.data.images import Images
-    from pipeline.stage import Row
+    from pipeline.stage import StageRow
 
 # Decibels at which two answers of one file to one image count as the same: its own step bound, within these.
 CONSISTENT, REORDERED = 30.0, 90.0
@@ -40,7 +40,7 @@ ALIKE = 1e-6
 class Exhibit:
     """The file at ``path``, made from ``source``, and its ``logits`` (N, classes) on ``images``."""
 
-    row: Row
+    row: StageRow
     path: Path
     source: Path | None
     images: Images
@@ -49,7 +49,7 @@ class Exhibit:
 
 
 def examine(
-    row: Row,
+    row: StageRow,
     path: Path,
     source: Path | None,
     images: Images,
@@ -78,7 +78,7 @@ def examine(
     return exhibit.logits
 
 
-def _run(row: Row, path: Path, source: Path | None, images: Images) -> Exhibit:
+def _run(row: StageRow, path: Path, source: Path | None, images: Images) -> Exhibit:
     try:
         runner = answers.of_file(path)
         logits = runner.answers(images, f"judging {path.name}")

@@ -10,7 +10,7 @@ from exporters.engines.description import from_json
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from exporters.engines.description import Description, Layer
+    from exporters.engines.description import EngineDescription, Layer
 
 # layer1.0.conv2 is conv2 in the block layer1.0.
 BLOCK = re.compile(r"(.+?\.\d+)(?:\.(.+))?")
@@ -46,7 +46,7 @@ def drawn(kept: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cells(found: Description) -> Iterator[tuple[str, dict[str, Any]]]:
+def _cells(found: EngineDescription) -> Iterator[tuple[str, dict[str, Any]]]:
     merged = {each.module for each in found.adds if each.fused}
     for layer in found.layers:
         module = layer.modules[0] if layer.modules else layer.name

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from exporters.engines import gpu
 from pipeline import provenance
 from pipeline.parity.judge import overall
-from pipeline.stage import Row
+from pipeline.stage import StageRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pipeline.models.frozen import Description
+    from pipeline.models.frozen import NetworkDescription
     from pipeline.recipe import Recipe
     from pipeline.stage import Stage
 
@@ -24,7 +24,7 @@ NO_GPU = "No TensorRT engine was built or run: this machine has no usable NVIDIA
 
 
 def header(
-    recipe: Recipe, output: Path, description: Description, sources: dict[str, str], images: dict[str, str]
+    recipe: Recipe, output: Path, description: NetworkDescription, sources: dict[str, str], images: dict[str, str]
 ) -> dict[str, Any]:
     """What was asked, of what, and where it runs."""
     asked = {name: str(value) if hasattr(value, "joinpath") else value for name, value in asdict(recipe).items()}
@@ -41,10 +41,14 @@ def header(
     }
 
 
-def ledger(rows: list[Row], stages: list[Stage], failure: Exception | None) -> dict[str, Any]:
+def ledger(rows: list[StageRow], stages: list[Stage], failure: Exception | None) -> dict[str, Any]:
     """The verdict, a row for every stage, reached or not, and what was not proven."""
     made = {row.name for row in rows}
-    unreached = [Row(stage.name, tolerance=stage.tolerance) for stage in stages if stage.name not in made]
+    unreached = [
+        StageRow(stage.name, stage.role, stage.precision, tolerance=stage.tolerance)
+        for stage in stages
+        if stage.name not in made
+    ]
     return {
         "verdict": "fail" if failure else overall(row.verdict for row in rows),
         "error": None if failure is None else str(failure),
@@ -53,7 +57,7 @@ def ledger(rows: list[Row], stages: list[Stage], failure: Exception | None) -> d
     }
 
 
-def _passed_over(rows: list[Row]) -> Iterator[str]:
+def _passed_over(rows: list[StageRow]) -> Iterator[str]:
     return (f"{row.name} was passed over, as --allow-fallback permits: {row.fallback}." for row in rows if row.fallback)
 
 
@@ -68,7 +72,7 @@ def _not_proven(made: list[Stage]) -> Iterator[str]:
     yield NOT_ON_JETSON
 
 
-def line(row: Row) -> str:
+def line(row: StageRow) -> str:
     """One line for the terminal as soon as a stage is judged."""
     state = "reused" if row.reused else f"{row.seconds:.1f} s"
     verdict = "built, not run here" if row.verdict == "not_run" else row.verdict

@@ -10,7 +10,7 @@ from pipeline.targets import table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipeline.targets.table import Row, Target, Version
+    from pipeline.targets.table import TableRow, Target, Version
 
 # From best to worst: one JetPack is as good as its worst answer, a device as good as its best JetPack.
 ORDER = ("go", "unknown", "refused")
@@ -45,15 +45,15 @@ class Answer:
 class Question:
     """What is asked of one device: the JetPack ``release`` as named, its row, and the TensorRT in question."""
 
-    module: Row
+    module: TableRow
     release: Version
-    jetpack: Row | None
+    jetpack: TableRow | None
     tensorrt: Version | None
     precision: str | None = None
     dla: bool = False
 
     @property
-    def version(self) -> Row | None:
+    def version(self) -> TableRow | None:
         """What is known of this TensorRT."""
         return None if self.tensorrt is None else table.tensorrt(self.tensorrt)
 
@@ -72,7 +72,9 @@ def worst(answers: list[Answer]) -> str:
     return max((answer.verdict for answer in answers), key=ORDER.index)
 
 
-def _answers(module: Row, release: Version, tensorrt: Version | None, precision: str | None, dla: bool) -> list[Answer]:
+def _answers(
+    module: TableRow, release: Version, tensorrt: Version | None, precision: str | None, dla: bool
+) -> list[Answer]:
     jetpack = table.jetpack(release)
     shipped = jetpack["tensorrt"] if jetpack else None
     known = tensorrt or (table.version(shipped) if shipped else None)

@@ -19,7 +19,7 @@ Version = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row: its ``name``, and its cells as (value, source); a cell that is not there is not known."""
 
     name: str
@@ -38,7 +38,7 @@ class Row:
 class Target:
     """A ``module`` and, where it was named or the module has one only, its JetPack ``release``."""
 
-    module: Row
+    module: TableRow
     release: Version | None = None
 
 
@@ -74,26 +74,26 @@ def target(text: str, others: Iterable[str] = ()) -> Target:
         raise BadRequest(f"--target {text}: no such device; did you mean {', '.join(near)}?")
     if release and not release.startswith("jp"):
         raise BadRequest(f"--target {text}: what follows @ is a JetPack, as in {name}@jp6.2")
-    return Target(Row(name, modules[name]), version(release[2:]) if release else None)
+    return Target(TableRow(name, modules[name]), version(release[2:]) if release else None)
 
 
-def jetpacks(module: Row) -> list[Row]:
+def jetpacks(module: TableRow) -> list[TableRow]:
     """The releases that run on ``module``, oldest first."""
-    return [Row(name, cells) for name, cells in data()["jetpack"].items() if module.name in cells["modules"][0]]
+    return [TableRow(name, cells) for name, cells in data()["jetpack"].items() if module.name in cells["modules"][0]]
 
 
-def jetpack(release: Version) -> Row | None:
+def jetpack(release: Version) -> TableRow | None:
     """The row that ``release`` belongs to."""
     for name, cells in data()["jetpack"].items():
         if version(name) <= release <= version(cells.get("through", name)):
-            return Row(name, cells)
+            return TableRow(name, cells)
     return None
 
 
-def tensorrt(asked: Version) -> Row | None:
+def tensorrt(asked: Version) -> TableRow | None:
     """What is known of this version of TensorRT: the last row that begins at or before it."""
     found = None
     for cells in data()["tensorrt"]:
         if version(cells["since"]) <= asked:
-            found = Row(".".join(map(str, asked)), cells)
+            found = TableRow(".".join(map(str, asked)), cells)
     return found

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pipeline.models.frozen import Description
+    from pipeline.models.frozen import NetworkDescription
     from pipeline.train.distributed import Team
     from pipeline.train.learner import Learner
     from pipeline.train.resume import Progress
@@ -25,7 +25,7 @@ class Keeper:
 
     output: Path
     unfinished: Path | None
-    description: Description
+    description: NetworkDescription
     asked: Mapping[str, Any]
     seconds: float
     team: Team

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipeline.data.dataset import Dataset
-    from pipeline.models.frozen import Description
+    from pipeline.models.frozen import NetworkDescription
     from pipeline.train.distributed import Team
     from pipeline.train.knobs import Training
 
@@ -44,7 +44,7 @@ class Course:
     team: Team
     output: Path
     network: nn.Module
-    description: Description
+    description: NetworkDescription
     train: Images
     validation: Images | None
     test: Images
@@ -162,7 +162,7 @@ def _refuse(training: Training, classes: tuple[str, ...], train: Images, team: T
         )
 
 
-def _network(training: Training, description: Description) -> nn.Module:
+def _network(training: Training, description: NetworkDescription) -> nn.Module:
     """The network as training begins: by the seed, or with the weights of --weights."""
     import torch
 
@@ -190,7 +190,7 @@ def _network(training: Training, description: Description) -> nn.Module:
     return network
 
 
-def _hash(description: Description) -> str:
+def _hash(description: NetworkDescription) -> str:
     return hashlib.sha256(json.dumps(description.spec.to_json(), sort_keys=True).encode()).hexdigest()
 
 

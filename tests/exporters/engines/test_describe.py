@@ -22,7 +22,7 @@ from exporters.engines import description, onnxruntime, tensorrt_rtx
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporters.engines.description import Description
+    from exporters.engines.description import EngineDescription
 
 INPUT, BRANCH = "/layer2/layer2.0/relu/Relu_output_0", "/layer2/layer2.0/bn3/BatchNormalization_output_0"
 
@@ -95,7 +95,7 @@ def integers(built: Path, peaks: dict[str, float], tmp_path_factory: pytest.Temp
     return dst
 
 
-def compiled(src: Path, folder: Path, *tensors: str) -> Description:
+def compiled(src: Path, folder: Path, *tensors: str) -> EngineDescription:
     """The file, without the pairs of ``tensors``, compiled by ONNX Runtime and described."""
     model = onnx.load(src)
     for tensor in tensors:

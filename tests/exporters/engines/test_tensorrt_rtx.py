@@ -18,7 +18,7 @@ from calibration import observe, qdq
 from exporters import child, float16, lint
 from exporters.engines import gpu, tensorrt, tensorrt_rtx
 from exporters.float_weights import float_weights
-from pipeline.building.plan import PRECISIONS
+from pipeline.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

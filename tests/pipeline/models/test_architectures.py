@@ -193,7 +193,8 @@ def test_a_variation_goes_through_every_stage_and_is_proven(tmp_path: Path, name
     network, size = trained(TINY[name]), 38
     images = np.random.default_rng(0).integers(0, 256, (4, 1, size, size)).astype(np.float32)
     record = {"channels": 1, "mean": [0.3], "std": [0.3]}
-    frozen.write(network, frozen.Description(name, TINY[name], tuple("0123456789"), record), tmp_path / "w.safetensors")
+    description = frozen.NetworkDescription(name, TINY[name], tuple("0123456789"), record)
+    frozen.write(network, description, tmp_path / "w.safetensors")
     raw, tidy, folded, int8 = (tmp_path / f"{number}.onnx" for number in range(4))
     export.export(frozen.read(tmp_path / "w.safetensors")[0], raw, (1, size, size), {})
     simplify.simplify(raw, tidy)
@@ -228,7 +229,8 @@ def test_every_network_is_in_the_docs() -> None:
 
 
 def test_a_frozen_file_from_before_these_fields_is_read_with_their_defaults(tmp_path: Path) -> None:
-    description = frozen.Description("resnet_tiny", ARCHITECTURES["resnet_tiny"], ("a", "b"), record := {"channels": 1})
+    record = {"channels": 1}
+    description = frozen.NetworkDescription("resnet_tiny", ARCHITECTURES["resnet_tiny"], ("a", "b"), record)
     record |= {"mean": [0.5], "std": [0.5]}
     frozen.write(description.network(), description, tmp_path / "new.safetensors")
     with safetensors.safe_open(tmp_path / "new.safetensors", "pt") as file:

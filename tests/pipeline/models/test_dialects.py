@@ -35,7 +35,7 @@ def loaded(path: object, arch: str, channels: int = 1, classes: int = 10) -> tup
     """The network with the weights in ``path``, frozen and read back, and where they came from."""
     record = {"channels": channels, "mean": [0.3] * channels, "std": [0.4] * channels}
     name, spec = specs.find(arch)
-    description = frozen.Description(name, spec, tuple(map(str, range(classes))), record)
+    description = frozen.NetworkDescription(name, spec, tuple(map(str, range(classes))), record)
     given = weights.given(Recipe(arch=arch, weights=path), description)
     assert given is not None
     return given
@@ -43,7 +43,8 @@ def loaded(path: object, arch: str, channels: int = 1, classes: int = 10) -> tup
 
 def frozen_answers(network: nn.Module, images: Tensor, folder: Path, arch: str, channels: int) -> Tensor:
     record = {"channels": channels, "mean": [0.3] * channels, "std": [0.4] * channels}
-    frozen.write(network, frozen.Description(arch, specs.find(arch)[1], tuple("0123456789"), record), folder / "frozen")
+    description = frozen.NetworkDescription(arch, specs.find(arch)[1], tuple("0123456789"), record)
+    frozen.write(network, description, folder / "frozen")
     (folder / "frozen").rename(folder / "frozen.safetensors")
     with torch.inference_mode():
         return frozen.read(folder / "frozen.safetensors")[0](images)  # type: ignore[no-any-return]

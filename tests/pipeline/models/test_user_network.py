@@ -89,7 +89,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_its_own_checkpoints_load_out_of_their_wrappers(module: str, tmp_path: Path) -> None:
     name, spec = specs.find(f"{module}:net")
-    description = frozen.Description(name, spec, tuple("0123456789"), RECORD)
+    description = frozen.NetworkDescription(name, spec, tuple("0123456789"), RECORD)
     plain = checkpoint.parameters(description.network())
     for prefix in ("", "module.", "model._orig_mod."):
         torch.save({"state_dict": {f"{prefix}{key}": value for key, value in plain.items()}}, tmp_path / "w.ckpt")
@@ -101,7 +101,7 @@ def test_its_own_checkpoints_load_out_of_their_wrappers(module: str, tmp_path: P
 
 def test_it_sees_normalised_images_and_every_weight_is_certified(module: str, tmp_path: Path) -> None:
     name, spec = specs.find(f"{module}:net")
-    description = frozen.Description(name, spec, tuple("0123456789"), RECORD)
+    description = frozen.NetworkDescription(name, spec, tuple("0123456789"), RECORD)
     network = description.network().eval()
     user_network.refuse(network, name, 10, (1, 24, 24))
     frozen.write(network, description, tmp_path / "w.safetensors")

@@ -23,7 +23,7 @@ from pipeline.finished import build_directory
 from pipeline.models import frozen
 from pipeline.parity import answers, examine
 from pipeline.recipe import Recipe
-from pipeline.stage import Row, Stage, Tolerance
+from pipeline.stage import Stage, StageRow, Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,13 +49,13 @@ class Bench:
     def rows(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in json.loads((self.directory / "report.json").read_text())["stages"]}
 
-    def examined(self, name: str, path: Path | None = None) -> Row:
+    def examined(self, name: str, path: Path | None = None) -> StageRow:
         """The row of stage ``name`` with ``path`` in place of its file."""
         said = self.rows()[name]
         source = self.directory / self.rows()[said["source"]]["file"] if said["source"] else None
         if source not in self.known and source is not None:
             self.known[source] = answers.of_file(source).answers(self.images, "")
-        row = Row(name, tolerance=Tolerance(**said["tolerance"]))
+        row = StageRow(name, said["role"], said["precision"], tolerance=Tolerance(**said["tolerance"]))
         before = None if source is None else self.known[source]
         examine.examine(row, path or self.directory / said["file"], source, self.images, self.reference, before)
         return row
