@@ -8,8 +8,8 @@ A build has four parts, each a module beside this one:
 3. ``run``: makes or reuses each file, loads what was written afresh, and judges it (``pipeline.parity``).
 4. ``results``: the answers, report.json, and the page for people (``pipeline.report``).
 
-INT8 has more to it: ``calibrate`` (ranges and Q/DQ pairs), ``calibration_statistics`` (one pass over the images, resumed
-after a kill), ``recover`` (layers back in float).
+INT8 has more to it: ``calibrate`` (ranges and Q/DQ pairs), ``calibration_statistics`` (one pass over the images, which
+goes on after a kill), ``recover`` (layers back in float).
 """
 
 from __future__ import annotations
