@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-IR_VERSIONS = {19: 9}
-
-
 def read(path: Path, *, check: bool = True) -> ir.Model:
     """The model in ``path``; raises ValueError where it is broken or points to data outside itself.
 
@@ -67,12 +64,12 @@ def write(model: ir.Model, path: Path) -> None:
     path.write_bytes(content)
 
 
-def weight(value: ir.Value | None) -> NDArray[np.float32] | None:
+def initializer_array(value: ir.Value | None) -> NDArray[np.float32] | None:
     """The constant behind an input of a node, or None where it is computed."""
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
-def constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
     """A new initializer ``name`` in ``graph``."""
     value = ir.Value(
         name=name,
@@ -87,7 +84,8 @@ def constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value
 def raise_opset(model: ir.Model, least: int) -> None:
     """Declare at least opset ``least``, of operators that mean the same in both, and the IR version it came with."""
     model.graph.opset_imports[""] = max(least, model.graph.opset_imports[""])
-    model.ir_version = max(IR_VERSIONS[least], model.ir_version)
+    came_with = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", least)])
+    model.ir_version = max(came_with, model.ir_version)
 
 
 def count(model: ir.Model, *operators: str) -> int:
@@ -95,7 +93,7 @@ def count(model: ir.Model, *operators: str) -> int:
     return sum(node.op_type in operators for node in model.graph)
 
 
-def drop_unused_constants(graph: ir.Graph) -> None:
+def drop_unused_initializers(graph: ir.Graph) -> None:
     """Forget initializers that no node reads any more."""
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
         del graph.initializers[name]
