@@ -10,7 +10,7 @@ import numpy as np
 from calibration.qdq import WEIGHTED, channel_axis, channel_scales
 from calibration.ranges import mse, squared_error
 from exporters import onnx_file, pairs
-from exporters.constant import constant
+from exporters.constant import evaluate_constant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -70,19 +70,19 @@ def _ratios(node: ir.Node, twin: ir.Node | None, seen: Mapping[str, Histogram]) 
         dequantise = value.producer() if value is not None else None
         if dequantise is None or dequantise.op_type != "DequantizeLinear":
             continue
-        held = constant(value)
+        held = evaluate_constant(value)
         if held is None:
             quantise = dequantise.inputs[0].producer() if dequantise.inputs[0] is not None else None
             source = quantise.inputs[0] if quantise is not None else None
             scale, top = (
-                onnx_file.weight(dequantise.inputs[1]),
+                onnx_file.initializer_array(dequantise.inputs[1]),
                 pairs.levels(quantise) if quantise is not None else None,
             )
             if source is not None and source.name in seen and top is not None and scale is not None and scale.size == 1:
                 ratio = _of_activation(seen[str(source.name)], float(scale.item()), top)
                 yield f"its input from {_maker(source)}", ratio
         elif twin is not None and node.op_type in WEIGHTED and node.op_type == twin.op_type and index == 1:
-            weight = onnx_file.weight(twin.inputs[1])
+            weight = onnx_file.initializer_array(twin.inputs[1])
             # Of FP8 the certificate compares every weight with its nearest.
             if weight is not None and weight.shape == held.values.shape and held.array.dtype == np.int8:
                 yield "the weights", _of_weight(weight, held.values, channel_axis(node))

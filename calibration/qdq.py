@@ -63,7 +63,7 @@ def quantise(src: Path, dst: Path, amax: Mapping[str, float], placement: str = "
     weighted = [node for node in model.graph if node.op_type in WEIGHTED]
     for node in weighted:
         _quantise_weight(model.graph, node, FORMATS[form])
-    onnx_file.drop_unused_constants(model.graph)
+    onnx_file.drop_unused_initializers(model.graph)
     onnx_file.write(model, dst)
     return summary(dst)
 
@@ -72,7 +72,7 @@ def summary(path: Path) -> str:
     """``10 of 10 convolutions with INT8 operands, 13 activation pairs``."""
     done, convs = quantised(path)
     graph = onnx_file.read(path).graph
-    stored = [onnx_file.weight(node.inputs[2]) for node in graph if node.op_type == "QuantizeLinear"]
+    stored = [onnx_file.initializer_array(node.inputs[2]) for node in graph if node.op_type == "QuantizeLinear"]
     form = "FP8" if any(zero is not None and "float8" in zero.dtype.name for zero in stored) else "INT8"
     return f"{done} of {convs} convolutions with {form} operands, {len(stored)} activation pairs"
 
@@ -102,7 +102,7 @@ def _placed(graph: ir.Graph, rules: Placement) -> list[ir.Value]:
 
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
-        if node.op_type in WEIGHTED and onnx_file.weight(node.inputs[1]) is not None:
+        if node.op_type in WEIGHTED and onnx_file.initializer_array(node.inputs[1]) is not None:
             want(inputs[0])
         if node.op_type == "Add" and all(value.const_value is None for value in inputs):
             # The shortcut is the branch with less work behind it.
@@ -136,8 +136,8 @@ def _pooled(value: ir.Value) -> ir.Value | None:
 def _pair(graph: ir.Graph, value: ir.Value, amax: float, zero: NDArray[Any], top: int) -> None:
     """Q and DQ after ``value``, for all that read it."""
     readers = [(use.node, use.idx) for use in value.uses()]
-    scale = onnx_file.constant(graph, f"{value.name}_scale", np.array(_scale(amax, top), np.float32))
-    point = onnx_file.constant(graph, f"{value.name}_zero_point", zero)
+    scale = onnx_file.add_initializer(graph, f"{value.name}_scale", np.array(_scale(amax, top), np.float32))
+    point = onnx_file.add_initializer(graph, f"{value.name}_zero_point", zero)
     quantise = _node(graph, "QuantizeLinear", value, scale, point, ir.DataType.from_numpy(zero.dtype))
     dequantise = _node(graph, "DequantizeLinear", value, scale, point, ir.DataType.FLOAT)
     dequantise.replace_input_with(0, quantise.outputs[0])
@@ -171,16 +171,16 @@ def _scale(amax: float, top: int = LEVELS) -> float:
 def _quantise_weight(graph: ir.Graph, node: ir.Node, top: int) -> None:
     """Levels and their DQ, one scale per output channel, in place of the float weight of ``node``."""
     value = node.inputs[1]
-    weight = onnx_file.weight(value)
+    weight = onnx_file.initializer_array(value)
     if value is None or weight is None:
         return
     axis = channel_axis(node)
     scales, zero = channel_scales(weight, axis, top), pairs.zero_point(top)
     ratios = np.clip(weight / _along(scales, axis, weight.ndim), -top, top)
     levels = (np.rint(ratios) if zero.dtype == np.int8 else ratios).astype(zero.dtype)
-    stored = onnx_file.constant(graph, f"{value.name}_{zero.dtype.name}", levels)
-    scale = onnx_file.constant(graph, f"{value.name}_scale", scales)
-    points = onnx_file.constant(graph, f"{value.name}_zero_point", np.zeros(len(scales), zero.dtype))
+    stored = onnx_file.add_initializer(graph, f"{value.name}_{zero.dtype.name}", levels)
+    scale = onnx_file.add_initializer(graph, f"{value.name}_scale", scales)
+    points = onnx_file.add_initializer(graph, f"{value.name}_zero_point", np.zeros(len(scales), zero.dtype))
     dequantise = _node(graph, "DequantizeLinear", stored, scale, points, ir.DataType.FLOAT, axis)
     node.replace_input_with(1, dequantise.outputs[0])
 

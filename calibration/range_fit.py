@@ -41,7 +41,9 @@ def fits(quantised: Path, seen: Mapping[str, Histogram]) -> list[Fit]:
     found: dict[str, Fit] = {}
     for node in onnx_file.read(quantised).graph:
         value = node.inputs[0] if node.op_type == "QuantizeLinear" else None
-        scale, top = (onnx_file.weight(node.inputs[1]), pairs.levels(node)) if value is not None else (None, None)
+        scale, top = (
+            (onnx_file.initializer_array(node.inputs[1]), pairs.levels(node)) if value is not None else (None, None)
+        )
         if value is None or scale is None or top is None or scale.size != 1 or str(value.name) not in seen:
             continue
         maker = value.producer()

@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from exporters import onnx_file, pairs
 from exporters.certify_rescale import follow
-from exporters.constant import Constant, attributes, constant, meaning
+from exporters.constant import Constant, attributes, evaluate_constant, operator_version
 from exporters.fold_batchnorm import FOLDABLE, along_outputs, obstacle
 from exporters.rounding import SMALLEST32, U32, U64, scale_as, storage
 
@@ -108,7 +108,7 @@ class _Walk:
             if was != now:
                 self.refute(None, f"{now or 'nothing'} stands where the graph had {was or 'nothing'}")
         for value in (*before.initializers.values(), *after.initializers.values()):
-            array = onnx_file.weight(value)
+            array = onnx_file.initializer_array(value)
             if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
                 self.refute(next(iter(value.consumers()), None), f"{value.name} holds NaN or infinity")
         counts = [Counter(node.op_type for node in graph) for graph in (before, after)]
@@ -143,7 +143,7 @@ class _Walk:
         """The value behind everything that a stage may put in between, and the scales of the pairs there."""
         scales = []
         while (node := value.producer()) is not None and (behind := self._behind(node)) is not None:
-            scale = constant(node.inputs[1]) if node.op_type == "DequantizeLinear" else None
+            scale = evaluate_constant(node.inputs[1]) if node.op_type == "DequantizeLinear" else None
             scales += [] if scale is None else [scale]
             value = behind
         return value, scales
@@ -157,7 +157,7 @@ class _Walk:
 
     def _behind(self, node: ir.Node) -> ir.Value | None:
         value = node.inputs[0] if node.inputs else None
-        if value is None or onnx_file.weight(value) is not None:
+        if value is None or onnx_file.initializer_array(value) is not None:
             return None
         if node.op_type == "DequantizeLinear":
             return self._quantised(node, value)
@@ -166,15 +166,15 @@ class _Walk:
 
     def _quantised(self, dequantise: ir.Node, value: ir.Value) -> ir.Value | None:
         quantise = value.producer()
-        if quantise is None or quantise.op_type != "QuantizeLinear" or constant(value) is not None:
+        if quantise is None or quantise.op_type != "QuantizeLinear" or evaluate_constant(value) is not None:
             return None
         for mine, yours in zip_longest(quantise.inputs[1:], dequantise.inputs[1:]):
-            one, other = onnx_file.weight(mine), onnx_file.weight(yours)
+            one, other = onnx_file.initializer_array(mine), onnx_file.initializer_array(yours)
             if one is None or other is None or not np.array_equal(one, other):
                 self.refute(_reader(dequantise), f"{quantise.name} and {dequantise.name} differ in scale or zero point")
         if pairs.levels(quantise) is None:
             self.refute(_reader(dequantise), f"{quantise.name} cuts values off: its zero point is not an INT8 0")
-        scale = onnx_file.weight(quantise.inputs[1])
+        scale = onnx_file.initializer_array(quantise.inputs[1])
         if scale is None or not (np.isfinite(scale) & (scale > 0)).all():
             self.refute(_reader(dequantise), f"{quantise.name} has a scale that is no positive number")
         return quantise.inputs[0]
@@ -206,7 +206,7 @@ class _Walk:
                     self.refute(new, f"{new.name} {lost}")
 
     def _compare_operands(self, node: ir.Node, old: ir.Value, new: ir.Value) -> None:
-        was, now = constant(old), constant(new)
+        was, now = evaluate_constant(old), evaluate_constant(new)
         if was is None and now is None:
             self.todo.append((old, new, node))
         elif was is None or now is None:
@@ -232,8 +232,8 @@ class _Walk:
         if why := obstacle(norm):
             self.refute(folded, f"{norm.name} must not be folded: {why}")
         self._compare_attributes(conv, folded)
-        operands = [constant(value) for value in (*conv.inputs[1:3], *norm.inputs[1:5])]
-        results = [constant(value) for value in folded.inputs[1:3]]
+        operands = [evaluate_constant(value) for value in (*conv.inputs[1:3], *norm.inputs[1:5])]
+        results = [evaluate_constant(value) for value in folded.inputs[1:3]]
         if any(found is None for found in (*operands, *results)) or len(results) != 2:
             self.refute(folded, f"{folded.name} lacks a constant weight or bias")
             return
@@ -273,7 +273,7 @@ class _Walk:
 
     def _compare_attributes(self, old: ir.Node, new: ir.Node) -> None:
         was, now = attributes(old), attributes(new)
-        meanings = [meaning(node, opsets) for node, opsets in zip((old, new), self.opsets, strict=True)]
+        meanings = [operator_version(node, opsets) for node, opsets in zip((old, new), self.opsets, strict=True)]
         if meanings[0] != meanings[1]:
             self.refute(new, f"{new.op_type} of {new.name} means something else in another opset")
         for name in sorted(was.keys() | now.keys()):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters import channel_space, onnx_file
-from exporters.constant import attributes, constant
+from exporters.constant import attributes, evaluate_constant
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,7 +29,7 @@ def follow(before: ir.Graph, after: ir.Graph) -> int:
     for node in list(before):
         # The exporter keeps weights of the same values once, and hands them on through Identity.
         held = node.inputs[0] if node.op_type == "Identity" else None
-        if held is not None and onnx_file.weight(held) is not None and not node.outputs[0].is_graph_output():
+        if held is not None and onnx_file.initializer_array(held) is not None and not node.outputs[0].is_graph_output():
             node.outputs[0].replace_all_uses_with(held)
     exponents = {space: found for space, found in _exponents(before, after).items() if found.any()}
     channel_space.rescale(before, exponents)
@@ -87,14 +87,14 @@ def _layer(node: ir.Node) -> ir.Node:
 def _effective(node: ir.Node) -> tuple[Rows, Rows] | None:
     """Weight (outputs, inputs / groups, positions) and bias (outputs,) of a layer and the normalisation behind it."""
     layer = _layer(node)
-    operands = [constant(value) for value in layer.inputs[1:3]]
+    operands = [evaluate_constant(value) for value in layer.inputs[1:3]]
     if layer.op_type not in {*channel_space.LAYERS, "BatchNormalization"} or not operands or operands[0] is None:
         return None
     weight = channel_space.by_output(layer, operands[0].values)
     bias = operands[1].values if len(operands) > 1 and operands[1] is not None else np.zeros(len(weight))
     if layer is node or len(bias) != len(weight):
         return weight, bias
-    numbers = [constant(value) for value in node.inputs[1:5]]
+    numbers = [evaluate_constant(value) for value in node.inputs[1:5]]
     if any(found is None or len(found.values) != len(weight) for found in numbers):
         return None
     gamma, beta, mean, var = (found.values for found in numbers if found is not None)

@@ -9,7 +9,7 @@ import numpy as np
 
 from exporters import onnx_file
 from exporters.certify import Certificate, Refutation
-from exporters.constant import constant
+from exporters.constant import evaluate_constant
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -60,14 +60,14 @@ def _told(graph: ir.Graph) -> Iterator[tuple[str, NDArray[np.float32] | None]]:
     for node in graph:
         module = onnx_file.module_of(node)
         for name, value in zip((READ if module else PIXELS).get(node.op_type, ()), node.inputs[1:], strict=False):
-            held = constant(value)
+            held = evaluate_constant(value)
             yield f"{module}.{name}".lstrip("."), None if held is None else held.array
 
 
 def _named(graph: ir.Graph, names: Collection[str]) -> Iterator[tuple[str, Constant]]:
     """The constants of ``graph`` that have these names and are read."""
     for value in (*graph.initializers.values(), *(node.outputs[0] for node in graph if node.op_type == "Identity")):
-        if value.name in names and value.uses() and (held := constant(value)) is not None:
+        if value.name in names and value.uses() and (held := evaluate_constant(value)) is not None:
             yield str(value.name), held
 
 

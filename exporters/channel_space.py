@@ -67,8 +67,8 @@ def _told(graph: ir.Graph) -> Iterator[ir.Attr]:
 
 
 def _counted(space: Space) -> bool:
-    counts = {len(weight(node)) for node in space.writers}
-    counts |= {weight(node).shape[1] * groups(node) for node in space.readers}
+    counts = {len(weight_by_output(node)) for node in space.writers}
+    counts |= {weight_by_output(node).shape[1] * groups(node) for node in space.readers}
     space.channels = next(iter(counts), 0)
     return len(counts) == 1 and bool(space.writers) and bool(space.readers)
 
@@ -103,7 +103,7 @@ class _Classes:
             form = forms[0]
         elif node.op_type in LAYERS and writes(node) and reads(node):
             self.fixed += values[1:]
-            form = (np.ndim(onnx_file.weight(values[1])), False)  # type: ignore[arg-type]
+            form = (np.ndim(onnx_file.initializer_array(values[1])), False)  # type: ignore[arg-type]
         elif (form := _tied(node, forms)) is not None:
             for value in values:
                 self.parent[self.root(value)] = self.root(node.outputs[0])
@@ -132,24 +132,26 @@ def _tied(node: ir.Node, forms: list[tuple[int, bool]]) -> tuple[int, bool] | No
 
 def writes(node: ir.Node) -> bool:
     """Whether ``node`` scales its output channels by float32 constants."""
-    scale = onnx_file.weight(node.inputs[1]) if node.op_type in {*LAYERS, "BatchNormalization"} else None
+    scale = onnx_file.initializer_array(node.inputs[1]) if node.op_type in {*LAYERS, "BatchNormalization"} else None
     if scale is None or scale.dtype != np.float32:
         return False
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    held = onnx_file.weight(bias)
-    return bias is None or (held is not None and held.dtype == np.float32 and held.shape == (len(weight(node)),))
+    held = onnx_file.initializer_array(bias)
+    return bias is None or (
+        held is not None and held.dtype == np.float32 and held.shape == (len(weight_by_output(node)),)
+    )
 
 
 def reads(node: ir.Node) -> bool:
     """Whether ``node`` scales its input channels by float32 constants."""
     if node.op_type == "Gemm":
         return bool(attributes(node)["transA"] == 0)
-    return groups(node) > 0 and len(weight(node)) % groups(node) == 0
+    return groups(node) > 0 and len(weight_by_output(node)) % groups(node) == 0
 
 
-def weight(node: ir.Node) -> NDArray[np.float32]:
+def weight_by_output(node: ir.Node) -> NDArray[np.float32]:
     """The constant weight of ``node`` as :func:`by_output` shapes it."""
-    array = onnx_file.weight(node.inputs[1])
+    array = onnx_file.initializer_array(node.inputs[1])
     assert array is not None
     return by_output(node, array)
 
@@ -172,7 +174,7 @@ def _turned(node: ir.Node) -> bool:
 def to_outputs(node: ir.Node, values: NDArray[Real]) -> NDArray[Real]:
     """``values``, one an input channel of ``node``, as (outputs, inputs / groups): what each weight multiplies."""
     rows = values.reshape(groups(node), -1)
-    return np.repeat(rows, len(weight(node)) // len(rows), axis=0)
+    return np.repeat(rows, len(weight_by_output(node)) // len(rows), axis=0)
 
 
 def rescale(graph: ir.Graph, exponents: Mapping[Space, NDArray[np.int64]]) -> None:
@@ -186,7 +188,7 @@ def rescale(graph: ir.Graph, exponents: Mapping[Space, NDArray[np.int64]]) -> No
         into |= dict.fromkeys(space.readers, exponent)
         out |= dict.fromkeys(space.writers, exponent)
     for node in [node for node in graph if node in into or node in out]:
-        shape = weight(node).shape
+        shape = weight_by_output(node).shape
         power = np.zeros(shape[:2], np.int64)
         power += to_outputs(node, into[node]) if node in into else 0
         power -= out[node][:, None] if node in out else 0
@@ -198,7 +200,7 @@ def rescale(graph: ir.Graph, exponents: Mapping[Space, NDArray[np.int64]]) -> No
 def _multiply(graph: ir.Graph, node: ir.Node, index: int, power: NDArray[np.int64]) -> None:
     """Constant ``index`` of ``node`` times 2^power, as its own constant; under the old name if no other reads that."""
     old = node.inputs[index]
-    array = onnx_file.weight(old)
+    array = onnx_file.initializer_array(old)
     if old is None or array is None:
         return
     aligned = power.reshape(array.T.shape).T if index == 1 and _turned(node) else power.reshape(array.shape)
@@ -208,4 +210,4 @@ def _multiply(graph: ir.Graph, node: ir.Node, index: int, power: NDArray[np.int6
         old.name = None
     else:
         name = f"{name}_{node.outputs[0].name}"
-    node.replace_input_with(index, onnx_file.constant(graph, name, np.ldexp(array, aligned)))
+    node.replace_input_with(index, onnx_file.add_initializer(graph, name, np.ldexp(array, aligned)))

@@ -30,12 +30,12 @@ class Constant:
     quantised: tuple[Constant, Constant] | None = None
 
 
-def constant(value: ir.Value | None) -> Constant | None:
+def evaluate_constant(value: ir.Value | None) -> Constant | None:
     """The constant behind ``value``, through Identity, Cast, Transpose, Unsqueeze, Quantize- and DequantizeLinear.
 
     None where it is computed.
     """
-    array = onnx_file.weight(value)
+    array = onnx_file.initializer_array(value)
     if array is not None:
         return Constant(array, array.astype(np.float64))
     node = value.producer() if value is not None else None
@@ -47,7 +47,7 @@ def constant(value: ir.Value | None) -> Constant | None:
         return Constant(held, held.astype(np.float64)) if held.dtype.kind in "biuf" else None
     if node.op_type in HANDED_ON:
         return HANDED_ON[node.op_type](node)
-    inner = constant(node.inputs[0]) if node.op_type in {"Identity", "Cast"} else None
+    inner = evaluate_constant(node.inputs[0]) if node.op_type in {"Identity", "Cast"} else None
     if inner is not None and node.op_type == "Cast":
         held = inner.array.astype(ir.DataType(node.attributes["to"].as_int()).numpy())
         return Constant(held, held.astype(np.float64))
@@ -56,7 +56,7 @@ def constant(value: ir.Value | None) -> Constant | None:
 
 def _laid_out(node: ir.Node) -> Constant | None:
     """The same numbers under other axes, as the exporter hands on the slope of a PReLU or the weight of a MatMul."""
-    inner, axes = constant(node.inputs[0]), constant(node.inputs[1] if len(node.inputs) > 1 else None)
+    inner, axes = evaluate_constant(node.inputs[0]), evaluate_constant(node.inputs[1] if len(node.inputs) > 1 else None)
     if inner is None or (axes is None and node.op_type == "Unsqueeze"):
         return None
     if axes is not None:
@@ -67,14 +67,14 @@ def _laid_out(node: ir.Node) -> Constant | None:
 
 
 def _rescaled(node: ir.Node) -> Constant | None:
-    inner, scale = constant(node.inputs[0]), onnx_file.weight(node.inputs[1])
+    inner, scale = evaluate_constant(node.inputs[0]), onnx_file.initializer_array(node.inputs[1])
     if inner is None or scale is None:
         return None
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
     shape = [-1 if dim == axis else 1 for dim in range(inner.values.ndim)]
     scale = scale.reshape(shape) if scale.ndim else scale
     wide = scale.astype(np.float64)
-    stored = onnx_file.weight(node.inputs[2]) if len(node.inputs) > 2 else None
+    stored = onnx_file.initializer_array(node.inputs[2]) if len(node.inputs) > 2 else None
     zero = np.float64(0) if stored is None else stored.astype(np.float64).reshape(wide.shape)
     if node.op_type == "QuantizeLinear":
         if zero.any():
@@ -100,7 +100,7 @@ def attributes(node: ir.Node) -> dict[str, Any]:
     told = {name: _plain(attribute) for name, attribute in node.attributes.items()}
     told = {**_defaults(node.op_type, node.domain), **told}
     if node.op_type in {"Conv", "MaxPool"}:
-        weight = constant(node.inputs[1]) if node.op_type == "Conv" else None
+        weight = evaluate_constant(node.inputs[1]) if node.op_type == "Conv" else None
         rank = len(told.get("kernel_shape") or (weight.array.shape[2:] if weight else (0, 0)))
         told = {"strides": [1] * rank, "dilations": [1] * rank, "pads": [0] * 2 * rank, **told}
         if weight is not None:
@@ -127,7 +127,7 @@ def _text(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def meaning(node: ir.Node, opsets: Mapping[str, int]) -> int | None:
+def operator_version(node: ir.Node, opsets: Mapping[str, int]) -> int | None:
     """The version of the operator that the opset gives; None for operators that ONNX does not know."""
     version = opsets.get(node.domain)
     known = version is not None and onnx.defs.has(node.op_type, version, node.domain)

@@ -67,12 +67,12 @@ def write(model: ir.Model, path: Path) -> None:
     path.write_bytes(content)
 
 
-def weight(value: ir.Value | None) -> NDArray[np.float32] | None:
+def initializer_array(value: ir.Value | None) -> NDArray[np.float32] | None:
     """The constant behind an input of a node, or None where it is computed."""
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
-def constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
     """A new initializer ``name`` in ``graph``."""
     value = ir.Value(
         name=name,
@@ -95,7 +95,7 @@ def count(model: ir.Model, *operators: str) -> int:
     return sum(node.op_type in operators for node in model.graph)
 
 
-def drop_unused_constants(graph: ir.Graph) -> None:
+def drop_unused_initializers(graph: ir.Graph) -> None:
     """Forget initializers that no node reads any more."""
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
         del graph.initializers[name]

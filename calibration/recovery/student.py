@@ -32,7 +32,8 @@ class Student:
         self.nodes, self.pairs, self.output = list(graph), pairs, str(graph.outputs[0].name)
         self.input = str(graph.inputs[0].name)
         self.teacher: Tensors = {
-            name: torch.from_numpy(np.array(onnx_file.weight(value))) for name, value in graph.initializers.items()
+            name: torch.from_numpy(np.array(onnx_file.initializer_array(value)))
+            for name, value in graph.initializers.items()
         }
         unknown = sorted({node.op_type for node in self.nodes} - OPERATORS.keys())
         if unknown:

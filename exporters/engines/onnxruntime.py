@@ -64,7 +64,11 @@ def build(
     model = onnx_file.read(src)
     quantised = onnx_file.count(model, "QuantizeLinear") > 0
     float_weights.stored_levels(model.graph)
-    zeros = {onnx_file.weight(node.inputs[2]).dtype.name for node in model.graph if node.op_type == "QuantizeLinear"}  # type: ignore[union-attr]
+    zeros = {
+        onnx_file.initializer_array(node.inputs[2]).dtype.name  # type: ignore[union-attr]
+        for node in model.graph
+        if node.op_type == "QuantizeLinear"
+    }
     if "int8" in zeros:
         to_uint8(model.graph)
     if not (disabled := _disabled(model)):
@@ -104,7 +108,7 @@ def _disabled(model: ir.Model) -> tuple[str, ...]:
 
 
 def _may_saturate(node: ir.Node) -> bool:
-    levels = onnx_file.weight(node.inputs[3]) if node.op_type in {"QLinearConv", "QGemm"} else None
+    levels = onnx_file.initializer_array(node.inputs[3]) if node.op_type in {"QLinearConv", "QGemm"} else None
     return levels is not None and levels.dtype == np.int8 and bool((np.abs(levels.astype(int)) > UNSATURATED).any())
 
 
@@ -120,15 +124,15 @@ def to_uint8(graph: ir.Graph) -> None:
     a ReLU in front of a Q moves behind it, because only Conv → Q becomes an INT8 convolution. Exact: with zero point
     z, max(round(x / s) + z, z) = round(max(x, 0) / s) + z, clipping included.
     """
-    zero = onnx_file.constant(graph, "uint8_zero_point", np.array(128, np.uint8))
+    zero = onnx_file.add_initializer(graph, "uint8_zero_point", np.array(128, np.uint8))
     for node in list(graph):
-        if node.op_type == "DequantizeLinear" and onnx_file.weight(node.inputs[0]) is None:
+        if node.op_type == "DequantizeLinear" and onnx_file.initializer_array(node.inputs[0]) is None:
             node.replace_input_with(2, zero)
         if node.op_type == "QuantizeLinear":
             node.replace_input_with(2, zero)
             node.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
             _relu_behind(graph, node, zero)
-    onnx_file.drop_unused_constants(graph)
+    onnx_file.drop_unused_initializers(graph)
     graph.sort()
 
 
@@ -156,7 +160,7 @@ def merge_groups(graph: ir.Graph) -> None:
     for node in [node for node in graph if node.op_type == "Conv" and _in_integers(node)]:
         dequantise, groups = node.inputs[1].producer(), channel_space.groups(node)  # type: ignore[union-attr]
         assert dequantise is not None
-        levels = onnx_file.weight(dequantise.inputs[0])
+        levels = onnx_file.initializer_array(dequantise.inputs[0])
         assert levels is not None
         channels = levels.shape[1]
         merged = next((n for n in range(FULL_GROUP // channels, 1, -1) if groups % n == 0), 1)
@@ -167,9 +171,9 @@ def merge_groups(graph: ir.Graph) -> None:
         wide = np.zeros((len(levels), merged, *levels.shape[1:]), levels.dtype)
         wide[np.arange(len(levels)), place] = levels
         wide = wide.reshape(len(levels), merged * channels, *levels.shape[2:])
-        dequantise.replace_input_with(0, onnx_file.constant(graph, f"{dequantise.name}_merged", wide))
+        dequantise.replace_input_with(0, onnx_file.add_initializer(graph, f"{dequantise.name}_merged", wide))
         node.attributes["group"] = ir.AttrInt64("group", groups // merged)
-    onnx_file.drop_unused_constants(graph)
+    onnx_file.drop_unused_initializers(graph)
 
 
 def integer_bias(graph: ir.Graph) -> None:
@@ -178,23 +182,27 @@ def integer_bias(graph: ir.Graph) -> None:
     Without it the Gemm runs in float, and dequantises its weights in every run.
     """
     for node in [node for node in graph if node.op_type == "Gemm" and len(node.inputs) == 3]:
-        one, other, bias = _scale(node.inputs[0]), _scale(node.inputs[1]), onnx_file.weight(node.inputs[2])
+        one, other, bias = _scale(node.inputs[0]), _scale(node.inputs[1]), onnx_file.initializer_array(node.inputs[2])
         scale = None if one is None or other is None else one * other
         if scale is None or bias is None or bias.shape != scale.shape or not (np.abs(bias / scale) < 2**31 - 1).all():
             continue
-        stored = onnx_file.constant(graph, f"{node.name}_bias_int32", np.rint(bias / scale).astype(np.int32))
-        operand = onnx_file.constant(graph, f"{node.name}_bias_scale", scale)
+        stored = onnx_file.add_initializer(graph, f"{node.name}_bias_int32", np.rint(bias / scale).astype(np.int32))
+        operand = onnx_file.add_initializer(graph, f"{node.name}_bias_scale", scale)
         dequantise = ir.node("DequantizeLinear", [stored, operand], {"axis": 0}, name=f"{node.name}_bias")
         dequantise.outputs[0].name = f"{node.name}_bias"
         dequantise.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
         node.replace_input_with(2, dequantise.outputs[0])
         graph.insert_before(node, dequantise)
-    onnx_file.drop_unused_constants(graph)
+    onnx_file.drop_unused_initializers(graph)
 
 
 def _scale(value: ir.Value | None) -> NDArray[np.float32] | None:
     maker = value.producer() if value is not None else None
-    return onnx_file.weight(maker.inputs[1]) if maker is not None and maker.op_type == "DequantizeLinear" else None
+    return (
+        onnx_file.initializer_array(maker.inputs[1])
+        if maker is not None and maker.op_type == "DequantizeLinear"
+        else None
+    )
 
 
 def _in_integers(conv: ir.Node) -> bool:
@@ -202,7 +210,7 @@ def _in_integers(conv: ir.Node) -> bool:
     makers = [value.producer() if value is not None else None for value in conv.inputs[:2]]
     if any(maker is None or maker.op_type != "DequantizeLinear" for maker in makers):
         return False
-    levels, zero = (onnx_file.weight(makers[1].inputs[index]) for index in (0, 2))  # type: ignore[union-attr]
+    levels, zero = (onnx_file.initializer_array(makers[1].inputs[index]) for index in (0, 2))  # type: ignore[union-attr]
     readers = [use.node for use in conv.outputs[0].uses()]
     after = [use.node for node in readers if node.op_type == "Relu" for use in node.outputs[0].uses()] or readers
     alone = levels is not None and zero is not None and not zero.any() and len(conv.inputs[1].uses()) == 1  # type: ignore[union-attr]

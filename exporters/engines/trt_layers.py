@@ -152,4 +152,4 @@ def _operation(node: ir.Node, rows: Sequence[ListedLayer], convolutions: set[str
 
 
 def _residual(node: ir.Node) -> bool:
-    return node.op_type == "Add" and all(onnx_file.weight(value) is None for value in node.inputs)
+    return node.op_type == "Add" and all(onnx_file.initializer_array(value) is None for value in node.inputs)

@@ -100,7 +100,7 @@ def _depth(directory: Path, images: Images, before: Any) -> dict[str, Any]:
 
 def _walked(good: Path, bad: Path, images: Images) -> dict[str, Any]:
     from exporters import reference
-    from exporters.subgraphs import Pieces
+    from exporters.subgraphs import Subgraphs
     from pipeline.data import sampling
     from pipeline.parity.depth import walk
 
@@ -108,7 +108,7 @@ def _walked(good: Path, bad: Path, images: Images) -> dict[str, Any]:
     reference.give_back_memory()
     try:
         # One image at a time: its activations, of both files, are all that is in memory beside the weights.
-        pairs, _ = walk(Pieces(good), Pieces(bad), sampling.some(images, DEPTH).batches(1))
+        pairs, _ = walk(Subgraphs(good), Subgraphs(bad), sampling.some(images, DEPTH).batches(1))
     except refusals as error:
         return {"missing": str(error)}
     steps = [
