@@ -27,7 +27,9 @@ class Precision:
     ``number_format`` is a row of exporters.number_formats, None where nothing is quantised; then no range is needed.
     ``opset`` is what its graph is written with. ``typing`` says which TensorRT keeps its types: ``weak`` (TensorRT 8),
     ``strong`` (10 and newer) or ``any``; ``weak_flags`` are the builder's for the weak one.
-    ``computes_in`` is the type of the units that it needs, as the data of devices name them.
+    ``computes_in`` is the type of the units that it needs, as the data of devices name them. ``scales`` is the type of
+    the scales of its Q/DQ pairs, where it has any. ``weak_form`` and ``strong_form`` are the precisions that it is
+    written as for a TensorRT with weak typing and for any other, None where it is written as it is.
     """
 
     name: str
@@ -38,6 +40,9 @@ class Precision:
     computes_in: str
     number_format: str | None = None
     weak_flags: tuple[str, ...] | None = None
+    scales: Literal["float32", "float16"] = "float32"
+    weak_form: str | None = None
+    strong_form: str | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -58,6 +63,8 @@ PRECISIONS = {
             typing="strong",
             computes_in="int8",
             number_format="int8",
+            weak_form="int8-trt8",
+            strong_form="int8-fp16",
         ),
         # For TensorRT with strong typing, which computes the rest of an int8 graph in float32.
         Precision(
@@ -68,6 +75,7 @@ PRECISIONS = {
             typing="strong",
             computes_in="int8",
             number_format="int8",
+            scales="float16",
         ),
         # For TensorRT 8, which imports weights in float32 only.
         Precision(
@@ -89,6 +97,7 @@ PRECISIONS = {
             typing="strong",
             computes_in="fp8",
             number_format="fp8",
+            scales="float16",
         ),
     )
 }

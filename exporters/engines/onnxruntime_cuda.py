@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from exporters import onnx_file, reference
-from exporters.engines import gpu
+from exporters.portable import cuda
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ PROVIDER, LEVEL = "CUDAExecutionProvider", "ORT_ENABLE_ALL"
 
 def available() -> str | None:
     """Why this backend cannot be used here, or None."""
-    if gpu.driver() is None:
+    if cuda.driver() is None:
         return "there is no NVIDIA GPU with a working driver on this machine"
     try:
         version("onnxruntime-gpu")
@@ -37,7 +37,7 @@ def available() -> str | None:
 
 def machine() -> str | None:
     """What an engine depends on: the GPU, for which kernels are chosen when it is loaded."""
-    return gpu.name()
+    return cuda.name()
 
 
 def build(

@@ -16,8 +16,9 @@ from onnx import helper
 
 from calibration import observe, qdq
 from exporters import child, float16, lint
-from exporters.engines import gpu, tensorrt, tensorrt_rtx
+from exporters.engines import tensorrt, tensorrt_rtx
 from exporters.float_weights import float_weights
+from exporters.portable import cuda
 from pipeline.precisions import PRECISIONS
 
 if TYPE_CHECKING:
@@ -115,10 +116,10 @@ def test_what_no_gpu_of_that_kind_can_is_refused_before_any_work(
 
 
 def test_without_a_gpu_tensorrt_says_so() -> None:
-    if gpu.driver() is None:
+    if cuda.driver() is None:
         assert "no NVIDIA GPU" in str(tensorrt.available())
     else:
-        assert gpu.name()
+        assert cuda.name()
 
 
 def stopped_at(phase: str, number: signal.Signals) -> Callable[[str], None]:
