@@ -58,10 +58,10 @@ def files(arch: str, images: np.ndarray, folder: Path) -> list[Path]:
     src = graph(arch, images, folder)
     made = [src]
     for placement in qdq.PLACEMENTS:
-        tops = qdq.tensors(src, placement)
-        observer = observe.Observer(src, list(tops), Histogram)
+        formats = qdq.tensors(src, placement)
+        observer = observe.Observer(src, list(formats), Histogram)
         observer.take([images])
-        amax = {name: mse(histogram, tops[name]) for name, histogram in observer.seen.items()}
+        amax = {name: mse(histogram, formats[name]) for name, histogram in observer.seen.items()}
         qdq.quantise(src, folder / f"{placement}.onnx", amax, placement)
         made.append(folder / f"{placement}.ort.onnx")
         engine.build(folder / f"{placement}.onnx", made[-1])

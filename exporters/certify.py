@@ -172,7 +172,7 @@ class _Walk:
             one, other = onnx_file.initializer_array(mine), onnx_file.initializer_array(yours)
             if one is None or other is None or not np.array_equal(one, other):
                 self.refute(_reader(dequantise), f"{quantise.name} and {dequantise.name} differ in scale or zero point")
-        if pairs.levels(quantise) is None:
+        if pairs.number_format_of(quantise) is None:
             self.refute(_reader(dequantise), f"{quantise.name} cuts values off: its zero point is not an INT8 0")
         scale = onnx_file.initializer_array(quantise.inputs[1])
         if scale is None or not (np.isfinite(scale) & (scale > 0)).all():

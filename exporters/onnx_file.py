@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-IR_VERSIONS = {19: 9}
-
-
 def read(path: Path, *, check: bool = True) -> ir.Model:
     """The model in ``path``; raises ValueError where it is broken or points to data outside itself.
 
@@ -87,7 +84,8 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> i
 def raise_opset(model: ir.Model, least: int) -> None:
     """Declare at least opset ``least``, of operators that mean the same in both, and the IR version it came with."""
     model.graph.opset_imports[""] = max(least, model.graph.opset_imports[""])
-    model.ir_version = max(IR_VERSIONS[least], model.ir_version)
+    came_with = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", least)])
+    model.ir_version = max(came_with, model.ir_version)
 
 
 def count(model: ir.Model, *operators: str) -> int:

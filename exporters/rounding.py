@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporters.number_formats import INT8, symmetric_in
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exporters.constant import Constant
+    from exporters.number_formats import NumberFormat
 
     Bound = NDArray[np.float64] | float
 
@@ -19,7 +22,6 @@ U16, U32, U64 = 2.0**-11, 2.0**-24, 2.0**-53
 SMALLEST16, SMALLEST32 = 2.0**-25, 2.0**-150
 # Half a level, and the float32 rounding of w / s for up to 127 levels.
 HALF_SCALE = 0.5 + 2.0**-16
-LEVELS, EIGHTH_MAX = 127, 448
 
 
 def storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
@@ -27,24 +29,29 @@ def storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
     if stored.quantised is None or stored.values.shape != exact.shape:
         return U16 * np.abs(exact) + SMALLEST16 if stored.array.dtype == np.float16 else 0.0
     levels, scale = stored.quantised
-    if levels.array.dtype.name == "float8_e4m3fn":
-        return _eighth(exact, scale.values)
+    # Weights about a zero point of UINT8 are those of INT8.
+    number_format = symmetric_in(levels.array.dtype) or INT8
+    if not number_format.uniform:
+        return _small_float(number_format, exact, scale.values)
     # No wider than the trusted values need, or a coarser scale would excuse itself.
     shared = tuple(axis for axis, size in enumerate(scale.values.shape) if size == 1)
-    needed = np.abs(exact).max(axis=shared or None, keepdims=bool(shared), initial=0) / LEVELS
+    needed = np.abs(exact).max(axis=shared or None, keepdims=bool(shared), initial=0) / number_format.largest_level
     half = np.asarray(HALF_SCALE * np.minimum(scale.values, needed))
     # The levels were chosen under the scale before it was rounded, which moves each of them, and the half level.
     return half + (np.abs(levels.values) + 1) * _of_scale(needed) if scale.array.dtype == np.float16 else half
 
 
-def _eighth(exact: NDArray[np.float64], scale: NDArray[np.float64]) -> Bound:
-    """Half the distance between E4M3 numbers next to ``exact`` over a scale no larger than its channel needs."""
+def _small_float(number_format: NumberFormat, exact: NDArray[np.float64], scale: NDArray[np.float64]) -> Bound:
+    """Half the distance between its numbers next to ``exact`` over a scale no larger than its channel needs."""
     shared = tuple(axis for axis, size in enumerate(scale.shape) if size == 1)
-    needed = np.minimum(scale, np.abs(exact).max(axis=shared or None, keepdims=bool(shared), initial=0) / EIGHTH_MAX)
+    largest = np.abs(exact).max(axis=shared or None, keepdims=bool(shared), initial=0)
+    needed = np.minimum(scale, largest / number_format.largest_level)
     with np.errstate(divide="ignore", invalid="ignore"):
         exponents = np.floor(np.log2(np.abs(exact) / needed))
-    # Three bits behind the point; below 2^-6 the numbers lie 2^-9 apart. A float32 rounding of w / s on top.
-    apart = 2.0 ** (np.maximum(np.nan_to_num(exponents, neginf=-6.0), -6.0) - 3)
+    # E4M3 has three bits behind the point; below 2^-6 its numbers lie 2^-9 apart. A float32 rounding of w / s on top.
+    bits = number_format.mantissa_bits or 0
+    least = np.log2(number_format.magnitudes()[1]) + bits
+    apart = 2.0 ** (np.maximum(np.nan_to_num(exponents, neginf=least), least) - bits)
     return np.asarray((0.5 + 2.0**-16) * apart * needed)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from exporters import onnx_file, pairs, reference
+from exporters import number_formats, onnx_file, reference
 from exporters.constant import evaluate_constant
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Subgraphs:
         """Whether any of its QuantizeLinear has a zero point that makes it cut off other values than its range does."""
         zeros = {node.input[2] for node in self.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2}
         arrays = [self.array(name) for name in zeros if name in self.weights]
-        return any((str(array.dtype), int(zero)) not in pairs.WHOLE for array in arrays for zero in array.ravel())
+        return any(number_formats.stored_as(array.dtype, zero) is None for array in arrays for zero in array.ravel())
 
     def at(self, cuts: Sequence[str]) -> list[Subgraph]:
         """The piece of each of ``cuts``, in the order given; the graph's inputs are cuts as well."""

@@ -51,16 +51,20 @@ def chosen(recipe: Recipe) -> list[str]:
     return [*found, "device"]
 
 
-def options(backend: Any, recipe: Recipe) -> dict[str, Any]:
-    """What the user asked of this backend; raises BadRequest where it cannot do it."""
+def options(backend: Any, recipe: Recipe, precision: str | None = None) -> dict[str, Any]:
+    """What the user asked of this backend; raises BadRequest where it cannot do it.
+
+    ``precision`` is that of the engine, where it is another than the recipe's.
+    """
+    precision = precision or recipe.precision
     given = ((name, getattr(recipe, name)) for name in backend.OPTIONS)
     asked = ((name, value) for name, value in given if value is not None and value is not False)
     found = {name: str(value) if isinstance(value, Path) else value for name, value in asked}
     for target in found.get("rtx_sm", ()):
         if target not in backend.TARGETS:
             raise BadRequest(f"--rtx-sm {target}: TensorRT-RTX builds for {', '.join(backend.TARGETS)} with no GPU")
-        if recipe.precision not in (can := backend.TARGETS[target]):
-            raise BadRequest(f"--rtx-sm {target}: no {recipe.precision} there; take {', '.join(can)}")
+        if precision not in (can := backend.TARGETS[target]):
+            raise BadRequest(f"--rtx-sm {target}: no {precision} there; take {', '.join(can)}")
     return found
 
 

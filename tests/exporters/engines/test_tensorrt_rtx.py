@@ -18,6 +18,7 @@ from calibration import observe, qdq
 from exporters import child, float16, lint
 from exporters.engines import tensorrt, tensorrt_rtx
 from exporters.float_weights import float_weights
+from exporters.number_formats import FP8
 from exporters.portable import cuda
 from pipeline.precisions import PRECISIONS
 
@@ -72,7 +73,7 @@ def files(built: Path, mixed: Path, tmp_path_factory: pytest.TempPathFactory) ->
     images = np.random.default_rng(0).uniform(0, 255, (4, 1, 32, 32)).astype(np.float32)
     peaks = {name: each.amax for name, each in observe.observe(src, observe.activations(src), [images]).items()}
     float16.float16(src, folder / "fp16.onnx", peaks)
-    qdq.quantise(src, folder / "fp8.onnx", peaks, form="fp8")
+    qdq.quantise(src, folder / "fp8.onnx", peaks, number_format=FP8)
     float_weights(built / "05-int8.onnx", folder / "trt8.onnx")
     halves = {"fp16": folder / "fp16.onnx", "int8-fp16": next(mixed.glob("0?-halve.onnx")), "fp8": folder / "fp8.onnx"}
     return {"fp32": src, "int8": built / "05-int8.onnx", "int8-trt8": folder / "trt8.onnx", **halves}
