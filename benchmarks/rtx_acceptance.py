@@ -68,11 +68,13 @@ def peaks(src: Path, images: np.ndarray) -> dict[str, float]:
 
 def built(path: Path, folder: Path) -> str:
     try:
-        made = tensorrt_rtx.build(path, folder / "engine")
+        made = tensorrt_rtx.BACKEND.build(path, folder / "engine")
     except RuntimeError as error:
         return f"refused: {error}"
-    count = "" if made["int8"] is None else f", {made['int8']} of {made['convolutions']} in 8 bits"
-    return f"{(folder / 'engine').stat().st_size / 1e6:.0f} MB{count}"
+    megabytes = (folder / "engine").stat().st_size / 1e6
+    if made.eight_bit_convolutions is None:
+        return f"{megabytes:.0f} MB"
+    return f"{megabytes:.0f} MB, {made.eight_bit_convolutions} of {made.convolutions} in 8 bits"
 
 
 if __name__ == "__main__":

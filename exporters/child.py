@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import signal
-import subprocess
+import resource
 import sys
-import tempfile
-import threading
 from typing import TYPE_CHECKING, Any
+
+from exporters.portable import child_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PR_SET_PDEATHSIG = 1
 # What Python, C++ and the system say when there is no more memory to be had.
 STARVED = ("MemoryError", "std::bad_alloc", "Cannot allocate memory")
 
@@ -30,59 +29,40 @@ def call(
     ``heard`` gets every line of the child's error stream while it runs. Raises RuntimeError when the child fails,
     crashes, outlives ``seconds`` or needs more than ``memory`` bytes, with the last line that it said.
     """
-    command = [sys.executable, "-m", "exporters.child", str(memory), function, *arguments]
-    late = threading.Event()
-    with (
-        tempfile.TemporaryFile("w+") as answer,
-        subprocess.Popen(command, stdout=answer, stderr=subprocess.PIPE, text=True, errors="replace") as process,  # noqa: S603
-    ):
-        timer = threading.Timer(seconds, _stop, (process, late))
-        timer.start()
-        try:
-            last, starved = _listen(process, heard)
-            code = process.wait()
-        finally:
-            timer.cancel()
-            process.kill()  # where Ctrl-C ended the wait
-        if code == 0:
-            answer.seek(0)
-            return json.loads(answer.read().splitlines()[-1])
-    if late.is_set():
-        raise RuntimeError(f"{function} did not end within {seconds:.0f} s and was stopped{last}")
-    if starved:
-        raise RuntimeError(f"{function} needed more than its limit of {memory / 2**30:.1f} GiB of memory{last}")
-    if code < 0:
-        raise RuntimeError(f"{function} crashed ({signal.Signals(-code).name}){last}")
-    raise RuntimeError(f"{function} failed{last}")
+    starved = False
 
-
-def _stop(process: subprocess.Popen[str], late: threading.Event) -> None:
-    late.set()
-    process.kill()
-
-
-def _listen(process: subprocess.Popen[str], heard: Callable[[str], None] | None) -> tuple[str, bool]:
-    """The last line that the child said, and whether one told of no more memory."""
-    last, starved = "", False
-    for line in process.stderr or ():
-        last, starved = line.strip() or last, starved or any(word in line for word in STARVED)
+    def listen(line: str) -> None:
+        nonlocal starved
+        # Not only in the last line: a library may say more while it unwinds.
+        if any(word in line for word in STARVED):
+            starved = True
         if heard is not None:
-            heard(last)
-    return f": {last}" if last else "", starved
+            heard(line)
+
+    command = [sys.executable, "-m", "exporters.child", str(memory), function, *arguments]
+    ending = child_process.run(command, seconds, listen)
+    if ending.code == 0:
+        # Libraries print as well; the answer is the last line.
+        return json.loads(ending.output.splitlines()[-1])
+
+    reason = ending.reason(seconds)
+    if starved and not ending.late:
+        reason = f"needed more than its limit of {memory / 2**30:.1f} GiB of memory"
+    last_words = f": {ending.last_line}" if ending.last_line else ""
+    raise RuntimeError(f"{function} {reason}{last_words}")
 
 
 def main() -> None:
     """The child's side: import, call, print the answer as the last line."""
-    import ctypes
-    import importlib
-    import resource
-
-    # When the parent is killed the child goes with it, and nothing writes into its directory any more.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Data, not address space: libraries map far more than they ever touch.
-    resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]),) * 2)
+    limit = int(sys.argv[1])
     module, _, name = sys.argv[2].partition(":")
-    sys.stdout.write(json.dumps(getattr(importlib.import_module(module), name)(*sys.argv[3:])) + "\n")
+    arguments = sys.argv[3:]
+
+    child_process.die_with_parent()
+    # Data, not address space: libraries map far more than they ever touch.
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    function = getattr(importlib.import_module(module), name)
+    sys.stdout.write(json.dumps(function(*arguments)) + "\n")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def environment() -> dict[str, Any]:
     import torch
 
     from exporters import reference
-    from exporters.engines import gpu
+    from exporters.portable import cuda
 
     return {
         "pipeline": __version__,
@@ -71,7 +71,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
-        "gpu": gpu.name(),
+        "gpu": cuda.name(),
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "providers": {"reference": reference.PROVIDER, "level": reference.LEVEL, "disabled": list(reference.DISABLED)},

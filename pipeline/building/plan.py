@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporters.number_formats import NUMBER_FORMATS
 from pipeline import engine_seal
-from pipeline.building import calibrate, engines, stages
+from pipeline.building import backends, calibrate, stages
 from pipeline.precisions import EXACT, FLOAT16, PRECISIONS, QUANTISED, REORDERED
 from pipeline.stage import Role, Stage, Tolerance
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from exporters.engines.backend import Backend
     from pipeline.data.images import Images
     from pipeline.models.frozen import NetworkDescription
     from pipeline.precisions import Precision
@@ -98,12 +99,12 @@ def planned(
 ) -> list[Stage]:
     """All rows, in order; ``train`` gives no range and no verdict."""
     rows = _trunk(recipe, network, description, calibration)
-    backends = engines.chosen(recipe)
+    chosen = backends.chosen(recipe)
     own = Branch(recipe, PRECISIONS[recipe.precision], "", calibration, train)
-    rows += _branch(own, backends)
+    rows += _branch(own, chosen)
 
     # Some networks are faster in what stands beside 8 bits, on backends where it is a matter of kernels.
-    others = [backend for backend in backends if engines.module(backend).BESIDE]
+    others = [backend for backend in chosen if backend.beside]
     if own.precision.calibrated and recipe.beside != "none" and others:
         beside = Branch(recipe, PRECISIONS[recipe.beside], f"{recipe.beside}_", calibration, train)
         rows += _branch(beside, others)
@@ -158,8 +159,8 @@ def _trunk(recipe: Recipe, network: nn.Module, description: NetworkDescription, 
     return [freeze, export, simplify, fold_batchnorm]
 
 
-def _branch(branch: Branch, backends: list[str]) -> list[Stage]:
-    """The stages from the folded graph to the engines of ``backends``."""
+def _branch(branch: Branch, chosen: list[Backend]) -> list[Stage]:
+    """The stages from the folded graph to the engines of the ``chosen`` backends."""
     rows = []
     for name in branch.precision.stages:
         stage = _lossy_stage(name, branch)
@@ -171,7 +172,7 @@ def _branch(branch: Branch, backends: list[str]) -> list[Stage]:
     if rows:
         rows[0] = replace(rows[0], source=TRUNK)
     last = rows[-1].name if rows else TRUNK
-    return rows + _engine_stages(branch, last, backends)
+    return rows + _engine_stages(branch, last, chosen)
 
 
 def _lossy_stage(name: str, branch: Branch) -> Stage | None:
@@ -311,32 +312,31 @@ def _input_stage(branch: Branch) -> Stage:
     )
 
 
-def _engine_stages(branch: Branch, source: str, backends: list[str]) -> list[Stage]:
+def _engine_stages(branch: Branch, source: str, chosen: list[Backend]) -> list[Stage]:
     """The engines of the file of ``source``; the first of the recipe's own branch is the one that is judged."""
     own = not branch.prefix
     rows: list[Stage] = []
-    for backend in backends:
-        module = engines.module(backend)
-        options = engines.options(module, branch.recipe, branch.precision.name)
-        parameters: dict[str, Any] = {"backend": backend, "machine": module.machine()}
-        if hasattr(module, "made_for"):
+    for backend in chosen:
+        options = backends.options(backend, branch.recipe, branch.precision)
+        parameters: dict[str, Any] = {"backend": backend.name, "machine": backend.machine()}
+        if backend.made_for() is not None:
             parameters["owner"] = engine_seal.owner()
 
-        name = "engine" if own and not rows else f"{branch.prefix}engine_{backend.replace('-', '_')}"
+        name = "engine" if own and not rows else f"{branch.prefix}engine_{backend.name.replace('-', '_')}"
         rows.append(
             Stage(
                 name=name,
                 role="engine",
                 precision=branch.precision.name,
-                suffix=module.SUFFIX,
+                suffix=backend.suffix,
                 make=partial(stages.engine, backend, options),
                 tolerance=branch.bounds(name, "engine"),
                 parameters={**parameters, **options},
-                tools=module.PACKAGES,
+                tools=backend.packages,
                 source=source,
-                runs_here=module.RUNS_HERE,
+                runs_here=backend.runs_here,
                 # Said once for a backend, not again for its engine beside.
-                not_proven=getattr(module, "NOT_PROVEN", None) if own else None,
+                not_proven=backend.not_proven if own else None,
             )
         )
     return rows

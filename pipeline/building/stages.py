@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline import engine_seal
-from pipeline.building import calibrate, calibration_statistics, engines
+from pipeline.building import calibrate, calibration_statistics
 from pipeline.stage import Made
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from exporters.engines.backend import Backend
     from pipeline.data.images import Images
     from pipeline.models.frozen import NetworkDescription
 
@@ -99,30 +100,28 @@ def qat(job: calibrate.Calibration, images: Images, src: Path, dst: Path) -> Mad
     return Made(f"{work}, {ranges}")
 
 
-def engine(backend: str, options: dict[str, Any], src: Path, dst: Path) -> Made:
+def engine(backend: Backend, options: dict[str, Any], src: Path, dst: Path) -> Made:
     """The engine of one backend."""
     from pipeline.console.progress import phases
 
-    module = engines.module(backend)
     with phases(f"building {dst.name}") as advance:
-        built: dict[str, Any] = module.build(src, dst, options, advance)
+        built = backend.build(src, dst, options, advance)
 
     # Some builders do not say what runs in 8 bits: the count is None then.
-    eight_bit = built["int8"]
-    convolutions = built["convolutions"]
-    if eight_bit is None:
+    if built.eight_bit_convolutions is None:
         share = None
-        counted = f"{convolutions} convolutions"
+        counted = f"{built.convolutions} convolutions"
     else:
-        share = eight_bit / convolutions
-        counted = f"8-bit convolutions {eight_bit} of {convolutions}"
+        share = built.eight_bit_convolutions / built.convolutions
+        counted = f"8-bit convolutions {built.eight_bit_convolutions} of {built.convolutions}"
 
-    details = {"backend": backend, "description": built.get("description")}
+    details: dict[str, Any] = {"backend": backend.name, "description": built.description}
     # To open such an engine is to run what it holds: the seal proves who built it, and for which GPU.
-    if hasattr(module, "made_for"):
-        details["seal"] = engine_seal.seal(dst, module.made_for())
-    work = built.get("work") or f"{backend}, {counted}"
-    return Made("; ".join([work, *built["warnings"]]), share, details)
+    made_for = backend.made_for()
+    if made_for is not None:
+        details["seal"] = engine_seal.seal(dst, made_for)
+    work = built.work or f"{backend.name}, {counted}"
+    return Made("; ".join([work, *built.warnings]), share, details)
 
 
 def _batches(images: Images, label: str) -> Iterator[NDArray[np.float32]]:

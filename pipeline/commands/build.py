@@ -24,7 +24,7 @@ EXAMPLES = """examples:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     from calibration.ranges import METHODS
-    from pipeline.building.engines import BACKENDS
+    from exporters.engines import BACKENDS
     from pipeline.building.plan import FALLBACKS
     from pipeline.precisions import PRECISIONS
 

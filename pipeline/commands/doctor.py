@@ -20,11 +20,11 @@ CODES = {"go": Exit.PASS, "refused": Exit.BAD_REQUEST, "unknown": Exit.UNDECIDED
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
-    from pipeline.targets.compatibility import OPSETS
+    from pipeline.precisions import PRECISIONS
 
     parser.add_argument("--target", metavar="DEVICE[@jpX.Y]", help="a Jetson, as in jetson-orin-nx@jp6.2")
     parser.add_argument("--tensorrt", metavar="VERSION", help="default: the one that the JetPack brings")
-    parser.add_argument("--precision", choices=tuple(OPSETS))
+    parser.add_argument("--precision", choices=tuple(PRECISIONS))
     parser.add_argument("--dla", action="store_true", help="on its Deep Learning Accelerator")
     parser.add_argument("--json", action="store_true", help="print the answers as JSON")
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.parity.depth import ratios
+from exporters.portable import consistency
+from exporters.portable.consistency import WORST_DB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 # The largest batch of an engine's profile, and smaller ones: its least, a ragged one, and the one it is tuned for.
 BATCH = 16
 SMALLER = (1, 3, 8)
-# Decibels by which one image may lie below what all of them keep; a row of another image, or of garbage, lies 30 below.
-WORST = 10.0
 
 
 def sample(images: Images) -> NDArray[np.float32]:
@@ -36,27 +34,16 @@ def contradictions(run: Run, images: NDArray[np.float32], least_db: float) -> li
     Batches of another shape may be summed in another order, so answers count as the same when their median SQNR is at
     least ``least_db`` and none is more than a little below; the same batch twice must give the same bits.
     """
-    whole = run(images)
-    found = [] if np.array_equal(whole, run(images)) else ["the same batch twice gives two answers"]
-    for name, expected, answered in _pairs(run, images, whole):
-        agree = ratios(expected, answered)
-        for what, found_db, asked_db in (
-            ("half of the", median(agree), least_db),
-            ("one of the", min(agree), least_db - WORST),
-        ):
-            if found_db < asked_db:
-                found.append(f"{name}: {what} answers agree to {found_db:.1f} dB only, not {asked_db:g}")
-    return found
+    logits = run(images)
+    sentences = []
+    if not np.array_equal(logits, run(images)):
+        sentences.append("the same batch twice gives two answers")
 
-
-def _pairs(
-    run: Run, images: NDArray[np.float32], whole: NDArray[np.float32]
-) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
-    """What is compared: a name, the answers expected, and those given."""
-    last = len(images) - 1
-    order = np.roll(np.arange(len(images)), 1)
-    yield "permuted rows", whole[order], run(images[order])
-    for size in SMALLER:
-        yield f"a batch of {size}", whole[-size:], run(images[-size:])
-    same = run(np.repeat(images[last:], len(images), axis=0))
-    yield "one image in every row", np.repeat(whole[last:], len(images), axis=0), same
+    for name, agreement_db in consistency.comparisons(run, images, logits, SMALLER):
+        median_db = float(np.median(agreement_db))
+        worst_db = float(agreement_db.min())
+        if median_db < least_db:
+            sentences.append(f"{name}: half of the answers agree to {median_db:.1f} dB only, not {least_db:g}")
+        if worst_db < least_db - WORST_DB:
+            sentences.append(f"{name}: one of the answers agree to {worst_db:.1f} dB only, not {least_db - WORST_DB:g}")
+    return sentences

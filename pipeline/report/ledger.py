@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from exporters.engines import gpu
+from exporters.portable import cuda
 from pipeline import provenance
 from pipeline.parity.judge import overall
 from pipeline.stage import StageRow
@@ -67,7 +67,7 @@ def _not_proven(made: list[Stage]) -> Iterator[str]:
             yield f"{stage.name} ({stage.parameters['backend']}) was built, not run here: nothing proves its answers."
         if stage.not_proven is not None:
             yield stage.not_proven
-    if gpu.driver() is None:
+    if cuda.driver() is None:
         yield NO_GPU
     yield NOT_ON_JETSON
 

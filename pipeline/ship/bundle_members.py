@@ -16,6 +16,7 @@ from pipeline.data import conformance
 from pipeline.data.images import Images, spread
 from pipeline.errors import BadRequest
 from pipeline.finished import build_directory, recheck
+from pipeline.precisions import PRECISIONS
 from pipeline.ship.card import card
 from pipeline.targets import table
 
@@ -145,6 +146,7 @@ def _described(path: Path, recipe: Recipe, report: dict[str, Any], shape: list[i
     return {
         "arch": report["recipe"]["arch"],
         "precision": recipe.precision,
+        **needs(recipe.precision),
         "opset": model.opset_imports[""],
         "input": shape,
         "dtype": "uint8" if images.dtype is not None and images.dtype.name == "UINT8" else "float32",
@@ -152,6 +154,18 @@ def _described(path: Path, recipe: Recipe, report: dict[str, Any], shape: list[i
         "batches": list(profiles[0]),
         "target": recipe.target,
         "tensorrt": recipe.tensorrt,
+    }
+
+
+def needs(precision: str) -> dict[str, Any]:
+    """What a device must know of a precision, as data: then the agent need not know its name."""
+    row = PRECISIONS[precision]
+    return {
+        "typing": row.typing,
+        "weak_flags": None if row.weak_flags is None else list(row.weak_flags),
+        "computes_in": row.computes_in,
+        "number_format": row.number_format,
+        "scales": row.scales,
     }
 
 

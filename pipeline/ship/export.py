@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from exporters import probabilities, trtexec
+from exporters.portable import onnxruntime_session
 from pipeline.errors import BadRequest
 from pipeline.targets import table
 
@@ -111,8 +112,11 @@ def _triton(bundle: Bundle, folder: Path, _: str | None, engine: Path | None) ->
 
 def _served(model: dict[str, Any], engine: Path | None) -> tuple[str, str, str]:
     """Triton's platform, its name of the file, and what else it must be told."""
-    if engine is None and model["precision"] == "fp8":
-        raise BadRequest("--format triton: ONNX Runtime does not compute in fp8; name the device's engine by --engine")
+    if engine is None and model["computes_in"] not in onnxruntime_session.COMPUTES_IN:
+        raise BadRequest(
+            f"--format triton: ONNX Runtime does not compute in {model['precision']}; "
+            "name the device's engine by --engine"
+        )
     if engine is not None and model["batches"][0] != 1:
         least = model["batches"][0]
         raise BadRequest(f"--format triton: it sends single images, and the engine takes at least {least}; build again")
@@ -120,8 +124,8 @@ def _served(model: dict[str, Any], engine: Path | None) -> tuple[str, str, str]:
         return "tensorrt_plan", "model.plan", ""
     if engine is not None and engine.suffix != ".onnx":
         raise BadRequest(f"--engine {engine}: it is no .plan or .engine of TensorRT, and no .onnx of ONNX Runtime")
-    floats = model["precision"] in {"fp32", "fp16"}
-    return "onnxruntime_onnx", MODEL, "" if floats else AS_JUDGED
+    quantised = model["number_format"] is not None
+    return "onnxruntime_onnx", MODEL, AS_JUDGED if quantised else ""
 
 
 def _deepstream(bundle: Bundle, folder: Path, tensorrt: str | None, _: Path | None) -> list[str]:
@@ -167,7 +171,13 @@ def _script(bundle: Bundle, folder: Path, tensorrt: str | None) -> str:
     if version is None:
         raise BadRequest("the bundle names no TensorRT; name that of the device, as in --tensorrt 10.3.0")
     table.version(version)
-    told = {"target": model["target"] or "the device", "tensorrt": version, "profiles": [model["batches"]]}
+    told = {
+        "target": model["target"] or "the device",
+        "tensorrt": version,
+        "profiles": [model["batches"]],
+        "typing": model["typing"],
+        "weak_flags": model["weak_flags"],
+    }
     digest = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()
     try:
         text = trtexec.script(SCRIPT, MODEL, digest, model["input"], model["precision"], told)

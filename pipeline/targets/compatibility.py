@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exporters.portable import device_rules
+from pipeline.precisions import PRECISIONS
 from pipeline.targets import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pipeline.precisions import Precision
     from pipeline.targets.table import TableRow, Target, Version
 
 # From best to worst: one JetPack is as good as its worst answer, a device as good as its best JetPack.
 ORDER = ("go", "unknown", "refused")
-# The opset that the graph of each precision is written with: float16 scales and FP8 need 19.
-OPSETS = {"fp32": 17, "fp16": 17, "int8": 17, "int8-trt8": 17, "int8-fp16": 19, "fp8": 19}
-STRONG = ("int8-fp16", "fp8")  # graphs whose types only strong typing keeps
-UNITS = {"int8-trt8": "int8"}  # what computes them, where it goes by another name
 
 
 def form(precision: str, tensorrt: Version) -> str:
@@ -26,10 +25,12 @@ def form(precision: str, tensorrt: Version) -> str:
     With strong typing all that is not INT8 is computed in the type of the scales, and with weak typing the weights are
     read in float32 only.
     """
-    row = table.tensorrt(tensorrt)
-    if precision != "int8" or row is None:
+    known = table.tensorrt(tensorrt)
+    if known is None:
         return precision
-    return "int8-trt8" if row["typing"] == "weak" else "int8-fp16"
+    wanted = PRECISIONS[precision]
+    other = wanted.weak_form if known["typing"] == "weak" else wanted.strong_form
+    return precision if other is None else other
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,30 @@ class Question:
     release: Version
     jetpack: TableRow | None
     tensorrt: Version | None
-    precision: str | None = None
+    precision: Precision | None = None
     dla: bool = False
 
     @property
-    def version(self) -> TableRow | None:
+    def tensorrt_row(self) -> TableRow | None:
         """What is known of this TensorRT."""
         return None if self.tensorrt is None else table.tensorrt(self.tensorrt)
+
+    @property
+    def tensorrt_text(self) -> str:
+        """The TensorRT in question as it is written, as in 10.3.0."""
+        return _dotted(self.tensorrt or ())
 
 
 def ask(target: Target, tensorrt: Version | None, precision: str | None, dla: bool = False) -> list[Answer]:  # noqa: FBT002
     """All answers for the release that was named, or for the one of the module where the most can be had."""
-    rows = table.jetpacks(target.module)
+    wanted = None if precision is None else PRECISIONS[precision]
     if target.release is not None:
-        return _answers(target.module, target.release, tensorrt, precision, dla)
-    found = [_answers(target.module, table.version(row.name), tensorrt, precision, dla) for row in reversed(rows)]
-    return min(found, key=lambda answers: ORDER.index(worst(answers)))
+        return _answers(target.module, target.release, tensorrt, wanted, dla)
+
+    # The newest first: among equally good ones min takes the first.
+    releases = [table.version(row.name) for row in reversed(table.jetpacks(target.module))]
+    answers_by_release = [_answers(target.module, release, tensorrt, wanted, dla) for release in releases]
+    return min(answers_by_release, key=lambda answers: ORDER.index(worst(answers)))
 
 
 def worst(answers: list[Answer]) -> str:
@@ -73,89 +82,116 @@ def worst(answers: list[Answer]) -> str:
 
 
 def _answers(
-    module: TableRow, release: Version, tensorrt: Version | None, precision: str | None, dla: bool
+    module: TableRow, release: Version, tensorrt: Version | None, precision: Precision | None, dla: bool
 ) -> list[Answer]:
     jetpack = table.jetpack(release)
-    shipped = jetpack["tensorrt"] if jetpack else None
-    known = tensorrt or (table.version(shipped) if shipped else None)
-    question = Question(module, release, jetpack, known, precision, dla)
+    shipped = jetpack["tensorrt"] if jetpack is not None else None
+    if tensorrt is None and shipped is not None:
+        tensorrt = table.version(shipped)
+
+    question = Question(module, release, jetpack, tensorrt, precision, dla)
     answers = [rule(question) for rule in RULES]
     return [answer for answer in answers if answer is not None]
 
 
 def _runs(question: Question) -> Answer:
-    name, release = question.module.name, _dotted(question.release)
-    if question.jetpack is None:
+    """Whether the JetPack runs on the module."""
+    name = question.module.name
+    release = _dotted(question.release)
+    jetpack = question.jetpack
+    if jetpack is None:
         return Answer("unknown", f"nothing is known of JetPack {release}", "")
-    if name not in question.jetpack["modules"]:
-        others = ", ".join(row.name for row in table.jetpacks(question.module))
-        verdict, verb = ("unknown", "is not said to") if question.jetpack["partial"] else ("refused", "does not")
-        sentence = f"JetPack {release} {verb} run on {name}; these do: {others}"
-        return Answer(verdict, sentence, question.jetpack.source("modules"))
-    return Answer("go", f"JetPack {release} runs on {name}", question.jetpack.source("modules"))
+
+    source = jetpack.source("modules")
+    if name in jetpack["modules"]:
+        return Answer("go", f"JetPack {release} runs on {name}", source)
+    others = ", ".join(row.name for row in table.jetpacks(question.module))
+    # Of some releases the sources list some modules only, and a module that they leave out may run all the same.
+    if jetpack["partial"]:
+        return Answer("unknown", f"JetPack {release} is not said to run on {name}; these do: {others}", source)
+    return Answer("refused", f"JetPack {release} does not run on {name}; these do: {others}", source)
 
 
 def _comes(question: Question) -> Answer:
     """Whether this TensorRT can be had on the JetPack."""
-    release, row = _dotted(question.release), question.jetpack
+    release = _dotted(question.release)
     if question.tensorrt is None:
         return Answer("unknown", f"nothing is known of the TensorRT of JetPack {release}; name one by --tensorrt", "")
-    asked, shipped = _dotted(question.tensorrt), row["tensorrt"] if row else None
+
+    jetpack = question.jetpack
+    shipped = jetpack["tensorrt"] if jetpack is not None else None
+    # A person names 10.3 and means the 10.3.0 that is brought.
     if (
-        row is not None
+        jetpack is not None
         and shipped is not None
-        and question.tensorrt == table.version(shipped)[: len(question.tensorrt)]
+        and device_rules.is_build_of(table.version(shipped), question.tensorrt)
     ):
-        return Answer("go", f"JetPack {release} brings TensorRT {shipped}", row.source("tensorrt"))
-    for cells in table.data()["combination"]:
-        first, last = map(table.version, cells["tensorrt"])
-        oldest, newest = map(table.version, cells["jetpack"])
-        named = question.module.name in cells.get("modules", [question.module.name])
-        # 11.4.0.5 is a build of 11.4.0.
-        within = first <= question.tensorrt and question.tensorrt[: len(last)] <= last
-        if named and within and oldest <= question.release <= newest:
-            return Answer(cells["answer"], cells["why"], table.said(cells["source"]))
-    return Answer("unknown", f"nothing is known of TensorRT {asked} on JetPack {release}, which brings {shipped}", "")
+        return Answer("go", f"JetPack {release} brings TensorRT {shipped}", jetpack.source("tensorrt"))
+
+    known = device_rules.combination(table.data(), question.module.name, question.release, question.tensorrt)
+    if known is not None:
+        return Answer(known["answer"], known["why"], table.said(known["source"]))
+    sentence = f"nothing is known of TensorRT {question.tensorrt_text} on JetPack {release}, which brings {shipped}"
+    return Answer("unknown", sentence, "")
 
 
 def _computes(question: Question) -> Answer | None:
     """Whether the module has units for the precision."""
     if question.precision is None:
         return None
-    name, can = question.module.name, question.module["precisions"]
-    verdict = "go" if UNITS.get(question.precision, question.precision) in can else "refused"
-    return Answer(verdict, f"{name} computes in {', '.join(can)}", question.module.source("precisions"))
+    module = question.module
+    sentence = f"{module.name} computes in {', '.join(module['precisions'])}"
+    has_units = device_rules.computes_in(module.cells, question.precision.computes_in)
+    return Answer("go" if has_units else "refused", sentence, module.source("precisions"))
 
 
 def _reads(question: Question) -> Answer | None:
     """Whether the parser reads the graph of the precision, and keeps its types."""
-    row = question.version
-    if question.precision is None or row is None:
+    row = question.tensorrt_row
+    precision = question.precision
+    if precision is None or row is None:
         return None
-    needed, asked = OPSETS[question.precision], _dotted(question.tensorrt or ())
+
+    version = question.tensorrt_text
+    if not device_rules.keeps_types(row.cells, precision.typing):
+        return _loses_types(precision, version, row)
+    if not device_rules.reads_opset(row.cells, precision.opset):
+        sentence = f"TensorRT {version} reads opset {row['opset']} and {precision.name} is written with"
+        return Answer("refused", f"{sentence} {precision.opset}", row.source("opset"))
+    sentence = f"TensorRT {version} reads opset {row['opset']}, {precision.opset} is needed"
+    return Answer("go", sentence, row.source("opset"))
+
+
+def _loses_types(precision: Precision, version: str, row: TableRow) -> Answer:
+    """Why a TensorRT with weak typing does not keep this precision, and what to take there."""
     cure = "take fp16 or int8-trt8"
-    if row["typing"] == "weak" and question.precision in STRONG:
-        sentence = f"TensorRT {asked} has no strong typing, without which a graph of {question.precision} is not kept"
+    if precision.scales == "float16":
+        sentence = f"TensorRT {version} has no strong typing, without which a graph of {precision.name} is not kept"
         return Answer("refused", f"{sentence}; {cure}", row.source("typing"))
-    if row["typing"] == "weak" and question.precision == "int8":
-        sentence = f"TensorRT {asked} reads weights behind Q/DQ pairs in float32 only, and int8 stores them in INT8"
-        return Answer("refused", f"{sentence}; {cure}", table.said("guide"))
-    if row["opset"] < needed:
-        sentence = f"TensorRT {asked} reads opset {row['opset']} and {question.precision} is written with {needed}"
-        return Answer("refused", sentence, row.source("opset"))
-    return Answer("go", f"TensorRT {asked} reads opset {row['opset']}, {needed} is needed", row.source("opset"))
+    # All in float32 and INT8: weak typing would keep that, but the parser does not read it.
+    sentence = (
+        f"TensorRT {version} reads weights behind Q/DQ pairs in float32 only, and {precision.name} stores them in INT8"
+    )
+    return Answer("refused", f"{sentence}; {cure}", table.said("guide"))
 
 
 def _offloads(question: Question) -> Answer | None:
     """Whether the DLA takes it: the first of DLA that applies."""
     if not question.dla:
         return None
-    module, row = question.module, question.version
+    module = question.module
+    row = question.tensorrt_row
     if module["dla"] and row is None:
         return Answer("unknown", "nothing is known of the DLA without a known TensorRT", "")
-    found = next(each for each in DLA if each.applies(question, row))
-    words = {"module": module.name, "tensorrt": _dotted(question.tensorrt or ()), "precision": question.precision}
-    return Answer(found.verdict, found.sentence.format(**words, cores=module["dla"]), table.said(found.source))
+
+    clause = next(clause for clause in DLA if clause.applies(question, row))
+    sentence = clause.sentence.format(
+        module=module.name,
+        tensorrt=question.tensorrt_text,
+        precision=None if question.precision is None else question.precision.name,
+        cores=module["dla"],
+    )
+    return Answer(clause.verdict, sentence, table.said(clause.source))
 
 
 @dataclass(frozen=True)
@@ -168,6 +204,25 @@ class Clause:
     source: str = "dla"
 
 
+def _no_unit_of_a_dla(question: Question, _: Any) -> bool:
+    precision = question.precision
+    if precision is None:
+        return False
+    return precision.computes_in not in {"fp16", "int8"} or precision.scales == "float16"
+
+
+def _pairs_in_strong_types(question: Question, row: Any) -> bool:
+    precision = question.precision
+    if precision is None or not precision.calibrated:
+        return False
+    return precision.typing == "strong" and row["typing"] == "strong"
+
+
+def _pairs(question: Question, _: Any) -> bool:
+    return question.precision is not None and question.precision.calibrated
+
+
+# In this order: each relies on those before it not to apply.
 DLA = (
     Clause(lambda question, _: not question.module["dla"], "refused", "{module} has no DLA", "benchmarks"),
     Clause(lambda _, row: not row["dla"], "refused", "TensorRT {tensorrt} has no DLA"),
@@ -176,18 +231,14 @@ DLA = (
         "refused",
         "TensorRT {tensorrt} has the DLA of jetson-agx-orin only",
     ),
+    Clause(_no_unit_of_a_dla, "refused", "a DLA computes in fp16 and int8, not {precision}"),
     Clause(
-        lambda question, _: question.precision not in {None, "fp16", "int8", "int8-trt8"},
-        "refused",
-        "a DLA computes in fp16 and int8, not {precision}",
-    ),
-    Clause(
-        lambda question, row: question.precision == "int8" and row["typing"] == "strong",
+        _pairs_in_strong_types,
         "unknown",
         "nothing is known of Q/DQ pairs on the DLA with TensorRT {tensorrt}; fp16 runs there",
     ),
     Clause(
-        lambda question, _: question.precision in {"int8", "int8-trt8"},
+        _pairs,
         "refused",
         "the DLA takes INT8 from a calibration table, not from Q/DQ pairs; --calib-cache writes one, or take fp16",
         "implicit",

@@ -6,8 +6,8 @@ import os
 import platform
 from pathlib import Path
 
+from exporters import engines
 from pipeline import provenance
-from pipeline.building import engines
 from pipeline.errors import cure
 from pipeline.targets.compatibility import Answer
 
@@ -24,37 +24,44 @@ NEEDS = (
 
 def answers() -> list[Answer]:
     """The machine, its GPU, and every package and backend; nothing heavy is imported."""
-    return [_machine(), _gpu(), *map(_package, NEEDS), *map(_backend, engines.BACKENDS)]
+    packages = [_package(*need) for need in NEEDS]
+    backends = [_backend(name) for name in engines.BACKENDS]
+    return [_machine(), _gpu(), *packages, *backends]
 
 
 def _machine() -> Answer:
     cores = len(os.sched_getaffinity(0))
     sentence = f"{platform.machine()}, {cores} processors, Python {platform.python_version()}"
     if TEGRA.is_file():
-        sentence += f", Jetson: {TEGRA.read_text().splitlines()[0].lstrip('# ')}"
+        release = TEGRA.read_text().splitlines()[0].lstrip("# ")
+        sentence += f", Jetson: {release}"
     return Answer("go", sentence, "")
 
 
 def _gpu() -> Answer:
-    from exporters.engines import gpu
+    from exporters.portable import cuda
 
-    name = gpu.name()
-    return Answer("go", f"GPU: {name}", "") if name else Answer("refused", "no NVIDIA GPU with a working driver", "")
+    name = cuda.name()
+    if name is None:
+        return Answer("refused", "no NVIDIA GPU with a working driver", "")
+    return Answer("go", f"GPU: {name}", "")
 
 
-def _package(need: tuple[str, str, str]) -> Answer:
-    module, name, purpose = need
-    found = {each: held for each, held in provenance.versions((name, f"{name}-gpu")).items() if held}
-    if found:
-        held = ", ".join(f"{each} {version}" for each, version in found.items())
-        return Answer("go", f"{held}: {purpose}", "")
-    return Answer("refused", f"{name} is not installed ({purpose}); run: {cure(module)}", "")
+def _package(import_name: str, package: str, purpose: str) -> Answer:
+    installed = []
+    # Some come from another distribution where there is a GPU, as onnxruntime-gpu.
+    for distribution, version in provenance.versions((package, f"{package}-gpu")).items():
+        if version:
+            installed.append(f"{distribution} {version}")
+    if installed:
+        return Answer("go", f"{', '.join(installed)}: {purpose}", "")
+    return Answer("refused", f"{package} is not installed ({purpose}); run: {cure(import_name)}", "")
 
 
 def _backend(name: str) -> Answer:
-    module = engines.module(name)
-    reason = module.available()
+    backend = engines.named(name)
+    reason = backend.available()
     if reason:
         return Answer("refused", f"--engine {name}: {reason}", "")
-    what = "builds and runs" if module.RUNS_HERE else "builds, and runs nothing"
+    what = "builds and runs" if backend.runs_here else "builds, and runs nothing"
     return Answer("go", f"--engine {name} {what} here", "")

@@ -25,36 +25,40 @@ def resolved(recipe: Recipe) -> Recipe:
         if recipe.tensorrt is not None:
             raise BadRequest("--tensorrt goes with --target: it is the one on a Jetson")
         return recipe
-    wanted = ENGINES.get(recipe.target, "auto")
-    if recipe.engine not in {"auto", wanted}:
+
+    backend = ENGINES.get(recipe.target, "auto")
+    if recipe.engine not in {"auto", backend}:
         raise BadRequest(f"--target {recipe.target} decides the engine: leave --engine {recipe.engine} out")
     if recipe.target != "cpu" and recipe.placement != "tensorrt":
         raise BadRequest(f"--target {recipe.target} reads pairs placed for tensorrt: leave --placement out")
-    if wanted == "auto":
+    if backend == "auto":
         return _jetson(recipe)
+
     if recipe.tensorrt is not None:
         raise BadRequest(f"--tensorrt goes with a Jetson, not with --target {recipe.target}")
     if recipe.target == "cpu":
-        return replace(recipe, engine=wanted)
-    found = provenance.versions(("tensorrt",)).get("tensorrt") if recipe.target == "gpu" else None
-    version = table.version(found) if found else (11,)
-    return replace(recipe, engine=wanted, precision=compatibility.form(recipe.precision, version))
+        return replace(recipe, engine=backend)
+    precision = compatibility.form(recipe.precision, _tensorrt_here(recipe.target))
+    return replace(recipe, engine=backend, precision=precision)
+
+
+def _tensorrt_here(target: str) -> table.Version:
+    """The TensorRT that builds for this machine's GPU or with TensorRT-RTX, which types as TensorRT 11 does."""
+    installed = provenance.versions(("tensorrt",)).get("tensorrt") if target == "gpu" else None
+    return table.version(installed) if installed else (11,)
 
 
 def _jetson(recipe: Recipe) -> Recipe:
     asked = f"--target {recipe.target}"
     target = table.target(str(recipe.target), ENGINES)
-    name, releases = target.module.name, [row.name for row in table.jetpacks(target.module) if row["tensorrt"]]
-    if target.release is None and len(releases) > 1:
-        raise BadRequest(
-            f"{asked}: on which JetPack? Name it, as in {name}@jp{releases[-1]}; known: {', '.join(releases)}"
-        )
-    release = target.release or table.version(releases[0])
+    name = target.module.name
+    release = _release(target, asked)
     row = table.jetpack(release)
-    shipped = recipe.tensorrt or (row["tensorrt"] if row else None)
-    if shipped is None:
+    tensorrt = recipe.tensorrt or (row["tensorrt"] if row else None)
+    if tensorrt is None:
         raise BadRequest(f"{asked}: nothing is known of the TensorRT there; name it by --tensorrt")
-    version = table.version(shipped)
+
+    version = table.version(tensorrt)
     precision = compatibility.form(recipe.precision, version)
     answers = compatibility.ask(replace(target, release=release), version, precision, recipe.dla_core is not None)
     if compatibility.worst(answers) != "go":
@@ -64,15 +68,29 @@ def _jetson(recipe: Recipe) -> Recipe:
         raise BadRequest(
             f"{asked}: trtexec builds one profile; give one number to each of --min-batch, --opt-batch, --max-batch"
         )
+
     least, best, most = (recipe.profiles or [(1, 1, 1)])[0]
     dotted = ".".join(map(str, release))
     return replace(
         recipe,
         target=f"{name}@jp{dotted}",
-        tensorrt=shipped,
+        tensorrt=tensorrt,
         precision=precision,
         rtx_sm=recipe.rtx_sm or [STAND_IN.get(name, OTHERWISE)],
         min_batch=[least],
         opt_batch=[best],
         max_batch=[most],
     )
+
+
+def _release(target: table.Target, asked: str) -> table.Version:
+    """The JetPack that was named, or the only one whose TensorRT is known; raises BadRequest where several are."""
+    if target.release is not None:
+        return target.release
+    releases = [row.name for row in table.jetpacks(target.module) if row["tensorrt"]]
+    if len(releases) > 1:
+        raise BadRequest(
+            f"{asked}: on which JetPack? Name it, as in {target.module.name}@jp{releases[-1]}; "
+            f"known: {', '.join(releases)}"
+        )
+    return table.version(releases[0])

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporters.portable import device_rules
 from pipeline.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -92,8 +93,7 @@ def jetpack(release: Version) -> TableRow | None:
 
 def tensorrt(asked: Version) -> TableRow | None:
     """What is known of this version of TensorRT: the last row that begins at or before it."""
-    found = None
-    for cells in data()["tensorrt"]:
-        if version(cells["since"]) <= asked:
-            found = TableRow(".".join(map(str, asked)), cells)
-    return found
+    cells = device_rules.tensorrt_row(data(), asked)
+    if cells is None:
+        return None
+    return TableRow(".".join(map(str, asked)), cells)

@@ -120,5 +120,5 @@ def _engine(
 
 def job_of(bundle: Bundle, engine: str) -> Dict[str, Any]:
     """What the engine modules need to know of a bundle, for the engine at the path ``engine``."""
-    names = ("precision", "dtype", "classes", "batches", "input")
+    names = ("precision", "weak_flags", "scales", "dtype", "classes", "batches")
     return {"engine": engine, **{name: bundle.manifest["model"][name] for name in names}}

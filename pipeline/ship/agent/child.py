@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
-import threading
 from typing import Any, Callable, Dict, Optional
 
+from exporters.portable import child_process
+from exporters.portable.errors import NativeError
+
+from .disk import explained
 from .errors import AgentError, Broken
 
-PR_SET_PDEATHSIG = 1
-# The folder, or the zip, that this package lies in.
+# The folder, or the zip, that this package and exporters.portable lie in.
 HOME = os.path.abspath(__file__)
 for _ in __name__.split("."):
     HOME = os.path.dirname(HOME)
+# HOME goes before the folder that the agent was called from: a checkout there has other files of the same names.
+START = "import importlib, sys; sys.path.insert(0, sys.argv[1]); importlib.import_module(sys.argv[2]).main()"
 
 
 def call(function: str, job: Dict[str, Any], seconds: float, heard: Callable[[str], None]) -> Any:
@@ -28,78 +29,41 @@ def call(function: str, job: Dict[str, Any], seconds: float, heard: Callable[[st
     ``heard`` gets each line that it says. Raises Broken, with the last of them, where it fails, crashes or outlives
     ``seconds``; what it raises as an AgentError is raised here.
     """
-    path = os.pathsep.join(filter(None, [HOME, os.environ.get("PYTHONPATH")]))
-    line = [sys.executable, "-m", __name__, function]
-    late = threading.Event()
-    with tempfile.TemporaryFile("w+") as asked, tempfile.TemporaryFile("w+") as answer:
-        json.dump(job, asked)
-        asked.seek(0)
-        with subprocess.Popen(  # noqa: S603
-            line, stdin=asked, stdout=answer, stderr=subprocess.PIPE, text=True, errors="replace",
-            env=dict(os.environ, PYTHONPATH=path),
-        ) as process:  # fmt: skip
-            timer = threading.Timer(seconds, _stop, (process, late))
-            timer.start()
-            last = ""
-            try:
-                for said in process.stderr or ():
-                    last = said.strip() or last
-                    heard(last)
-                code = process.wait()
-            finally:
-                timer.cancel()
-                process.kill()
-        answer.seek(0)
-        found = _answer(answer.read())
-    if found is None or code:
-        raise Broken(f"{function} {_ending(code, seconds if late.is_set() else None)}" + (f": {last}" if last else ""))
-    if "failed" in found:
-        kinds = {each.exit_code: each for each in AgentError.__subclasses__()}
-        raise kinds[found["exit"]](found["failed"])
-    return found["answer"]
+    command = [sys.executable, "-c", START, HOME, __name__, function]
+    ending = child_process.run(command, seconds, heard, json.dumps(job))
+    answer = _answer(ending.output)
+    if answer is None or ending.code:
+        reason = ending.reason(seconds)
+        if ending.code == -signal.SIGKILL and not ending.late:
+            reason = "was killed, as the system does where memory runs out"
+        last_words = f": {ending.last_line}" if ending.last_line else ""
+        raise Broken(f"{function} {reason}{last_words}")
+
+    if "failed" in answer:
+        kinds = {kind.exit_code: kind for kind in AgentError.__subclasses__()}
+        raise kinds[answer["exit"]](answer["failed"])
+    return answer["answer"]
 
 
-def _stop(process: subprocess.Popen[str], late: threading.Event) -> None:
-    late.set()
-    process.kill()
-
-
-def _answer(text: str) -> Optional[Dict[str, Any]]:
+def _answer(output: str) -> Optional[Dict[str, Any]]:
+    """The JSON object in the last line, None where there is none: libraries print as well."""
     try:
-        return dict(json.loads(text.splitlines()[-1]))
+        return dict(json.loads(output.splitlines()[-1]))
     except (ValueError, IndexError):
         return None
 
 
-def _ending(code: int, late: Optional[float]) -> str:
-    if late is not None:
-        return f"did not end within {late:g} s and was stopped"
-    if code == -signal.SIGKILL:
-        return "was killed, as the system does where memory runs out"
-    return f"crashed ({signal.Signals(-code).name})" if code < 0 else "failed"
-
-
-def say(text: str) -> None:
-    """A line for the parent."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 def main() -> None:
-    """The child's side."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    module, _, name = sys.argv[1].partition(":")
+    """The child's side: import, call, print the answer or the error as the last line."""
+    child_process.die_with_parent()
+    module, _, name = sys.argv[3].partition(":")
     function = getattr(importlib.import_module(f"{__package__}.{module}"), name)
     try:
-        found = {"answer": function(json.load(sys.stdin))}
+        answer = {"answer": function(json.load(sys.stdin))}
     except AgentError as error:
-        found = {"failed": str(error), "exit": error.exit_code}
+        answer = {"failed": str(error), "exit": error.exit_code}
+    except NativeError as error:
+        answer = {"failed": str(error), "exit": Broken.exit_code}
     except OSError as error:
-        from .disk import explained
-
-        found = {"failed": str(explained(error, name)), "exit": Broken.exit_code}
-    sys.stdout.write(f"\n{json.dumps(found)}\n")
-
-
-if __name__ == "__main__":
-    main()
+        answer = {"failed": str(explained(error, name)), "exit": Broken.exit_code}
+    sys.stdout.write(f"\n{json.dumps(answer)}\n")

@@ -56,10 +56,11 @@ class Facts:
 
 def read(root: str = "/") -> Facts:
     """The facts of this device; ``root`` is where /proc, /etc and /sys are read."""
-    from . import cuda, onnxruntime_engine, tensorrt_engine
+    from exporters.portable import cuda
+
+    from . import onnxruntime_engine, tensorrt_engine
 
     model, memory = _text(root, TREE), _memory(_text(root, MEMORY) or "")
-    gpu = cuda.gpu() or {}
     release = L4T.search(_text(root, RELEASE) or "")
     return Facts(
         machine=platform.machine(),
@@ -67,8 +68,8 @@ def read(root: str = "/") -> Facts:
         model=model,
         module=module_of(model or ""),
         l4t=f"{release.group(1)}.{release.group(2)}" if release else None,
-        gpu=gpu.get("name"),
-        sm=gpu.get("sm"),
+        gpu=cuda.name(),
+        sm=cuda.compute_capability(),
         tensorrt=tensorrt_engine.version(),
         onnxruntime=onnxruntime_engine.version(),
         memory=memory.get("MemTotal", 0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 from .errors import Refused
 
@@ -17,8 +17,9 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 MOST_MEMBERS = 256
 LARGEST = 2**31  # bytes of one member, and of all of them
 LATEST = 2**40  # seconds since 1970
+MOST_FLAGS = 8
+TOLD = 5  # fields that a sentence names at most
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8-trt8", "int8-fp16", "fp8")
 # The members that a bundle must have, and those that it may have.
 REQUIRED = (
     "model.onnx",
@@ -35,6 +36,7 @@ OPTIONAL = re.compile(r"vector-[a-z0-9-]+\.(png|npy)|timing-[a-z0-9-]+\.cache|ag
 
 
 def _whole(least: int, most: int) -> Check:
+    # By type and not isinstance: True is an int in Python.
     return lambda value: type(value) is int and least <= value <= most
 
 
@@ -47,19 +49,27 @@ def _text(pattern: str) -> Check:
     return lambda value: isinstance(value, str) and form.fullmatch(value) is not None
 
 
+def _one_of(*words: str) -> Check:
+    return lambda value: value in words
+
+
 def _maybe(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
+def _list(check: Check, least: int, most: int) -> Check:
+    return lambda value: isinstance(value, list) and least <= len(value) <= most and all(map(check, value))
+
+
+_three_batches = _list(_whole(1, 2**16), 3, 3)
+
+
 def _batches(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_whole(1, 2**16), value)) and sorted(value) == value
-
-
-def _shape(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_whole(1, 4096), value))
+    return _three_batches(value) and sorted(value) == value
 
 
 _DOTTED = _text(r"\d{1,4}(\.\d{1,4}){0,3}")
+_KIND = _text(r"[a-z0-9-]{1,40}")
 FIELDS: Dict[str, Check] = {
     "schema": _whole(SCHEMA, SCHEMA),
     "name": _text(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}"),
@@ -77,10 +87,16 @@ MEMBER: Dict[str, Check] = {
 }
 MODEL: Dict[str, Check] = {
     "arch": _text(r"[A-Za-z0-9_.:/-]{1,100}"),
-    "precision": lambda value: value in PRECISIONS,
+    # Its name is for people; what it needs of a device is in the next five.
+    "precision": _KIND,
+    "typing": _one_of("any", "weak", "strong"),  # which TensorRT keeps its types
+    "weak_flags": _maybe(_list(_text(r"[A-Z0-9_]{1,40}"), 0, MOST_FLAGS)),  # of the builder of a weakly typed one
+    "computes_in": _KIND,  # the type of the units that it needs, in the words of compatibility.json
+    "number_format": _maybe(_KIND),  # what Q/DQ pairs round to, None where there are none
+    "scales": _one_of("float32", "float16"),  # the type of the scales of these pairs
     "opset": _whole(7, 99),
-    "input": _shape,  # channels, height, width
-    "dtype": lambda value: value in ("float32", "uint8"),
+    "input": _list(_whole(1, 4096), 3, 3),  # channels, height, width
+    "dtype": _one_of("float32", "uint8"),
     "classes": _whole(2, 10**6),
     "batches": _batches,  # images per run: least, best, most
     "target": _maybe(_text(r"[a-z0-9-]+(@jp[0-9.]+)?")),
@@ -99,21 +115,23 @@ BOUNDS: Dict[str, Check] = {
 def parsed(content: bytes, origin: str) -> Manifest:
     """The manifest in these bytes; raises Refused unless it is canonical JSON and every field is as it must be."""
     try:
-        found = json.loads(content.decode("ascii"))
-        canonical = encoded(found) == content
+        manifest = json.loads(content.decode("ascii"))
+        canonical = encoded(manifest) == content
     except (ValueError, RecursionError, TypeError):
         canonical = False
     if not canonical:
         raise Refused(f"{origin}: its manifest is no canonical JSON; make the bundle again with bundle create")
-    _hold(found, FIELDS, origin, "manifest")
-    _hold(found["model"], MODEL, origin, "model")
-    _hold(found["bounds"], BOUNDS, origin, "bounds")
-    for member in found["members"]:
+
+    _hold(manifest, FIELDS, origin, "manifest")
+    _hold(manifest["model"], MODEL, origin, "model")
+    _hold_typing(manifest["model"], origin)
+    _hold(manifest["bounds"], BOUNDS, origin, "bounds")
+    for member in manifest["members"]:
         _hold(member, MEMBER, origin, "member")
-    _hold_members([member["name"] for member in found["members"]], origin)
-    if sum(member["size"] for member in found["members"]) > LARGEST:
+    _hold_members([member["name"] for member in manifest["members"]], origin)
+    if sum(member["size"] for member in manifest["members"]) > LARGEST:
         raise Refused(f"{origin}: its members are larger than {LARGEST >> 30} GiB together; nothing of it is used")
-    return dict(found)
+    return dict(manifest)
 
 
 def encoded(value: Any) -> bytes:
@@ -122,21 +140,33 @@ def encoded(value: Any) -> bytes:
     return text.encode("ascii")
 
 
-def _hold(found: Any, fields: Dict[str, Check], origin: str, what: str) -> None:
-    if not isinstance(found, dict) or set(found) != set(fields):
-        keys = sorted(found) if isinstance(found, dict) else []
+def _hold(row: Any, fields: Dict[str, Check], origin: str, what: str) -> None:
+    """Raise Refused unless ``row`` has exactly these fields, each as its check wants it."""
+    if not isinstance(row, dict) or set(row) != set(fields):
+        keys = sorted(row) if isinstance(row, dict) else []
         wrong = sorted(set(keys) ^ set(fields))
         raise Refused(
-            f"{origin}: its {what} lacks or has too much: {', '.join(map(repr, wrong[:5]))}; "
+            f"{origin}: its {what} lacks or has too much: {', '.join(map(repr, wrong[:TOLD]))}; "
             "make the bundle with the version of bundle create that belongs to this agent"
         )
     for name, check in fields.items():
-        if not check(found[name]):
-            said = repr(found[name])[:60]
-            raise Refused(f"{origin}: {name} of its {what} is {said}, which makes no sense; make the bundle again")
+        if not check(row[name]):
+            shown = repr(row[name])[:60]
+            raise Refused(f"{origin}: {name} of its {what} is {shown}, which makes no sense; make the bundle again")
 
 
-def _hold_members(names: Any, origin: str) -> None:
+def _hold_typing(model: Dict[str, Any], origin: str) -> None:
+    """Raise Refused unless there are flags for weak typing exactly where weak typing may keep the types."""
+    strong_only = model["typing"] == "strong"
+    if (model["weak_flags"] is None) != strong_only:
+        raise Refused(
+            f"{origin}: weak_flags of its model is {model['weak_flags']}, which makes no sense where its typing is "
+            f"{model['typing']}; make the bundle again"
+        )
+
+
+def _hold_members(names: List[str], origin: str) -> None:
+    """Raise Refused where a member is there twice, is none of a bundle, or is missing."""
     twice = sorted({name for name in names if names.count(name) > 1})
     unknown = [name for name in names if name not in REQUIRED and not OPTIONAL.fullmatch(name)]
     lacking = [name for name in REQUIRED if name not in names]

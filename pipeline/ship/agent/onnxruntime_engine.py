@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
+from exporters.portable import onnxruntime_session
+from exporters.portable.errors import NativeError
+
 from .errors import Broken
 
-FILE = "engine.onnx"
-PROVIDER = "CPUExecutionProvider"
-VNNI = re.compile(r"\bavx(512)?_vnni\b")
+# In two steps: what is compiled into the file, and the memory layouts that are chosen anew whenever it is loaded.
+COMPILED_LEVEL = "ORT_ENABLE_EXTENDED"
+LOADED_LEVEL = "ORT_ENABLE_ALL"
 
 
 def version() -> Optional[str]:
@@ -26,38 +28,36 @@ def version() -> Optional[str]:
 
 def build(job: Dict[str, Any]) -> Dict[str, Any]:
     """Compile ``model`` to ``engine`` for this processor; its warnings."""
-    _session(job["model"], job, job["engine"])
+    options = _options(COMPILED_LEVEL)
+    options.optimized_model_filepath = job["engine"]
+    _session(job["model"], options, job)
     return {"warnings": []}
 
 
 def load(job: Dict[str, Any]) -> Callable[[Any], Any]:
     """What answers logits (n, classes) float32 to images (n, C, H, W), any number of them."""
-    session = _session(job["engine"], job, None)
-    (images,) = session.get_inputs()
-    return lambda pixels: np.asarray(session.run(None, {images.name: pixels})[0], np.float32)
+    session = _session(job["engine"], _options(LOADED_LEVEL), job)
+    (images_input,) = session.get_inputs()
+
+    def run(images: Any) -> Any:
+        logits = session.run(None, {images_input.name: images})[0]
+        return np.asarray(logits, np.float32)
+
+    return run
 
 
-def _session(path: str, job: Dict[str, Any], compiled: Optional[str]) -> Any:
-    import onnxruntime
+def _options(level: str) -> Any:
+    options = onnxruntime_session.settings(level)
+    if onnxruntime_session.sums_saturate():
+        options.add_session_config_entry(*onnxruntime_session.EXACT_SUMS)
+    return options
 
-    settings = onnxruntime.SessionOptions()
-    levels = onnxruntime.GraphOptimizationLevel
-    settings.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if compiled else levels.ORT_ENABLE_ALL
-    settings.intra_op_num_threads = len(os.sched_getaffinity(0))
-    settings.log_severity_level = 3
-    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        adds_exactly = VNNI.search(file.read())
-    if not adds_exactly:
-        # Without it INT8 sums saturate on x86, and nobody says so; with VNNI they do not, and it is the slower way.
-        settings.add_session_config_entry("session.x64quantprecision", "1")
-    if compiled:
-        settings.optimized_model_filepath = compiled
-    # It quantises biases by the product of two scales, which float16 cannot hold.
-    disabled = ["WeightBiasQuantization"] if "fp16" in job["precision"] else []
+
+def _session(path: str, options: Any, job: Dict[str, Any]) -> Any:
+    disabled = onnxruntime_session.WRONG_FOR_FLOAT16_SCALES if job["scales"] == "float16" else ()
     try:
-        made = onnxruntime.InferenceSession(path, settings, providers=[PROVIDER], disabled_optimizers=disabled)
+        return onnxruntime_session.session(path, options, disabled=disabled)
+    except NativeError:
+        raise
     except Exception as error:  # ONNX Runtime's errors share no class
         raise Broken(f"ONNX Runtime refuses {os.path.basename(path)}: {' '.join(str(error).split())}") from error
-    if made.get_providers()[0] != PROVIDER:
-        raise Broken(f"asked ONNX Runtime for {PROVIDER}, it runs {made.get_providers()[0]}")
-    return made

@@ -111,7 +111,7 @@ class Store:
         return {
             "folder": self.path(version),
             "file": built["engine"],
-            "module": f"{built['device']['engine']}_engine",
+            "runtime": built["device"]["engine"],
             "keys": {name: key.hex() for name, key in self.keys.items()},
         }
 

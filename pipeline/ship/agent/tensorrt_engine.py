@@ -7,17 +7,16 @@ of each version's binding wheel (tests/pipeline/ship/test_agent_tensorrt.py).
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-import numpy as np
+from exporters.portable import tensorrt_build, tensorrt_run
 
-from . import cuda
-from .child import say
 from .errors import Broken
 
-FILE = "engine.plan"
-# What a weakly typed network (TensorRT 8) needs to keep the types of its graph, as far as it can.
-WEAK = {"fp32": (), "fp16": ("FP16",), "int8-trt8": ("INT8", "FP16")}
+# Beside the engine: bundle create --timing-cache takes it along for devices of the same type.
+TIMING_CACHE = "timing.cache"
+ERRORS = ("ERROR", "INTERNAL_ERROR")
+LAST_MESSAGES = 3
 
 
 def version() -> Optional[str]:
@@ -34,20 +33,28 @@ def build(job: Dict[str, Any]) -> Dict[str, Any]:
     import tensorrt as trt
 
     messages: List[str] = []
-    builder = trt.Builder(_logger(trt, messages))
-    network = builder.create_network(_network_flags(trt))
+
+    def heard(severity: str, text: str) -> None:
+        if severity in ERRORS:
+            messages.append(text)
+
+    builder = trt.Builder(tensorrt_build.logger(trt, heard))
+    network = builder.create_network(tensorrt_build.network_flags(trt))
     parser = trt.OnnxParser(network, builder.logger)
     if not parser.parse_from_file(job["model"]):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        said = "; ".join(f"{error.desc()} (node {_node(error)})" for error in errors[:3]) or "no reason given"
-        raise Broken(f"TensorRT {trt.__version__} does not read model.onnx: {said}")
+        errors = tensorrt_build.parser_errors(parser)
+        raise Broken(f"TensorRT {trt.__version__} does not read model.onnx: {errors}")
+
     config = _configured(trt, builder, network, job)
     cache, warnings = _timing_cache(config, job.get("timing_cache"))
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise Broken(f"TensorRT {trt.__version__} built no engine: {'; '.join(messages[-3:]) or 'no reason given'}")
+        reason = "; ".join(messages[-LAST_MESSAGES:]) or "no reason given"
+        raise Broken(f"TensorRT {trt.__version__} built no engine: {reason}")
+
     _write(job["engine"], bytes(plan))
-    _write(os.path.join(os.path.dirname(job["engine"]), "timing.cache"), bytes(cache.serialize()))
+    folder = os.path.dirname(job["engine"])
+    _write(os.path.join(folder, TIMING_CACHE), bytes(cache.serialize()))
     return {"warnings": warnings}
 
 
@@ -55,131 +62,70 @@ def _configured(trt: Any, builder: Any, network: Any, job: Dict[str, Any]) -> An
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job["workspace"])
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+
     images = network.get_input(0)
+    image_shape = tuple(images.shape)[1:]
+    shapes = [(batch, *image_shape) for batch in job["batches"]]
     profile = builder.create_optimization_profile()
-    profile.set_shape(images.name, *((batch, *tuple(images.shape)[1:]) for batch in job["batches"]))
+    profile.set_shape(images.name, *shapes)
     config.add_optimization_profile(profile)
-    if _major(trt) < 10:
-        for flag in WEAK[job["precision"]]:
+
+    # Before 10 networks are weakly typed: what types the builder may take beside float32 is said by flags.
+    if tensorrt_build.major(trt) < 10:
+        if job["weak_flags"] is None:
+            raise Broken(f"TensorRT {trt.__version__} does not keep the types of {job['precision']}")
+        for flag in job["weak_flags"]:
             config.set_flag(getattr(trt.BuilderFlag, flag))
     if hasattr(trt, "IProgressMonitor"):
-        config.progress_monitor = _monitor(trt)
+        config.progress_monitor = tensorrt_build.progress_monitor(trt)
     return config
 
 
-def _timing_cache(config: Any, path: Optional[str]) -> Any:
+def _timing_cache(config: Any, path: Optional[str]) -> Tuple[Any, List[str]]:
     """A timing cache set into ``config``, that of the bundle where this TensorRT takes it, and what is to be told."""
-    held = b""
-    if path is not None:
-        with open(path, "rb") as file:
-            held = file.read()
-    cache = config.create_timing_cache(held)
+    if path is None:
+        return _empty_timing_cache(config), []
+    with open(path, "rb") as file:
+        content = file.read()
+    cache = config.create_timing_cache(content)
     if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
         return cache, []
-    if not held:
+    warning = f"{os.path.basename(path)} is of another GPU or TensorRT: every kernel was timed here"
+    return _empty_timing_cache(config), [warning]
+
+
+def _empty_timing_cache(config: Any) -> Any:
+    cache = config.create_timing_cache(b"")
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         raise Broken("TensorRT takes no timing cache at all")
-    fresh, _ = _timing_cache(config, None)
-    return fresh, [f"{os.path.basename(path or '')} is of another GPU or TensorRT: every kernel was timed here"]
+    return cache
 
 
 def load(job: Dict[str, Any]) -> Callable[[Any], Any]:
     """What answers logits (n, classes) float32 to any number of images (n, C, H, W), in batches of its profile."""
     import tensorrt as trt
 
-    logger = trt.Logger(trt.Logger.ERROR)
     with open(job["engine"], "rb") as file:
         content = file.read()
-    runtime = trt.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(content)
-    if engine is None:
+    loaded = tensorrt_run.load(content)
+    if loaded is None:
         raise Broken(f"TensorRT {trt.__version__} does not load the engine that was built here; build it again")
-    context = engine.create_execution_context()
+
+    engine = loaded.engine
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     modes = [engine.get_tensor_mode(name) for name in names]
-    source = names[modes.index(trt.TensorIOMode.INPUT)]
-    answer = names[modes.index(trt.TensorIOMode.OUTPUT)]
-    least, _, most = job["batches"]
+    images_name = names[modes.index(trt.TensorIOMode.INPUT)]
+    logits_name = names[modes.index(trt.TensorIOMode.OUTPUT)]
+
+    # Some versions have no UINT8; then no engine of theirs takes it.
     types = {"float32": trt.DataType.FLOAT, "uint8": getattr(trt.DataType, "UINT8", None)}
-    if (engine.get_tensor_dtype(source), engine.get_tensor_dtype(answer)) != (types[job["dtype"]], types["float32"]):
+    images_fit = engine.get_tensor_dtype(images_name) == types[job["dtype"]]
+    logits_fit = engine.get_tensor_dtype(logits_name) == types["float32"]
+    if not (images_fit and logits_fit):
         raise Broken(f"the engine does not take {job['dtype']} and answer float32; build it again")
 
-    def run(images: Any) -> Any:
-        found = []
-        for start in range(0, len(images), most):
-            batch = images[start : start + most]
-            short = max(0, least - len(batch))
-            padded = np.concatenate([batch, np.repeat(batch[-1:], short, axis=0)]) if short else batch
-            found.append(_once(context, source, answer, np.ascontiguousarray(padded), job["classes"])[: len(batch)])
-        return np.concatenate(found)
-
-    run.kept = (runtime, logger)  # type: ignore[attr-defined]
-    return run
-
-
-def _once(context: Any, source: str, answer: str, images: Any, classes: int) -> Any:
-    if not context.set_input_shape(source, tuple(images.shape)):
-        raise Broken(f"the engine does not take images of the shape {images.shape}")
-    logits = np.empty((len(images), classes), np.float32)
-    if tuple(context.get_tensor_shape(answer)) != logits.shape:
-        raise Broken(f"the engine answers {tuple(context.get_tensor_shape(answer))}, not {logits.shape}")
-    with cuda.stream() as stream, cuda.buffer(images.nbytes) as pixels, cuda.buffer(logits.nbytes) as out:
-        cuda.to_device(pixels, images)
-        context.set_tensor_address(source, pixels.value)
-        context.set_tensor_address(answer, out.value)
-        if not context.execute_async_v3(stream.value or 0):
-            raise Broken("the engine failed to run")
-        cuda.wait(stream)
-        cuda.to_host(logits, out)
-    return logits
-
-
-def _major(trt: Any) -> int:
-    return int(trt.__version__.split(".")[0])
-
-
-def _network_flags(trt: Any) -> int:
-    """Strongly typed and with an explicit batch wherever that is a choice."""
-    if _major(trt) >= 11:
-        return 0
-    name = "EXPLICIT_BATCH" if _major(trt) < 10 else "STRONGLY_TYPED"
-    return 1 << int(getattr(trt.NetworkDefinitionCreationFlag, name))
-
-
-def _logger(trt: Any, messages: List[str]) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, text: str) -> None:
-            if str(severity).rsplit(".", 1)[-1] in ("ERROR", "INTERNAL_ERROR"):
-                messages.append(text)
-
-    return Logger()
-
-
-def _monitor(trt: Any) -> Any:
-    steps: Dict[str, int] = {}
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-
-        def phase_start(self, phase: str, _parent: Optional[str], count: int) -> None:
-            steps[phase] = count
-
-        def step_complete(self, phase: str, step: int) -> bool:
-            say(f"{phase} {step + 1}/{steps.get(phase, 0)}")
-            return True
-
-        def phase_finish(self, phase: str) -> None:
-            steps.pop(phase, None)
-
-    return Monitor()
-
-
-def _node(error: Any) -> Any:
-    """The name of the node, which TensorRT 8 gives as a number only."""
-    return error.node_name() if hasattr(error, "node_name") else error.node()
+    least, _, most = job["batches"]
+    return tensorrt_run.Runner(loaded, images_name, logits_name, (least, most), classes=job["classes"])
 
 
 def _write(path: str, content: bytes) -> None:

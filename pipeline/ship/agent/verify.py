@@ -8,9 +8,13 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Tuple
 
 import numpy as np
+
+from exporters.portable import consistency
+from exporters.portable.sqnr import capped_sqnr_db
 
 from . import build, child, container, contents, disk
 from .errors import Failed, Refused
@@ -21,9 +25,11 @@ if TYPE_CHECKING:
     from .store import Store
 
 Run = Callable[[Any], Any]
-# Decibels by which one image may lie below what the median keeps; a row of another image lies 30 below.
-WORST = 10.0
-WARM_UP, RUNS, LONGEST = 10, 200, 30.0
+WARM_UP = 10  # runs that are not timed
+RUNS = 200
+LONGEST = 30.0  # seconds that they may take together
+SHARES = (50, 90, 99)  # of a hundred runs
+RAGGED = 3  # a batch of a size that no profile is tuned for
 
 
 def verify(
@@ -31,90 +37,133 @@ def verify(
 ) -> Dict[str, Any]:
     """What was measured, noted beside the engine; raises Failed, and notes nothing, where a bound is not kept."""
     with store.building():
-        bundle, built = store.whole(version), store.built(version)
+        bundle = store.whole(version)
+        built = store.built(version)
         if built["device"] != device:
             raise Refused(f"{version} was built for another device or TensorRT; build the bundle again")
-        pixels = conformance(bundle, loader) if loader else None
-        found = measured(store, version, seconds, heard, latency=True)
-        found["loader"] = pixels
-        note = {"sha256": built["sha256"], "device": device, "at": int(time.time()), **found}
+
+        loader_distances = conformance(bundle, loader) if loader else None
+        figures = measured(store, version, seconds, heard, latency=True)
+        figures["loader"] = loader_distances
+        note = {"sha256": built["sha256"], "device": device, "at": int(time.time()), **figures}
         disk.replace(store.path(version, VERIFIED), json.dumps(note, indent=1).encode())
-    return found
+    return figures
 
 
 def measured(store: Store, version: str, seconds: float, heard: Callable[[str], None], latency: bool) -> Dict[str, Any]:
     """The engine asked in a child process; raises Failed with every bound that it does not keep."""
     job = dict(store.job(version), latency=latency)
-    found: Dict[str, Any] = child.call("verify:examine", job, seconds, heard)
-    if found["broken"]:
-        raise Failed(f"{version}: {'; '.join(found['broken'])}; it is not activated")
-    return found
+    figures: Dict[str, Any] = child.call("verify:examine", job, seconds, heard)
+    if figures["broken"]:
+        raise Failed(f"{version}: {'; '.join(figures['broken'])}; it is not activated")
+    return figures
+
+
+@dataclass(frozen=True)
+class Goldens:
+    """The answers to the golden images, each (n, classes): of PyTorch, of the file that was judged, of the engine."""
+
+    reference: Any
+    judged: Any
+    answers: Any
+
+    @property
+    def fit(self) -> bool:
+        """Whether the engine answers in the shape of the others."""
+        return bool(self.answers.shape == self.judged.shape)
+
+    @property
+    def sqnr_db(self) -> float:
+        """What half of the goldens keep of PyTorch's answers."""
+        return float(np.median(capped_sqnr_db(self.reference, self.answers)))
+
+    @property
+    def judged_db(self) -> float:
+        """What half of the goldens keep of the judged file's answers."""
+        return float(np.median(capped_sqnr_db(self.judged, self.answers)))
+
+    @property
+    def agreement(self) -> float:
+        """The share of goldens whose top-1 is that of PyTorch."""
+        return float((self.answers.argmax(1) == self.reference.argmax(1)).mean()) if self.fit else 0.0
 
 
 def examine(job: Dict[str, Any]) -> Dict[str, Any]:
     """In the child: load the engine, ask it the goldens, and compare."""
     bundle, run = loaded(job)
-    bounds, images = bundle.manifest["bounds"], contents.golden_images(bundle)
-    least, most = bundle.manifest["model"]["batches"][::2]
-    answers = in_batches(run, images, most)
-    broken = list(_drifted(bundle, answers, bounds))
-    reference, judged = (contents.array(bundle, f"golden-{name}.npy") for name in ("reference", "judged"))
-    found: Dict[str, Any] = {
+    bounds = bundle.manifest["bounds"]
+    images = contents.golden_images(bundle)
+    least, _, most = bundle.manifest["model"]["batches"]
+
+    goldens = Goldens(
+        reference=contents.array(bundle, "golden-reference.npy"),
+        judged=contents.array(bundle, "golden-judged.npy"),
+        answers=in_batches(run, images, most),
+    )
+    broken = list(_drifted(goldens, bounds))
+    figures: Dict[str, Any] = {
         "goldens": len(images),
-        "sqnr_db": float(np.median(ratios(reference, answers))),
-        "judged_db": float(np.median(ratios(judged, answers))),
-        "agreement": float((answers.argmax(1) == reference.argmax(1)).mean()),
+        "sqnr_db": goldens.sqnr_db,
+        "judged_db": goldens.judged_db,
+        "agreement": goldens.agreement,
     }
+    # Of an engine that answers something else nobody needs to know more.
     if job["latency"] and not broken:
         broken += _contradictions(run, images[:most], least, bounds["judged_db"])
-        found["latency"] = percentiles(timed(run, images[:1].repeat(least, axis=0)))
-        if bounds["latency_ms"] is not None and found["latency"]["p99_ms"] > bounds["latency_ms"]:
-            found_ms, asked = found["latency"]["p99_ms"], bounds["latency_ms"]
-            broken.append(f"99 % of its runs take up to {found_ms:.3f} ms, {asked:g} are allowed")
-    return dict(found, broken=broken)
+        figures["latency"] = percentiles(timed(run, images[:1].repeat(least, axis=0)))
+        broken += _slower(figures["latency"]["p99_ms"], bounds["latency_ms"])
+    return dict(figures, broken=broken)
 
 
 def loaded(job: Dict[str, Any]) -> Tuple[Bundle, Run]:
     """The bundle and the engine of a version."""
     keys = {name: bytes.fromhex(key) for name, key in job["keys"].items()}
     bundle = container.opened(job["folder"], keys)
-    engine = importlib.import_module(f"{__package__}.{job['module']}")
-    return bundle, engine.load(build.job_of(bundle, os.path.join(job["folder"], job["file"])))
+    runtime = importlib.import_module(f"{__package__}.{job['runtime']}_engine")
+    engine_path = os.path.join(job["folder"], job["file"])
+    return bundle, runtime.load(build.job_of(bundle, engine_path))
 
 
-def _drifted(bundle: Bundle, answers: Any, bounds: Dict[str, Any]) -> Iterator[str]:
-    reference, judged = (contents.array(bundle, f"golden-{name}.npy") for name in ("reference", "judged"))
-    if answers.shape != judged.shape:
-        yield f"it answers {answers.shape} to the goldens, not {judged.shape}"
+def _drifted(goldens: Goldens, bounds: Dict[str, Any]) -> Iterator[str]:
+    """Each bound on the answers to the goldens that is not kept, as a sentence."""
+    answers = goldens.answers
+    if not goldens.fit:
+        yield f"it answers {answers.shape} to the goldens, not {goldens.judged.shape}"
         return
-    if not np.isfinite(answers).all():
-        yield f"{int((~np.isfinite(answers)).any(1).sum())} goldens are answered with NaN or infinity"
+    finite = np.isfinite(answers)
+    if not finite.all():
+        yield f"{int((~finite).any(1).sum())} goldens are answered with NaN or infinity"
         return
-    for name, other, bound in (("PyTorch", reference, "sqnr_db"), ("the file that was judged", judged, "judged_db")):
-        found = float(np.median(ratios(other, answers)))
-        if not found >= bounds[bound]:
-            yield f"the goldens keep {found:.1f} dB of {name}, {bounds[bound]:g} are asked for"
-    agreement = float((answers.argmax(1) == reference.argmax(1)).mean())
-    if not agreement >= bounds["agreement"]:
+
+    # "not >=" and not "<": NaN keeps no bound.
+    if not goldens.sqnr_db >= bounds["sqnr_db"]:
+        yield f"the goldens keep {goldens.sqnr_db:.1f} dB of PyTorch, {bounds['sqnr_db']:g} are asked for"
+    if not goldens.judged_db >= bounds["judged_db"]:
+        kept = f"the goldens keep {goldens.judged_db:.1f} dB of the file that was judged"
+        yield f"{kept}, {bounds['judged_db']:g} are asked for"
+    if not goldens.agreement >= bounds["agreement"]:
         asked = f"{100 * bounds['agreement']:.2f} are asked for"
-        yield f"{100 * agreement:.2f} % of the goldens have PyTorch's answer, {asked}"
+        yield f"{100 * goldens.agreement:.2f} % of the goldens have PyTorch's answer, {asked}"
 
 
 def _contradictions(run: Run, images: Any, least: int, least_db: float) -> Iterator[str]:
     """Each way in which the engine contradicts itself: one image has one answer, wherever it stands in a batch."""
-    whole, last = run(images), len(images) - 1
-    if not np.array_equal(whole, run(images)):
+    logits = run(images)
+    if not np.array_equal(logits, run(images)):
         yield "the same batch twice gives two answers"
-    order = np.roll(np.arange(len(images)), 1)
-    pairs = [("permuted rows", whole[order], run(images[order]))]
-    sizes = sorted({size for size in (least, 3, len(images) // 2) if least <= size < len(images)})
-    pairs += [(f"a batch of {size}", whole[-size:], run(images[-size:])) for size in sizes]
-    same = run(np.repeat(images[last:], len(images), axis=0))
-    pairs.append(("one image in every row", np.repeat(whole[last:], len(images), axis=0), same))
-    for name, expected, answered in pairs:
-        agree = ratios(expected, answered)
-        if not (np.median(agree) >= least_db and agree.min() >= least_db - WORST):
-            yield f"{name}: answers agree to {np.median(agree):.1f} dB, at worst {agree.min():.1f}, not {least_db:g}"
+
+    half = len(images) // 2
+    sizes = sorted({size for size in (least, RAGGED, half) if least <= size < len(images)})
+    for name, agreement_db in consistency.comparisons(run, images, logits, sizes):
+        median_db = np.median(agreement_db)
+        worst_db = agreement_db.min()
+        if not (median_db >= least_db and worst_db >= least_db - consistency.WORST_DB):
+            yield f"{name}: answers agree to {median_db:.1f} dB, at worst {worst_db:.1f}, not {least_db:g}"
+
+
+def _slower(p99_ms: float, allowed_ms: Any) -> Iterator[str]:
+    if allowed_ms is not None and p99_ms > allowed_ms:
+        yield f"99 % of its runs take up to {p99_ms:.3f} ms, {allowed_ms:g} are allowed"
 
 
 def in_batches(run: Run, images: Any, most: int) -> Any:
@@ -122,58 +171,69 @@ def in_batches(run: Run, images: Any, most: int) -> Any:
     return np.concatenate([run(images[start : start + most]) for start in range(0, len(images), most)])
 
 
-def ratios(reference: Any, answers: Any) -> Any:
-    """The SQNR of each image in dB, 10 log10(sum reference^2 / sum (answers - reference)^2), at most 300."""
-    wide = reference.astype(np.float64)
-    noise = ((answers.astype(np.float64) - wide) ** 2).sum(1)
-    signal = (wide**2).sum(1)
-    return np.minimum(300.0, 10 * np.log10(np.maximum(signal, 1e-300) / np.maximum(noise, 1e-300)))
-
-
 def timed(run: Run, images: Any, runs: int = RUNS, longest: float = LONGEST) -> List[float]:
     """Seconds of each of at most ``runs`` runs, after a warm-up, within ``longest`` seconds."""
     for _ in range(WARM_UP):
         run(images)
-    found: List[float] = []
-    took = 0.0
-    while len(found) < runs and took < longest:
+    seconds: List[float] = []
+    total = 0.0
+    while len(seconds) < runs and total < longest:
         started = time.perf_counter()
         run(images)
-        found.append(time.perf_counter() - started)
-        took += found[-1]
-    return found
+        seconds.append(time.perf_counter() - started)
+        total += seconds[-1]
+    return seconds
 
 
 def percentiles(seconds: List[float]) -> Dict[str, float]:
     """Milliseconds that half, 90 and 99 of a hundred runs take at most, and how many runs there were."""
-    ranked = np.sort(np.asarray(seconds)) * 1e3
-    places = {f"p{share}_ms": float(ranked[min(len(ranked) - 1, len(ranked) * share // 100)]) for share in (50, 90, 99)}
-    return dict(places, runs=len(seconds))
+    ranked_ms = np.sort(np.asarray(seconds)) * 1e3
+    last = len(ranked_ms) - 1
+    figures: Dict[str, float] = {}
+    for share in SHARES:
+        place = min(last, len(ranked_ms) * share // 100)
+        figures[f"p{share}_ms"] = float(ranked_ms[place])
+    return dict(figures, runs=len(seconds))
 
 
 def conformance(bundle: Bundle, loader: str) -> Dict[str, Any]:
     """How far ``module:function`` of the user's own is from the pixels of the contract; raises Failed where too far."""
-    module, _, name = loader.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # what it prints is not what this agent answers
-            load = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise Refused(f"--loader {loader}: there is no such function ({error}); run from its folder") from error
-    record = contents.parsed(bundle, "conformance.json")
-    bound = record["conforms"]
-    far: Dict[str, Any] = {}
-    for vector in sorted(name for name in bundle.places if name.startswith("vector-") and name.endswith(".png")):
+    load = _function(loader)
+    bound = contents.parsed(bundle, "conformance.json")["conforms"]
+    vectors = [name for name in bundle.places if name.startswith("vector-") and name.endswith(".png")]
+
+    distances: Dict[str, Any] = {}
+    for vector in sorted(vectors):
         expected = contents.array(bundle, vector[: -len(".png")] + ".npy")
-        with contextlib.redirect_stdout(sys.stderr):
+        with _quiet():
             pixels = np.squeeze(np.asarray(load(os.path.join(bundle.origin, vector)), np.float64))
         if pixels.shape != np.squeeze(expected).shape:
             raise Failed(f"--loader {loader}: {vector} becomes {pixels.shape}, not {expected.shape}")
+
         apart = np.abs(pixels - np.squeeze(expected))
-        far[vector] = {"largest": float(apart.max()), "mean": float(apart.mean())}
-        if not (apart.max() <= bound["largest"] and apart.mean() <= bound["mean"]):
+        largest = float(apart.max())
+        mean = float(apart.mean())
+        distances[vector] = {"largest": largest, "mean": mean}
+        if not (largest <= bound["largest"] and mean <= bound["mean"]):
             raise Failed(
-                f"--loader {loader}: {vector} is {apart.max():.2f} levels away, {apart.mean():.3f} in the mean; "
+                f"--loader {loader}: {vector} is {largest:.2f} levels away, {mean:.3f} in the mean; "
                 f"{bound['largest']:g} and {bound['mean']:g} are allowed; python -m pipeline conform names the fault"
             )
-    return far
+    return distances
+
+
+def _function(loader: str) -> Callable[[str], Any]:
+    """``module:function`` imported, from the folder that the agent was called in too."""
+    module, _, name = loader.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        with _quiet():
+            function: Callable[[str], Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Refused(f"--loader {loader}: there is no such function ({error}); run from its folder") from error
+    return function
+
+
+def _quiet() -> Any:
+    """What is printed goes to the error stream: it is not what this agent answers."""
+    return contextlib.redirect_stdout(sys.stderr)

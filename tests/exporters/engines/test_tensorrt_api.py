@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tensorrt_surface import SURFACES, Strict, library
 
-from exporters.engines import gpu, tensorrt, trt_builder
+from exporters.engines import tensorrt, trt_builder
+from exporters.portable import cuda
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,11 +153,11 @@ def test_an_engine_runs_any_number_of_images_in_the_batches_that_it_was_built_fo
     module.Runtime = lambda _: Strict(surface["Runtime"], deserialize_cuda_engine=lambda _: engine)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     address = nullcontext(type("Address", (), {"value": 0}))
-    monkeypatch.setattr(gpu, "stream", lambda: address)
-    monkeypatch.setattr(gpu, "buffer", lambda _: address)
-    monkeypatch.setattr(gpu, "wait", lambda _: None)
-    monkeypatch.setattr(gpu, "to_device", lambda _, images: pixels.append(images))
-    monkeypatch.setattr(gpu, "to_host", lambda logits, _: np.copyto(logits, pixels[-1][:, 0, 0, :1]))
+    monkeypatch.setattr(cuda, "stream", lambda: address)
+    monkeypatch.setattr(cuda, "buffer", lambda _: address)
+    monkeypatch.setattr(cuda, "wait", lambda _: None)
+    monkeypatch.setattr(cuda, "to_device", lambda _, images: pixels.append(images))
+    monkeypatch.setattr(cuda, "to_host", lambda logits, _: np.copyto(logits, pixels[-1][:, 0, 0, :1]))
     (tmp_path / "x.engine").write_bytes(b"plan")
     images = np.arange(7, dtype=np.float32).reshape(7, 1, 1, 1)
     answers = tensorrt.load(tmp_path / "x.engine")(images)

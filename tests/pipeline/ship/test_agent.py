@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shipping import Shipped, names, refused, tree
+from shipping import ROOT, Shipped, names, refused, tree
 
-from pipeline.ship import signing
+from pipeline.ship import bundle_members, signing
 from pipeline.ship.agent import child, latency
 from pipeline.ship.agent.errors import Broken, Refused
 
@@ -261,10 +261,15 @@ def crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(child, "HOME", str(tmp_path))
     folder = tmp_path / "agent_copy"
     subprocess.run(["cp", "-r", Path(child.__file__).parent, folder], check=True)
+    subprocess.run(
+        ["cp", "-r", "--parents", "exporters/__init__.py", "exporters/portable", tmp_path], cwd=ROOT, check=True
+    )
     (folder / "crash.py").write_text(
-        "import os, time\nfrom .child import say\n"
+        "import os, time\nfrom exporters.portable.child_process import say\n"
+        "from exporters.portable.errors import NativeError\n"
         "def die(job):\n    say('Parsing node: conv1')\n    os.kill(os.getpid(), job['signal'])\n"
         "def hang(job):\n    say('timing')\n    time.sleep(60)\n"
+        "def refuse(job):\n    raise NativeError('the engine failed to run')\n"
     )
     return heard
 
@@ -277,6 +282,30 @@ def test_a_builder_that_crashes_hangs_or_is_killed_is_a_sentence(crash: list[str
     with pytest.raises(Broken, match=r"did not end within 3 s and was stopped: timing"):
         child.call("crash:hang", {}, 3, crash.append)
     assert crash == ["Parsing node: conv1", "Parsing node: conv1", "timing"]
+    with pytest.raises(Broken, match=r"^the engine failed to run$"):
+        child.call("crash:refuse", {}, 60, crash.append)
+
+
+def test_a_checkout_in_the_folder_that_it_is_called_from_is_not_read(shipped: Shipped, tmp_path: Path) -> None:
+    for name in ("exporters", "edge_agent"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('another file of that name')\n")
+    bare = {name: value for name, value in shipped.environment.items() if name != "PYTHONPATH"}
+    line = [sys.executable, shipped.agent, "build", shipped.file, "--store", tmp_path / "store"]
+    done = subprocess.run(line, env=bare, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_bundle_that_does_not_say_what_its_precision_needs_is_to_be_made_again(
+    shipped: Shipped, tmp_path: Path
+) -> None:
+    """As bundle create wrote it before precisions became data: a default could be wrong for a precision."""
+    model = shipped.opened().manifest["model"]
+    needs = bundle_members.needs(model["precision"])
+    old = shipped.again("without-needs.edge", model={name: model[name] for name in model if name not in needs})
+    sentence = refused(shipped.run("build", old, "--store", tmp_path / "store"))
+    assert "lacks or has too much: 'computes_in', 'number_format', 'scales', 'typing', 'weak_flags'; make" in sentence
+    assert not (tmp_path / "store").exists()
 
 
 def test_python_is_told_nothing_about_this_project(shipped: Shipped, device: Path) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from shipping import Shipped, refused
 
-from pipeline.ship.agent import verify
+from exporters.portable.consistency import WORST_DB
+from exporters.portable.sqnr import capped_sqnr_db
 
 pytestmark = [pytest.mark.aarch64, pytest.mark.timeout(900)]
 # What an application does: the engine that is in use, its images, its answers; and who answered.
@@ -90,9 +91,9 @@ def test_a_bundle_becomes_an_engine_whose_answers_are_those_of_this_machine(
 
     answers, who = device.answers()
     assert who[0] == "aarch64"
-    apart = verify.ratios(here, answers)
+    apart = capped_sqnr_db(here, answers)
     assert np.median(apart) >= bounds["judged_db"]
-    assert apart.min() >= bounds["judged_db"] - verify.WORST
+    assert apart.min() >= bounds["judged_db"] - WORST_DB
     assert (answers.argmax(1) == here.argmax(1)).all()
     with capsys.disabled():
         print(  # noqa: T201

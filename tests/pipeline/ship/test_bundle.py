@@ -174,6 +174,17 @@ def test_a_manifest_is_held_to_its_schema_even_when_signed(shipped: Shipped) -> 
             container.opened(str(path), shipped.trusted())
 
 
+def test_flags_of_weak_typing_are_there_exactly_where_it_may_keep_the_types(shipped: Shipped) -> None:
+    model = shipped.opened().manifest["model"]
+    assert (model["typing"], model["weak_flags"]) == ("strong", None)
+    for typing, weak_flags in (("strong", []), ("any", None), ("weak", None)):
+        path = shipped.again("typing.edge", model={**model, "typing": typing, "weak_flags": weak_flags})
+        with pytest.raises(Refused, match=rf"weak_flags of its model is .* where its typing is {typing}"):
+            container.opened(str(path), shipped.trusted())
+    path = shipped.again("typing.edge", model={**model, "typing": "any", "weak_flags": ["FP16"]})
+    container.opened(str(path), shipped.trusted()).check()
+
+
 def test_an_agent_without_keys_trusts_nobody(shipped: Shipped) -> None:
     assert keys.built_in() == {}
     with pytest.raises(Refused, match="no key is trusted here"):

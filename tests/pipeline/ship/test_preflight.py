@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.ship import bundle_members
 from pipeline.ship.agent import device_facts, latency, preflight
 from pipeline.ship.agent.device_facts import Facts
 from pipeline.targets import table
@@ -26,7 +27,8 @@ MODEL = {"target": "jetson-orin-nx@jp6.2", "precision": "int8-fp16", "opset": 19
 
 def asked(here: Facts, free: int = 8 * GIB, active: Any = None, **model: Any) -> list[preflight.Answer]:
     data = json.loads(json.dumps(table.data(), default=str))
-    manifest = {"model": {**MODEL, **model}}
+    told = {**MODEL, **model}
+    manifest = {"model": {**told, **bundle_members.needs(told["precision"])}}
     engine = preflight.chosen("auto", manifest, here)
     return preflight.ask(preflight.Question(here, manifest, data, engine, 30 * 2**20, free, active))
 
