@@ -50,39 +50,57 @@ class Course:
     test: Images
 
 
-def plan(asked: Training, device: str, team: Team) -> Course:
-    """The course for ``asked``; raises BadRequest where it cannot be had."""
+def plan(training: Training, device: str, team: Team) -> Course:
+    """The course for ``training``; raises BadRequest where it cannot be had."""
     from pipeline.data import sampling, sets
     from pipeline.models import frozen, specs
 
-    arch, spec = specs.find(asked.arch)
-    recipe = asked.recipe
+    arch, spec = specs.find(training.arch)
+    recipe = training.recipe
     data = sets.load(recipe)
     news.say(f"data: {data.source}; --data takes a folder of your own")
     preprocessing = data.preprocessing.adjusted(recipe)
-    training = replace(
-        asked,
-        flip=asked.flip or ("yes" if data.mirrored else "no"),
-        shards=asked.shards or team.count,
-        epochs=asked.epochs or data.epochs,
-    )
-    train, held = _split(data, training)
-    train_images = Images(data.train.take(train), preprocessing)
-    _refuse(training, data.classes, train_images, team)
+    training = _with_defaults(training, data, team)
+
+    train_indices, validation_indices = _split(data, training)
+    train = Images(data.train.take(train_indices), preprocessing)
+    validation = None
+    if len(validation_indices):
+        validation = Images(data.train.take(validation_indices), preprocessing)
+    _refuse(training, data.classes, train, team)
+
     description = frozen.describe(arch, spec, data.classes, preprocessing)
-    output = training.output or Path("build", f"{Path(training.arch).stem.replace(':', '-')}-trained")
     return Course(
-        training,
-        int(training.epochs or 0),
-        device,
-        team,
-        output,
-        _network(training, description),
-        description,
-        train_images,
-        Images(data.train.take(held), preprocessing) if len(held) else None,
-        sampling.test(recipe, data, preprocessing),
+        training=training,
+        epochs=int(training.epochs or 0),
+        device=device,
+        team=team,
+        output=training.output or _default_output(training.arch),
+        network=_network(training, description),
+        description=description,
+        train=train,
+        validation=validation,
+        test=sampling.test(recipe, data, preprocessing),
     )
+
+
+def _with_defaults(training: Training, data: Dataset, team: Team) -> Training:
+    """``training`` with a value for each knob whose default the data set or the team decides."""
+    flip = training.flip
+    if flip is None:
+        flip = "yes" if data.mirrored else "no"
+    return replace(
+        training,
+        flip=flip,
+        shards=training.shards or team.count,
+        epochs=training.epochs or data.epochs,
+    )
+
+
+def _default_output(arch: str) -> Path:
+    # --arch may be a file, or module:function.
+    name = Path(arch).stem.replace(":", "-")
+    return Path("build", f"{name}-trained")
 
 
 def follow(course: Course, unfinished: Path | None) -> dict[str, Any] | None:
@@ -91,28 +109,54 @@ def follow(course: Course, unfinished: Path | None) -> dict[str, Any] | None:
     from pipeline.train.fit import fit
     from pipeline.train.score import score
 
-    training, team, output = course.training, course.team, course.output
-    same = [len(course.train), zlib.crc32(course.train.labels.tobytes()) >> 8]
-    team.agree(same, f"--data {training.data} holds other images in some processes; give all the same")
-    asked = {**training.numbers(), "network": _hash(course.description), **provenance.versions(("torch", "numpy"))}
-    if team.first:
-        asked["images"] = "".join(images.digest for images in (course.train, course.validation) if images)
-    keeper = Keeper(output, unfinished, course.description, asked, training.save_seconds, team)
+    training = course.training
+    team = course.team
+    keeper = Keeper(
+        output=course.output,
+        unfinished=unfinished,
+        description=course.description,
+        settings=_settings(course),
+        save_seconds=training.save_seconds,
+        team=team,
+    )
     try:
         history = fit(
             course.network, course.train, course.validation, training, course.epochs, course.device, team, keeper
         )
     finally:
+        # Also of a training that was interrupted or diverged: then they show how.
         if unfinished is not None and not training.no_curves:
             _draw(course, unfinished)
+
     team.wait()  # the kept weights may still be being written
-    network = frozen.read(output / resume.BEST)[0].to(course.device)
-    found = score(network, course.test, lambda array: _pixels(array, course.device), team)
+    network, *_ = frozen.read(course.output / resume.BEST)
+    network = network.to(course.device)
+    test_score = score(network, course.test, lambda array: _pixels(array, course.device), team)
     if unfinished is None:
         return None
-    result = _result(course, history, found)
-    workspace.write_json(output / "training.json", result, unfinished)
+    result = _result(course, history, test_score)
+    workspace.write_json(course.output / "training.json", result, unfinished)
     return result
+
+
+def _settings(course: Course) -> dict[str, Any]:
+    """Everything that decides the weights; raises BadRequest where processes of the team have other images."""
+    # Cheap to compare: all processes sum these numbers, and only the first one hashes its images. Fewer bits than 32,
+    # since the sum of their squares must be exact in float64.
+    labels_checksum = zlib.crc32(course.train.labels.tobytes()) >> 8
+    course.team.agree(
+        [len(course.train), labels_checksum],
+        f"--data {course.training.data} holds other images in some processes; give all the same",
+    )
+
+    settings = course.training.numbers()
+    settings["network"] = _network_hash(course.description)
+    settings.update(provenance.versions(("torch", "numpy")))
+    if course.team.first:
+        settings["images"] = course.train.digest
+        if course.validation is not None:
+            settings["images"] += course.validation.digest
+    return settings
 
 
 def _pixels(array: Any, device: str) -> Tensor:
@@ -125,23 +169,26 @@ def _pixels(array: Any, device: str) -> Tensor:
 def _split(data: Dataset, training: Training) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the training part that are trained on, and those that validate."""
     labels = data.train.labels
-    count = round(training.validation * len(labels))
-    if training.validation and not count:
+    validation_count = round(training.validation * len(labels))
+    if training.validation and not validation_count:
         raise BadRequest(
             f"--validation {training.validation:g} of {len(labels)} images is none; give a larger share, or 0"
         )
-    held = spread(labels, count, training.seed)
-    return np.setdiff1d(np.arange(len(labels)), held), held
+    validation_indices = spread(labels, validation_count, training.seed)
+    train_indices = np.setdiff1d(np.arange(len(labels)), validation_indices)
+    return train_indices, validation_indices
 
 
 def _refuse(training: Training, classes: tuple[str, ...], train: Images, team: Team) -> None:
     """Raise BadRequest where these images cannot be trained on as asked."""
     lacking = sorted(set(range(len(classes))) - set(train.labels.tolist()))
     if lacking:
+        names = ", ".join(classes[label] for label in lacking)
         raise BadRequest(
             f"--data {training.data}: the network has {len(classes)} classes and no training image shows "
-            f"{', '.join(classes[label] for label in lacking)}; add some, or remove the class"
+            f"{names}; add some, or remove the class"
         )
+
     shards = training.shards or team.count
     if shards % team.count or training.batch % shards:
         raise BadRequest(
@@ -153,13 +200,21 @@ def _refuse(training: Training, classes: tuple[str, ...], train: Images, team: T
             f"--batch {training.batch} in {shards} shards of {len(train)} images: a shard has fewer than 2, and "
             "BatchNorm learns nothing from one; give a larger batch"
         )
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
-    if training.compile and compiler is None:
+
+    if training.compile and not _has_compiler():
         raise BadRequest("--compile needs a C++ compiler, and there is none; install g++, or leave it out")
+    # Before the training rather than after it.
     if not training.no_curves and importlib.util.find_spec("matplotlib") is None:
         raise BadRequest(
             f"curves.svg needs matplotlib, which is not installed; run: {cure('matplotlib')}, or add --no-curves"
         )
+
+
+def _has_compiler() -> bool:
+    """Whether torch.compile finds a C++ compiler, which its CPU kernels need."""
+    if os.environ.get("CXX"):
+        return True
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
 def _network(training: Training, description: NetworkDescription) -> nn.Module:
@@ -170,68 +225,95 @@ def _network(training: Training, description: NetworkDescription) -> nn.Module:
 
     torch.manual_seed(training.seed)
     network = description.network()
-    shape = tuple(description.preprocessing[name] for name in ("channels", "input_size", "input_size"))
     if isinstance(description.spec, user_network.OwnSpec):
-        user_network.refuse(network, description.spec.function, len(description.classes), shape)
+        size = description.preprocessing["input_size"]
+        image_shape = (description.preprocessing["channels"], size, size)
+        user_network.refuse(network, description.spec.function, len(description.classes), image_shape)
     if training.weights is None:
         return network
-    given = checkpoint.read(Path(training.weights))
+
+    weights = checkpoint.read(Path(training.weights))
+    # The last layer of this family is called fc; a network of the user's own may have none of that name.
     head = {key: value for key, value in checkpoint.parameters(network).items() if key.startswith("fc.")}
-    if training.new_head and head:
-        given = {key: value for key, value in given.items() if not key.startswith("fc.")} | head
-    elif training.new_head:
-        raise BadRequest(f"--new-head: {training.arch} has no last layer called fc; give weights that fit as they are")
-    elif "fc.weight" in head and "fc.weight" in given and len(given["fc.weight"]) != len(description.classes):
-        raise BadRequest(
-            f"--weights {training.weights} knows {len(given['fc.weight'])} classes and --data {training.data} has "
-            f"{len(description.classes)}; add --new-head to learn a last layer for these"
-        )
-    checkpoint.fill(network, given, f"--weights {training.weights}")
+    if training.new_head:
+        if not head:
+            raise BadRequest(
+                f"--new-head: {training.arch} has no last layer called fc; give weights that fit as they are"
+            )
+        body = {key: value for key, value in weights.items() if not key.startswith("fc.")}
+        weights = {**body, **head}
+    elif "fc.weight" in head and "fc.weight" in weights:
+        known_classes = len(weights["fc.weight"])
+        if known_classes != len(description.classes):
+            raise BadRequest(
+                f"--weights {training.weights} knows {known_classes} classes and --data {training.data} has "
+                f"{len(description.classes)}; add --new-head to learn a last layer for these"
+            )
+    checkpoint.fill(network, weights, f"--weights {training.weights}")
     return network
 
 
-def _hash(description: NetworkDescription) -> str:
-    return hashlib.sha256(json.dumps(description.spec.to_json(), sort_keys=True).encode()).hexdigest()
+def _network_hash(description: NetworkDescription) -> str:
+    """A hash of the fields that a network is made by."""
+    fields = json.dumps(description.spec.to_json(), sort_keys=True)
+    return hashlib.sha256(fields.encode()).hexdigest()
 
 
 def _draw(course: Course, unfinished: Path) -> None:
+    """The curves of all epochs that are over, if any is."""
     path = course.output / resume.HISTORY
-    history = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    if history:
-        fresh = unfinished / "curves.svg"
-        curves.training(history, f"{course.description.arch} on {course.training.data}", fresh)
-        workspace.place(fresh, course.output / fresh.name)
+    if not path.is_file():
+        return
+    history = [json.loads(line) for line in path.read_text().splitlines()]
+    # A training that was killed within its first epoch has a checkpoint and no rows.
+    if not history:
+        return
+    fresh = unfinished / "curves.svg"
+    curves.training(history, f"{course.description.arch} on {course.training.data}", fresh)
+    workspace.place(fresh, course.output / fresh.name)
 
 
-def _result(course: Course, history: list[dict[str, Any]], found: dict[str, float]) -> dict[str, Any]:
+def _result(course: Course, history: list[dict[str, Any]], test_score: dict[str, float]) -> dict[str, Any]:
+    """What training.json holds; the bounds of top-1 are Wilson's, at 95 %."""
     from scipy.stats import binomtest
 
     count = len(course.test)
-    bounds = binomtest(round(found["top1"] * count), count).proportion_ci(0.95, "wilson")
+    right = round(test_score["top1"] * count)
+    bounds = binomtest(right, count).proportion_ci(0.95, "wilson")
+    best_epochs = [row["epoch"] for row in history if row["best"]]
     return {
         "arch": course.description.arch,
         "weights": str(course.output / resume.BEST),
         "sha256": workspace.sha256(course.output / resume.BEST),
         "epochs": len(history),
-        "kept": [row["epoch"] for row in history if row["best"]][-1],
-        "test": {**found, "lower": bounds.low, "upper": bounds.high, "n": count},
+        "kept": best_epochs[-1],
+        "test": {**test_score, "lower": bounds.low, "upper": bounds.high, "n": count},
         "seconds": sum(row["seconds"] for row in history),
         "processes": course.team.count,
         "numbers": course.training.numbers(),
-        "next": _next(course),
+        "next": _next_command(course),
         "environment": provenance.environment(),
     }
 
 
-def _next(course: Course) -> str:
+# Flags of a build that decide the network and the pixels that it sees.
+NEXT_FLAGS = (
+    "arch", "weights", "data", "data_root", "input_size", "resize", "interpolation", "mean", "std", "channels",
+)  # fmt: skip
+
+
+def _next_command(course: Course) -> str:
     """The build that takes the weights on, with the pixels that they were trained with."""
     training = replace(course.training, weights=course.output / resume.BEST, new_head=False)
     words = ["python", "-m", "pipeline", "build"]
-    names = (
-        "arch", "weights", "data", "data_root", "input_size", "resize", "interpolation", "mean", "std", "channels",
-    )  # fmt: skip
-    for name in names:
+    for name in NEXT_FLAGS:
         value = getattr(training, name)
-        if value is not None:
-            words += [flag(name), *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join([*words, "--precision", "int8"])
+        if value is None:
+            continue
+        words.append(flag(name))
+        if isinstance(value, list):
+            words += [str(item) for item in value]
+        else:
+            words.append(str(value))
+    words += ["--precision", "int8"]
+    return shlex.join(words)
