@@ -7,7 +7,7 @@
 # to run  docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" edge-resnet build --arch resnet50 --precision int8
 ARG BASE=debian:bookworm-20260918-slim@sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251
 ARG JETSON=nvcr.io/nvidia/tensorrt:25.09-py3
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 
 FROM ${BASE} AS python
 # No versions of Debian's packages: mirrors drop the old one with every security fix.

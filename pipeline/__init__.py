@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.api import Result, build
     from pipeline.recipe import Recipe
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Recipe", "Result", "build"]
 
 

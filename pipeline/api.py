@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pipeline.errors import PipelineError, StageFailed
 from pipeline.recipe import Recipe
-
-if TYPE_CHECKING:
-    from pipeline.building.run import Build
-    from pipeline.stage import Stage, StageRow
 
 __all__ = ["Recipe", "Result", "build"]
 
@@ -58,64 +52,8 @@ def build(recipe: Recipe) -> Result:
     Raises BadRequest where the recipe cannot be had here, StageFailed where a stage cannot make its file: both are
     PipelineError of pipeline.errors.
     """
-    from pipeline import workspace
-    from pipeline.building import plan
-    from pipeline.building import request as orders
-    from pipeline.building.run import Build
-    from pipeline.console import news
-    from pipeline.models import weights
-    from pipeline.parity import answers
-    from pipeline.report import ledger, page
+    from pipeline import building
+    from pipeline.building import request
 
-    order = orders.order(recipe)
-    recipe, description, output = order.recipe, order.description, order.output
-    with workspace.directory(output) as unfinished:
-        network, origin = order.given or weights.trained(recipe, description, order.train, order.epochs)
-        news.say(f"{origin}; --weights takes a file of your own")
-        for name in ("report.json", page.FILE):  # evidence.json says itself of which report it is
-            (output / name).unlink(missing_ok=True)
-        sources = {"data": order.source, "weights": origin}
-        images = {"calibration": order.calibration.digest, "test": order.test.digest}
-        report = ledger.header(recipe, output, description, sources, images)
-        stages = plan.planned(recipe, network, description, order.calibration, order.train)
-        reference = answers.of_network(network).answers(order.test, "answers of the network")
-        report = _judged(report, stages, Build(order.test, reference, output, unfinished))
+    report = building.build(request.order(recipe))
     return Result(report["verdict"], Path(report["recipe"]["output"]), report)
-
-
-def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[str, Any]:
-    """Run every stage; the report and the answers are written even where a stage failed."""
-    import safetensors.numpy
-
-    from pipeline import workspace
-    from pipeline.console import news
-    from pipeline.data import conformance
-    from pipeline.finished.benchmark import beside_float
-    from pipeline.report import evidence, ledger, page
-
-    rows: list[StageRow] = []
-    failure = None
-    try:
-        for row in build.run(stages):
-            rows.append(row)
-            news.say(ledger.line(row))
-    except PipelineError as error:
-        failure = error
-    workspace.forget_others(build.output, {path.name for path in build.files.values()})
-    kept = safetensors.numpy.save({"labels": build.images.labels, "reference": build.reference, **build.kept()})
-    report["speed"] = beside_float(rows, build.files, build.images) if failure is None else None
-    report |= ledger.ledger(rows, stages, failure) | {"answers": hashlib.sha256(kept).hexdigest()}
-    try:
-        report["conformance"] = conformance.write(build.images, build.output, build.unfinished)
-        workspace.write_bytes(build.output / "answers.safetensors", kept, build.unfinished)
-        workspace.write_json(build.output / "report.json", report, build.unfinished)
-        evidence.write(build, report)
-        workspace.write_bytes(build.output / page.FILE, page.html(build.output).encode(), build.unfinished)
-        news.say(f"the same as a page: {build.output / page.FILE}")
-    except (OSError, PipelineError) as error:
-        raise failure or StageFailed(
-            f"-o {build.output}: no report could be written: {workspace.explain(error)}"
-        ) from error
-    if failure is not None:
-        raise failure
-    return report

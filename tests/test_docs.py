@@ -43,6 +43,15 @@ def test_links_of_the_repositorys_own_pages_lead_to_files(page: Path) -> None:
         assert (ROOT / link).exists(), link
 
 
+def test_the_places_that_contributing_names_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = re.findall(r"`((?:pipeline|exporters|calibration|tests|docs|findings)/[^`*\s]*|\.ci/\w+)`", text)
+    assert len(paths) > 60
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    for names, path in re.findall(r"`([A-Z]{4,})`(?:,| or `[A-Z]+`,) `([\w/]+\.py)`", text):
+        assert re.search(rf"^{names}\b", (ROOT / path).read_text(), re.MULTILINE), (names, path)
+
+
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_commands_of_the_docs_have_flags_that_there_are(page: str, line: str) -> None:
     # What stands in brackets may be left out, and behind a gap it is said what the line does.

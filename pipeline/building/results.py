@@ -1,0 +1,102 @@
+"""What a build leaves beside its stage files: the answers, report.json, the evidence and the page."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import PipelineError, StageFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.building.request import Order
+    from pipeline.building.run import Build
+    from pipeline.stage import Stage, StageRow
+
+ANSWERS = "answers.safetensors"
+
+
+def forget(output: Path) -> None:
+    """Delete what an earlier build said of itself: until this one has ended, there is no report."""
+    from pipeline.report import page
+
+    # evidence.json says itself of which report it is.
+    for name in ("report.json", page.FILE):
+        (output / name).unlink(missing_ok=True)
+
+
+def judged(under_way: Build, stages: list[Stage]) -> tuple[list[StageRow], PipelineError | None]:
+    """The row of every stage that was reached, each said as soon as it is judged, and what ended them early."""
+    from pipeline.console import news
+    from pipeline.report import ledger
+
+    rows: list[StageRow] = []
+    try:
+        for row in under_way.run(stages):
+            rows.append(row)
+            news.say(ledger.line(row))
+    except PipelineError as error:
+        return rows, error
+    return rows, None
+
+
+def write(
+    request: Order,
+    origin: str,
+    under_way: Build,
+    stages: list[Stage],
+    rows: list[StageRow],
+    failure: PipelineError | None,
+) -> dict[str, Any]:
+    """Write all of it and return the report; raises ``failure`` afterwards, where there was one.
+
+    Raises StageFailed where the disk takes no report.
+    """
+    import safetensors.numpy
+
+    from pipeline import workspace
+    from pipeline.console import news
+    from pipeline.data import conformance
+    from pipeline.report import evidence, page
+
+    output = under_way.output
+    unfinished = under_way.unfinished
+    workspace.forget_others(output, {path.name for path in under_way.files.values()})
+    saved_answers = safetensors.numpy.save(
+        {"labels": under_way.images.labels, "reference": under_way.reference, **under_way.kept()}
+    )
+    report = _report(request, origin, under_way, stages, rows, failure)
+    report["answers"] = hashlib.sha256(saved_answers).hexdigest()
+    try:
+        report["conformance"] = conformance.write(under_way.images, output, unfinished)
+        workspace.write_bytes(output / ANSWERS, saved_answers, unfinished)
+        workspace.write_json(output / "report.json", report, unfinished)
+        evidence.write(under_way, report)
+        workspace.write_bytes(output / page.FILE, page.html(output).encode(), unfinished)
+        news.say(f"the same as a page: {output / page.FILE}")
+    except (OSError, PipelineError) as error:
+        raise failure or StageFailed(f"-o {output}: no report could be written: {workspace.explain(error)}") from error
+    if failure is not None:
+        raise failure
+    return report
+
+
+def _report(
+    request: Order,
+    origin: str,
+    under_way: Build,
+    stages: list[Stage],
+    rows: list[StageRow],
+    failure: PipelineError | None,
+) -> dict[str, Any]:
+    from pipeline.finished.benchmark import beside_float
+    from pipeline.report import ledger
+
+    sources = {"data": request.source, "weights": origin}
+    images = {"calibration": request.calibration.digest, "test": request.test.digest}
+    report = ledger.header(request.recipe, under_way.output, request.description, sources, images)
+    report["speed"] = None
+    if failure is None:
+        report["speed"] = beside_float(rows, under_way.files, under_way.images)
+    return report | ledger.ledger(rows, stages, failure)
