@@ -130,7 +130,7 @@ def _comes(question: Question) -> Answer:
 
     known = device_rules.combination(table.data(), question.module.name, question.release, question.tensorrt)
     if known is not None:
-        return Answer(known["answer"], known["why"], table.said(known["source"]))
+        return Answer(known["answer"], known["why"], table.cited(known["source"]))
     sentence = f"nothing is known of TensorRT {question.tensorrt_text} on JetPack {release}, which brings {shipped}"
     return Answer("unknown", sentence, "")
 
@@ -172,7 +172,7 @@ def _loses_types(precision: Precision, version: str, row: TableRow) -> Answer:
     sentence = (
         f"TensorRT {version} reads weights behind Q/DQ pairs in float32 only, and {precision.name} stores them in INT8"
     )
-    return Answer("refused", f"{sentence}; {cure}", table.said("guide"))
+    return Answer("refused", f"{sentence}; {cure}", table.cited("guide"))
 
 
 def _offloads(question: Question) -> Answer | None:
@@ -191,7 +191,7 @@ def _offloads(question: Question) -> Answer | None:
         precision=None if question.precision is None else question.precision.name,
         cores=module["dla"],
     )
-    return Answer(clause.verdict, sentence, table.said(clause.source))
+    return Answer(clause.verdict, sentence, table.cited(clause.source))
 
 
 @dataclass(frozen=True)
