@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from exporters.portable import device_rules
 from pipeline.precisions import PRECISIONS
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.precisions import Precision
     from pipeline.targets.table import TableRow, Target, Version
 
-# From best to worst: one JetPack is as good as its worst answer, a device as good as its best JetPack.
+# From best to worst. One JetPack is as good as its worst answer, a device as good as its best JetPack.
 ORDER = ("go", "unknown", "refused")
 
 
@@ -29,8 +29,9 @@ def form(precision: str, tensorrt: Version) -> str:
     if known is None:
         return precision
     wanted = PRECISIONS[precision]
-    other = wanted.weak_form if known["typing"] == "weak" else wanted.strong_form
-    return precision if other is None else other
+    if known["typing"] == "weak":
+        return wanted.weak_form or precision
+    return wanted.strong_form or precision
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,23 @@ class Question:
     @property
     def tensorrt_row(self) -> TableRow | None:
         """What is known of this TensorRT."""
-        return None if self.tensorrt is None else table.tensorrt(self.tensorrt)
+        if self.tensorrt is None:
+            return None
+        return table.tensorrt(self.tensorrt)
+
+    @property
+    def shipped(self) -> str | None:
+        """The TensorRT that the JetPack brings, None where nobody knows."""
+        if self.jetpack is None:
+            return None
+        return cast("str | None", self.jetpack["tensorrt"])
+
+    @property
+    def precision_name(self) -> str | None:
+        """The precision in question by its name."""
+        if self.precision is None:
+            return None
+        return self.precision.name
 
     @property
     def tensorrt_text(self) -> str:
@@ -66,7 +83,7 @@ class Question:
 
 def ask(target: Target, tensorrt: Version | None, precision: str | None, dla: bool = False) -> list[Answer]:  # noqa: FBT002
     """All answers for the release that was named, or for the one of the module where the most can be had."""
-    wanted = None if precision is None else PRECISIONS[precision]
+    wanted = PRECISIONS[precision] if precision is not None else None
     if target.release is not None:
         return _answers(target.module, target.release, tensorrt, wanted, dla)
 
@@ -84,12 +101,9 @@ def worst(answers: list[Answer]) -> str:
 def _answers(
     module: TableRow, release: Version, tensorrt: Version | None, precision: Precision | None, dla: bool
 ) -> list[Answer]:
-    jetpack = table.jetpack(release)
-    shipped = jetpack["tensorrt"] if jetpack is not None else None
-    if tensorrt is None and shipped is not None:
-        tensorrt = table.version(shipped)
-
-    question = Question(module, release, jetpack, tensorrt, precision, dla)
+    question = Question(module, release, table.jetpack(release), tensorrt, precision, dla)
+    if tensorrt is None and question.shipped is not None:
+        question = replace(question, tensorrt=table.version(question.shipped))
     answers = [rule(question) for rule in RULES]
     return [answer for answer in answers if answer is not None]
 
@@ -119,7 +133,7 @@ def _comes(question: Question) -> Answer:
         return Answer("unknown", f"nothing is known of the TensorRT of JetPack {release}; name one by --tensorrt", "")
 
     jetpack = question.jetpack
-    shipped = jetpack["tensorrt"] if jetpack is not None else None
+    shipped = question.shipped
     # A person names 10.3 and means the 10.3.0 that is brought.
     if (
         jetpack is not None
@@ -130,7 +144,7 @@ def _comes(question: Question) -> Answer:
 
     known = device_rules.combination(table.data(), question.module.name, question.release, question.tensorrt)
     if known is not None:
-        return Answer(known["answer"], known["why"], table.said(known["source"]))
+        return Answer(known["answer"], known["why"], table.cited(known["source"]))
     sentence = f"nothing is known of TensorRT {question.tensorrt_text} on JetPack {release}, which brings {shipped}"
     return Answer("unknown", sentence, "")
 
@@ -140,9 +154,11 @@ def _computes(question: Question) -> Answer | None:
     if question.precision is None:
         return None
     module = question.module
+    verdict = "refused"
+    if device_rules.computes_in(module.cells, question.precision.computes_in):
+        verdict = "go"
     sentence = f"{module.name} computes in {', '.join(module['precisions'])}"
-    has_units = device_rules.computes_in(module.cells, question.precision.computes_in)
-    return Answer("go" if has_units else "refused", sentence, module.source("precisions"))
+    return Answer(verdict, sentence, module.source("precisions"))
 
 
 def _reads(question: Question) -> Answer | None:
@@ -172,7 +188,7 @@ def _loses_types(precision: Precision, version: str, row: TableRow) -> Answer:
     sentence = (
         f"TensorRT {version} reads weights behind Q/DQ pairs in float32 only, and {precision.name} stores them in INT8"
     )
-    return Answer("refused", f"{sentence}; {cure}", table.said("guide"))
+    return Answer("refused", f"{sentence}; {cure}", table.cited("guide"))
 
 
 def _offloads(question: Question) -> Answer | None:
@@ -188,10 +204,10 @@ def _offloads(question: Question) -> Answer | None:
     sentence = clause.sentence.format(
         module=module.name,
         tensorrt=question.tensorrt_text,
-        precision=None if question.precision is None else question.precision.name,
+        precision=question.precision_name,
         cores=module["dla"],
     )
-    return Answer(clause.verdict, sentence, table.said(clause.source))
+    return Answer(clause.verdict, sentence, table.cited(clause.source))
 
 
 @dataclass(frozen=True)
@@ -205,6 +221,7 @@ class Clause:
 
 
 def _no_unit_of_a_dla(question: Question, _: Any) -> bool:
+    """Whether the graph has types that a DLA does not compute: float16 around INT8 is neither one."""
     precision = question.precision
     if precision is None:
         return False
@@ -212,6 +229,7 @@ def _no_unit_of_a_dla(question: Question, _: Any) -> bool:
 
 
 def _pairs_in_strong_types(question: Question, row: Any) -> bool:
+    """Whether Q/DQ pairs in a graph for strong typing go to a TensorRT that has no other."""
     precision = question.precision
     if precision is None or not precision.calibrated:
         return False
@@ -219,6 +237,7 @@ def _pairs_in_strong_types(question: Question, row: Any) -> bool:
 
 
 def _pairs(question: Question, _: Any) -> bool:
+    """Whether the graph is quantised by Q/DQ pairs."""
     return question.precision is not None and question.precision.calibrated
 
 

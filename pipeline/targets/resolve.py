@@ -44,8 +44,11 @@ def resolved(recipe: Recipe) -> Recipe:
 
 def _tensorrt_here(target: str) -> table.Version:
     """The TensorRT that builds for this machine's GPU or with TensorRT-RTX, which types as TensorRT 11 does."""
-    installed = provenance.versions(("tensorrt",)).get("tensorrt") if target == "gpu" else None
-    return table.version(installed) if installed else (11,)
+    if target == "gpu":
+        installed = provenance.versions(("tensorrt",)).get("tensorrt")
+        if installed:
+            return table.version(installed)
+    return (11,)
 
 
 def _jetson(recipe: Recipe) -> Recipe:
@@ -54,16 +57,18 @@ def _jetson(recipe: Recipe) -> Recipe:
     name = target.module.name
     release = _release(target, asked)
     row = table.jetpack(release)
-    tensorrt = recipe.tensorrt or (row["tensorrt"] if row else None)
-    if tensorrt is None:
+    tensorrt = recipe.tensorrt
+    if not tensorrt and row is not None:
+        tensorrt = row["tensorrt"]
+    if not tensorrt:
         raise BadRequest(f"{asked}: nothing is known of the TensorRT there; name it by --tensorrt")
 
     version = table.version(tensorrt)
     precision = compatibility.form(recipe.precision, version)
     answers = compatibility.ask(replace(target, release=release), version, precision, recipe.dla_core is not None)
     if compatibility.worst(answers) != "go":
-        why = [f"{answer.sentence} ({answer.verdict})" for answer in answers if answer.verdict != "go"]
-        raise BadRequest(f"{asked} --precision {recipe.precision}: {'; '.join(why)}")
+        reasons = [f"{answer.sentence} ({answer.verdict})" for answer in answers if answer.verdict != "go"]
+        raise BadRequest(f"{asked} --precision {recipe.precision}: {'; '.join(reasons)}")
     if len(recipe.profiles or ()) > 1:
         raise BadRequest(
             f"{asked}: trtexec builds one profile; give one number to each of --min-batch, --opt-batch, --max-batch"

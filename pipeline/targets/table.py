@@ -32,7 +32,7 @@ class TableRow:
 
     def source(self, cell: str) -> str:
         """Where the value of ``cell`` was read, and when."""
-        return said(self.cells[cell][1])
+        return cited(self.cells[cell][1])
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def data() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("devices.toml").read_text())
 
 
-def said(source: str) -> str:
+def cited(source: str) -> str:
     """A source as a reader can follow it: what it is and when it was read."""
     row = data()["source"][source]
     return f"{row['what']}, read {row['read']}"
@@ -73,20 +73,31 @@ def target(text: str, others: Iterable[str] = ()) -> Target:
         known = [*others, *modules]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
         raise BadRequest(f"--target {text}: no such device; did you mean {', '.join(near)}?")
-    if release and not release.startswith("jp"):
+
+    row = TableRow(name, modules[name])
+    if not release:
+        return Target(row)
+    if not release.startswith("jp"):
         raise BadRequest(f"--target {text}: what follows @ is a JetPack, as in {name}@jp6.2")
-    return Target(TableRow(name, modules[name]), version(release[2:]) if release else None)
+    return Target(row, version(release.removeprefix("jp")))
 
 
 def jetpacks(module: TableRow) -> list[TableRow]:
-    """The releases that run on ``module``, oldest first."""
-    return [TableRow(name, cells) for name, cells in data()["jetpack"].items() if module.name in cells["modules"][0]]
+    """The releases that run on ``module``, oldest first: as they stand in the file."""
+    rows = []
+    for name, cells in data()["jetpack"].items():
+        row = TableRow(name, cells)
+        if module.name in row["modules"]:
+            rows.append(row)
+    return rows
 
 
 def jetpack(release: Version) -> TableRow | None:
     """The row that ``release`` belongs to."""
     for name, cells in data()["jetpack"].items():
-        if version(name) <= release <= version(cells.get("through", name)):
+        # One row may stand for several releases that bring the same.
+        last = cells.get("through", name)
+        if version(name) <= release <= version(last):
             return TableRow(name, cells)
     return None
 

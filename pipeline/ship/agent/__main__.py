@@ -115,13 +115,16 @@ def _store(arguments: Any) -> Store:
     return Store(arguments.store, trusted)
 
 
-def _there(arguments: Any) -> Store:
+def _existing_store(arguments: Any) -> Store:
+    """The store, which must be there; raises Refused where it is none, or others can write to it."""
     store = _store(arguments)
     store.refuse()
     return store
 
 
-def _heard(arguments: Any) -> Callable[[str], None]:
+def _progress(arguments: Any) -> Callable[[str], None]:
+    """What shows a line of progress, nothing with --quiet."""
+
     def say(line: str) -> None:
         if not arguments.quiet:
             sys.stderr.write(f"{line}\n")
@@ -130,18 +133,19 @@ def _heard(arguments: Any) -> Callable[[str], None]:
 
 
 def _preflight(arguments: Any) -> Dict[str, Any]:
-    store, here = _store(arguments), device_facts.read()
+    store = _store(arguments)
+    facts = device_facts.read()
     bundle = container.opened(arguments.bundle, store.keys)
-    found = build.answers(store, build.question(store, bundle, here, arguments.engine))
-    if arguments.allow_unknown:
-        found = [answer for answer in found if answer.verdict != "unknown"]
-    verdict = preflight.worst(found)
+    question = build.question(store, bundle, facts, arguments.engine)
+    answers = build.answers(store, question, arguments.allow_unknown)
+    verdict = preflight.worst(answers)
+    lines = [f"{answer.verdict:<8} {answer.sentence}" for answer in answers]
     return {
         "verdict": verdict,
-        "answers": [vars(answer) for answer in found],
-        "facts": vars(here),
+        "answers": [vars(answer) for answer in answers],
+        "facts": vars(facts),
         "exit": Refused.exit_code if verdict in ("unknown", "refuse") else 0,
-        "lines": [*(f"{answer.verdict:<8} {answer.sentence}" for answer in found), f"verdict: {verdict}"],
+        "lines": [*lines, f"verdict: {verdict}"],
     }
 
 
@@ -149,51 +153,53 @@ def _build(arguments: Any) -> Dict[str, Any]:
     store = _store(arguments)
     container.opened(arguments.bundle, store.keys)  # before anything is made for a bundle that nobody signed
     store.make()
-    version = build.build(store, arguments.bundle, device_facts.read(), arguments, _heard(arguments))
+    version = build.build(store, arguments.bundle, device_facts.read(), arguments, _progress(arguments))
     return {"version": version, "lines": [version], **store.built(version)}
 
 
 def _verify(arguments: Any) -> Dict[str, Any]:
-    store = _there(arguments)
+    store = _existing_store(arguments)
     version = store.named(arguments.id)
-    found = verify.verify(
-        store, version, _device(store, version), arguments.loader, arguments.timeout, _heard(arguments)
-    )
+    device = _device(store, version)
+    figures = verify.verify(store, version, device, arguments.loader, arguments.timeout, _progress(arguments))
     line = (
-        f"{version}: {found['goldens']} goldens keep {found['sqnr_db']:.1f} dB of PyTorch, {found['judged_db']:.1f} of "
-        f"the file that was judged, {100 * found['agreement']:.2f} % with PyTorch's answer; "
-        f"99 % of runs within {found['latency']['p99_ms']:.3f} ms; verified"
+        f"{version}: {figures['goldens']} goldens keep {figures['sqnr_db']:.1f} dB of PyTorch, "
+        f"{figures['judged_db']:.1f} of the file that was judged, "
+        f"{100 * figures['agreement']:.2f} % with PyTorch's answer; "
+        f"99 % of runs within {figures['latency']['p99_ms']:.3f} ms; verified"
     )
-    return {"version": version, "lines": [line], **found}
+    return {"version": version, "lines": [line], **figures}
 
 
 def _activate(arguments: Any) -> Dict[str, Any]:
-    store = _there(arguments)
+    store = _existing_store(arguments)
     version = store.named(arguments.id)
 
     def goldens(_: str) -> None:
-        verify.measured(store, version, arguments.timeout, _heard(arguments), latency=False)
+        verify.measured(store, version, arguments.timeout, _progress(arguments), latency=False)
 
-    own = arguments.health_cmd
-    health = activation.command(own, arguments.health_seconds) if own else goldens
+    health: activation.Health = goldens
+    if arguments.health_cmd:
+        health = activation.command(arguments.health_cmd, arguments.health_seconds)
     line = activation.activate(store, version, _device(store, version), health, arguments.allow_downgrade)
     return {"version": version, "lines": [line]}
 
 
 def _rollback(arguments: Any) -> Dict[str, Any]:
-    store = _there(arguments)
+    store = _existing_store(arguments)
     line = activation.rollback(store, _device(store, store.linked(PREVIOUS)))
     return {"version": store.linked(CURRENT), "lines": [line]}
 
 
 def _device(store: Store, version: Optional[str]) -> Dict[str, Any]:
     """What the engine of ``version`` depends on, as it is here."""
-    built = store.built(version).get("device") if version else None
-    return device_facts.read().device(str((built or {}).get("engine", "onnxruntime")))
+    built_for = store.built(version).get("device") if version else None
+    engine = (built_for or {}).get("engine", "onnxruntime")
+    return device_facts.read().device(str(engine))
 
 
 def _status(arguments: Any) -> Dict[str, Any]:
-    store = _there(arguments)
+    store = _existing_store(arguments)
     rows = list(_rows(store))
     pending = store.pending()
     lines = [f"{row['version']}: {', '.join(row['is'])}" for row in rows] or ["no version yet"]
@@ -203,42 +209,58 @@ def _status(arguments: Any) -> Dict[str, Any]:
 
 
 def _rows(store: Store) -> Iterator[Dict[str, Any]]:
-    linked = {store.linked(PREVIOUS): "previous", store.linked(CURRENT): "active"}
+    """Each version: what it is linked as, and whether it may be used or why not."""
+    links = {store.linked(PREVIOUS): "previous", store.linked(CURRENT): "active"}
     for version in store.all():
-        said = [linked[version]] if version in linked else []
+        states = [links[version]] if version in links else []
+        loadable = True
         try:
             store.loadable(version, _device(store, version))
-            said.append("verified")
+            states.append("verified")
         except AgentError as error:
-            said.append(str(error))
-        yield {"version": version, "is": said, "loadable": said[-1] == "verified"}
+            states.append(str(error))
+            loadable = False
+        yield {"version": version, "is": states, "loadable": loadable}
 
 
 def _bench(arguments: Any) -> Dict[str, Any]:
-    store = _there(arguments)
+    store = _existing_store(arguments)
     version = store.named(arguments.id or store.linked(CURRENT))
     store.loadable(version, _device(store, version))
-    before = None
-    if arguments.against:
-        try:
-            with open(arguments.against, encoding="utf-8") as file:
-                before = json.load(file)
-            float(before["latency"]["p50_ms"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Refused(f"--against {arguments.against}: it holds no result of bench --json ({error!r})") from error
-    found = latency.bench(store, version, arguments.batch, arguments.seconds, _heard(arguments))
-    lines = latency.lines(found)
-    return dict(found, lines=lines + latency.compared(before, found) if before else lines)
+    # Before anything is measured: a file that is none would cost the whole run.
+    before = _earlier_bench(arguments.against) if arguments.against else None
+
+    result = latency.bench(store, version, arguments.batch, arguments.seconds, _progress(arguments))
+    lines = latency.lines(result)
+    if before is not None:
+        lines += latency.compared(before, result)
+    return dict(result, lines=lines)
+
+
+def _earlier_bench(path: str) -> Dict[str, Any]:
+    """The result in a file of bench --json; raises Refused where it holds none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            result: Dict[str, Any] = json.load(file)
+        float(result["latency"]["p50_ms"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"--against {path}: it holds no result of bench --json ({error!r})") from error
+    return result
 
 
 def _gc(arguments: Any) -> Dict[str, Any]:
-    store = _there(arguments)
-    removed, left = activation.gc(store, max(0, arguments.keep)), []
+    store = _existing_store(arguments)
+    removed = activation.gc(store, max(0, arguments.keep))
+    uploading = False
     try:
         removed += receive.discard(store)
     except Refused:
-        left = ["an upload that goes on was left"]
-    return {"removed": removed, "lines": [*(f"removed {name}" for name in removed), *left] or ["nothing to remove"]}
+        uploading = True
+
+    lines = [f"removed {name}" for name in removed]
+    if uploading:
+        lines.append("an upload that goes on was left")
+    return {"removed": removed, "lines": lines or ["nothing to remove"]}
 
 
 def _update(arguments: Any) -> Dict[str, Any]:
@@ -253,12 +275,7 @@ def _update(arguments: Any) -> Dict[str, Any]:
     fresh = os.path.join(folder, f"{disk.UNFINISHED}{os.path.basename(own)}")
     disk.discard(fresh)
     disk.write(fresh, bundle.pieces("agent.pyz"), 0o755)
-    line = [sys.executable, fresh, "--version"]
-    try:
-        said = subprocess.run(line, stdout=subprocess.PIPE, check=True, timeout=60).stdout.strip()  # noqa: S603
-    except subprocess.SubprocessError:
-        said = b""
-    if not said.isdigit() or int(said) < AGENT_VERSION:
+    if _version_of(fresh) < AGENT_VERSION:
         disk.discard(fresh)
         raise Failed("the agent of the bundle does not start here, or is older; this one stays")
     shutil.copymode(own, fresh)
@@ -267,14 +284,26 @@ def _update(arguments: Any) -> Dict[str, Any]:
     return {"lines": [f"{own} is the agent of {arguments.bundle} now"]}
 
 
+def _version_of(agent: str) -> int:
+    """What the agent at this path says of itself; -1 where it does not start here."""
+    command = [sys.executable, agent, "--version"]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)  # noqa: S603
+    except subprocess.SubprocessError:
+        return -1
+    text = done.stdout.strip()
+    return int(text) if text.isdigit() else -1
+
+
 def _install(arguments: Any) -> Dict[str, Any]:
     path = receive.install(_store(arguments), os.path.abspath(sys.argv[0]))
     return {"path": path, "lines": [f"{path} is the agent of this store"]}
 
 
 def _receive(arguments: Any) -> Dict[str, Any]:
-    def answer(found: Dict[str, Any]) -> None:
-        sys.stdout.write(f"{json.dumps(found)}\n")
+    def answer(row: Dict[str, Any]) -> None:
+        sys.stdout.write(f"{json.dumps(row)}\n")
+        # The sender waits for each line.
         sys.stdout.flush()
 
     receive.receive(_store(arguments), receive.lines(sys.stdin.fileno()), answer)

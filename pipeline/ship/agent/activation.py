@@ -29,42 +29,49 @@ def activate(
     before is in use again. Raises Refused, and changes nothing, where the version is not to be used.
     """
     with store.switching():
-        wanted = store.loadable(version, device).manifest
-        now, (before, previous) = store.linked(CURRENT), _well(store)
-        if version == now == before:
-            _settle(store, before, previous)
+        manifest = store.loadable(version, device).manifest
+        current = store.linked(CURRENT)
+        well, previous = _well(store)
+        if version == current == well:
+            _settle(store, well, previous)
             return f"{version} is active already"
-        if version != now:
-            refuse_older(store, before, wanted["released"], allow_downgrade)
-        if version == before:  # what was in use before an activation that was cut off
-            before, previous = previous, None
-        store.note_pending({"version": version, "before": before, "previous": previous})
-        if before is not None:
-            store.point(PREVIOUS, before)
+        if version != current:
+            refuse_older(store, well, manifest["released"], allow_downgrade)
+        if version == well:  # what was in use before an activation that was cut off
+            well, previous = previous, None
+
+        # The note comes first: cut off at any moment from here, it says which version was well.
+        store.note_pending({"version": version, "before": well, "previous": previous})
+        if well is not None:
+            store.point(PREVIOUS, well)
         store.point(CURRENT, version)
         try:
             health(store.path(version))
         except Exception as error:  # whatever it was: nothing shows that it is well
-            _settle(store, before, previous)
-            there = f"rolled back to {before}" if before else "there was none before it, and nothing is active"
-            raise Failed(f"{version} was activated and is not well: {error}; {there}") from error
+            _settle(store, well, previous)
+            outcome = f"rolled back to {well}" if well else "there was none before it, and nothing is active"
+            raise Failed(f"{version} was activated and is not well: {error}; {outcome}") from error
+
         store.note_pending(None)
-        return f"{version} is active" + (f", {before} is what rollback goes back to" if before else "")
+        if well is None:
+            return f"{version} is active"
+        return f"{version} is active, {well} is what rollback goes back to"
 
 
 def _well(store: Store) -> Tuple[Optional[str], Optional[str]]:
     """What was found well last, and what rollback goes back to from there.
 
-    Of an activation that was cut off the note says it: what is in use may be what nobody asked for its health.
+    Where an activation was cut off its note says both: what is in use then may never have been asked for its health.
     """
-    now, previous = store.linked(CURRENT), store.linked(PREVIOUS)
     pending = store.pending()
-    return pending.get("before", now), pending.get("previous", previous)
+    well = pending.get("before", store.linked(CURRENT))
+    previous = pending.get("previous", store.linked(PREVIOUS))
+    return well, previous
 
 
-def _settle(store: Store, now: Optional[str], previous: Optional[str]) -> None:
-    """Both links as they are to be, and no activation under way."""
-    store.point(CURRENT, now)
+def _settle(store: Store, current: Optional[str], previous: Optional[str]) -> None:
+    """Set both links, and end the activation that is under way: only then its note goes."""
+    store.point(CURRENT, current)
     store.point(PREVIOUS, previous)
     store.note_pending(None)
 
@@ -72,23 +79,28 @@ def _settle(store: Store, now: Optional[str], previous: Optional[str]) -> None:
 def rollback(store: Store, device: Dict[str, Any]) -> str:
     """Go back to the version before; raises Refused where there is none that can be used."""
     with store.switching():
-        now, (well, previous) = store.linked(CURRENT), _well(store)
-        if store.pending() and now == well:
+        current = store.linked(CURRENT)
+        well, previous = _well(store)
+        if store.pending() and current == well:
             _settle(store, well, previous)
-            return f"{now or 'none'} is in use as before; the activation that was cut off is forgotten"
-        before = previous if now == well else well
-        if before is None or before == now:
-            raise Refused(f"rollback: there is no version before {now or 'the first'}; activate one by its name")
-        store.loadable(before, device)
-        _settle(store, before, previous)
-    return f"{before} is active again, {now} is not"
+            return f"{current or 'none'} is in use as before; the activation that was cut off is forgotten"
+
+        # Where what is in use was never found well, back is to what was.
+        target = previous if current == well else well
+        if target is None or target == current:
+            raise Refused(f"rollback: there is no version before {current or 'the first'}; activate one by its name")
+        store.loadable(target, device)
+        _settle(store, target, previous)
+    return f"{target} is active again, {current} is not"
 
 
 def refuse_older(store: Store, current: Optional[str], released: int, allowed: bool) -> None:
     """Raise Refused where the version ``current`` was released later, unless that is ``allowed``."""
-    newer = int(store.built(current).get("released", 0)) if current else 0
-    if released < newer and not allowed:
-        raise Refused(f"released {released}, and {current} in use {newer}: older; --allow-downgrade takes it anyway")
+    if current is None or allowed:
+        return
+    in_use = int(store.built(current).get("released", 0))
+    if released < in_use:
+        raise Refused(f"released {released}, and {current} in use {in_use}: older; --allow-downgrade takes it anyway")
 
 
 def gc(store: Store, keep: int) -> List[str]:
@@ -100,20 +112,25 @@ def gc(store: Store, keep: int) -> List[str]:
         for version in removed:
             # First its name, in one step: nobody ever sees half of it.
             os.rename(store.path(version), os.path.join(store.versions, disk.UNFINISHED + version))
-        folders = [store.root, store.versions, *map(store.path, store.all())]
-        swept = [name for folder in folders for name in store.sweep(folder)]
+
+        swept: List[str] = []
+        for folder in (store.root, store.versions, *map(store.path, store.all())):
+            swept += store.sweep(folder)
         disk.sync(store.versions)
-        return removed + [name for name in swept if name[len(disk.UNFINISHED) :] not in removed]
+        # The versions that were renamed are swept as well, and are named already.
+        litter = [name for name in swept if name[len(disk.UNFINISHED) :] not in removed]
+        return removed + litter
 
 
 def command(line: str, seconds: float) -> Health:
     """A health check that runs ``line`` in a shell, with EDGE_VERSION the folder of the version in use."""
 
     def check(folder: str) -> None:
+        environment = dict(os.environ, EDGE_VERSION=folder)
         try:
-            # What it prints is not what this agent answers.
+            # To the error stream, 2: what it prints is not what this agent answers.
             done = subprocess.run(  # noqa: S602
-                line, shell=True, timeout=seconds, env=dict(os.environ, EDGE_VERSION=folder), check=False, stdout=2
+                line, shell=True, timeout=seconds, env=environment, check=False, stdout=2
             )
         except subprocess.TimeoutExpired as error:
             raise Failed(f"--health-cmd did not end within {seconds:g} s") from error

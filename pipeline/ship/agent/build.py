@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
 from . import activation, child, container, contents, disk, preflight
 from .errors import AgentError, Broken, Refused
@@ -23,26 +23,39 @@ LEAST_WORKSPACE = 64 * 2**20
 
 def question(store: Store, bundle: Bundle, facts: Facts, asked: str) -> preflight.Question:
     """What preflight is asked about a bundle on this device; the store need not be there yet."""
-    place = store.root
-    while not os.path.isdir(place):
-        place = os.path.dirname(place)
+    # The disk that the store will be on: that of the nearest folder that is there.
+    nearest = store.root
+    while not os.path.isdir(nearest):
+        nearest = os.path.dirname(nearest)
     current = store.linked(CURRENT)
     return preflight.Question(
-        facts,
-        bundle.manifest,
-        contents.parsed(bundle, "compatibility.json"),
-        preflight.chosen(asked, bundle.manifest, facts),
-        sum(member["size"] for member in bundle.manifest["members"]),
-        shutil.disk_usage(place).free,
-        store.built(current).get("device") if current else None,
+        facts=facts,
+        manifest=bundle.manifest,
+        data=contents.parsed(bundle, "compatibility.json"),
+        engine=preflight.chosen(asked, bundle.manifest, facts),
+        size=sum(member["size"] for member in bundle.manifest["members"]),
+        free=shutil.disk_usage(nearest).free,
+        active=store.built(current).get("device") if current else None,
     )
 
 
-def answers(store: Store, asked: preflight.Question, now: Optional[float] = None) -> Any:
-    """All that preflight says, and whether the bundle has expired."""
-    seen = [int(store.built(name).get("released", 0)) for name in store.all()] if os.path.isdir(store.versions) else []
-    late = preflight.expired(asked.manifest, time.time() if now is None else now, max(seen, default=0))
-    return preflight.ask(asked) + ([late] if late else [])
+def answers(store: Store, asked: preflight.Question, allow_unknown: bool) -> List[preflight.Answer]:
+    """All that preflight says, and whether the bundle has expired; what is unknown is left out where it is allowed."""
+    found = preflight.ask(asked)
+    late = preflight.expired(asked.manifest, time.time(), _latest_release(store))
+    if late is not None:
+        found.append(late)
+    if allow_unknown:
+        found = [answer for answer in found if answer.verdict != "unknown"]
+    return found
+
+
+def _latest_release(store: Store) -> int:
+    """The latest release in the store, seconds since 1970: a clock that is right is not behind it. 0 without any."""
+    if not os.path.isdir(store.versions):
+        return 0
+    releases = [int(store.built(version).get("released", 0)) for version in store.all()]
+    return max(releases, default=0)
 
 
 def build(store: Store, path: str, facts: Facts, options: Any, heard: Callable[[str], None]) -> str:
@@ -54,10 +67,7 @@ def build(store: Store, path: str, facts: Facts, options: Any, heard: Callable[[
     bundle.check()
     contents.refuse(bundle)
     asked = question(store, bundle, facts, options.engine)
-    said = answers(store, asked)
-    if options.allow_unknown:
-        said = [answer for answer in said if answer.verdict != "unknown"]
-    preflight.refuse(said)
+    preflight.refuse(answers(store, asked, options.allow_unknown))
     activation.refuse_older(store, store.linked(CURRENT), bundle.manifest["released"], options.allow_downgrade)
     device = facts.device(asked.engine)
     with store.building():
@@ -67,9 +77,11 @@ def build(store: Store, path: str, facts: Facts, options: Any, heard: Callable[[
             return version
         with store.staging() as folder:
             bundle.unpack(folder)
-            built = _engine(folder, bundle, asked.engine, facts.available, options, heard)
-            note = {"released": bundle.manifest["released"], "bundle": bundle.digest, "device": device, **built}
+            engine_note = _engine(folder, bundle, asked.engine, facts.available, options, heard)
+            note = {"released": bundle.manifest["released"], "bundle": bundle.digest, "device": device, **engine_note}
             disk.write(os.path.join(folder, BUILT), [json.dumps(note, indent=1).encode()])
+
+            # Readable for the application. Then all of it is on the disk before it gets its name.
             os.chmod(folder, 0o755)  # noqa: S103
             for name in (*os.listdir(folder), "."):
                 disk.sync(os.path.join(folder, name))
@@ -99,26 +111,36 @@ def _engine(
 ) -> Dict[str, Any]:
     """Build in a child process, at the second try with half of the memory; the part of the note about it."""
     started = time.monotonic()
-    workspace = options.workspace or max(LEAST_WORKSPACE, available // 2)
     path = os.path.join(folder, FILES[engine])
-    job = dict(job_of(bundle, path), model=os.path.join(folder, "model.onnx"), workspace=workspace)
-    cache = f"timing-{(bundle.manifest['model']['target'] or '').partition('@')[0]}.cache"
-    if cache in bundle.places:
-        job["timing_cache"] = os.path.join(folder, cache)
+    job = job_of(bundle, path)
+    job["model"] = os.path.join(folder, "model.onnx")
+    job["workspace"] = options.workspace or max(LEAST_WORKSPACE, available // 2)
+    target = bundle.manifest["model"]["target"] or ""
+    timing_cache = f"timing-{target.partition('@')[0]}.cache"
+    if timing_cache in bundle.places:
+        job["timing_cache"] = os.path.join(folder, timing_cache)
+
+    function = f"{engine}_engine:build"
     try:
-        said = child.call(f"{engine}_engine:build", job, options.timeout, heard)
+        outcome = child.call(function, job, options.timeout, heard)
     except Broken as error:
         heard(f"{error}; once more, with half of the memory")
         disk.discard(path)
-        job["workspace"] = workspace // 2
-        said = child.call(f"{engine}_engine:build", job, options.timeout, heard)
-    for warning in said["warnings"]:
+        job["workspace"] //= 2
+        outcome = child.call(function, job, options.timeout, heard)
+    for warning in outcome["warnings"]:
         heard(warning)
-    seconds = round(time.monotonic() - started, 3)
-    return {"engine": FILES[engine], "sha256": sha256(path), "seconds": seconds, "workspace": job["workspace"], **said}
+    return {
+        "engine": FILES[engine],
+        "sha256": sha256(path),
+        "seconds": round(time.monotonic() - started, 3),
+        "workspace": job["workspace"],
+        **outcome,
+    }
 
 
 def job_of(bundle: Bundle, engine: str) -> Dict[str, Any]:
     """What the engine modules need to know of a bundle, for the engine at the path ``engine``."""
+    model = bundle.manifest["model"]
     names = ("precision", "weak_flags", "scales", "dtype", "classes", "batches")
-    return {"engine": engine, **{name: bundle.manifest["model"][name] for name in names}}
+    return dict({name: model[name] for name in names}, engine=engine)

@@ -13,7 +13,7 @@ import stat
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Dict, Iterator, Optional, Tuple
+from typing import TYPE_CHECKING, BinaryIO, Dict, Iterator, Tuple
 
 from . import disk, ed25519
 from .errors import Refused
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from .keys import Keys
 
 # As PNG's: a transfer in text mode, or through seven bits, changes it.
-MAGIC, VERSION = b"\x89EDGE\r\n\n", 1
+MAGIC = b"\x89EDGE\r\n\n"
+VERSION = 1
+# Magic, version and the length of the manifest, big-endian.
 START = struct.Struct(">8sII")
 SIGNATURE = 64
 LONGEST = 2**20  # bytes of a manifest
-PIECE = 2**20
+PIECE = 2**20  # bytes that are read at once
 HEAD = "head.edge"
 SIGNER = re.compile(rb'"signer":"([0-9a-f]{16})"')
 
@@ -50,15 +52,19 @@ class Bundle:
         """The content of the member ``name``; raises Refused at its end where it is not what was signed."""
         path, offset, size, digest = self.places[name]
         seen = hashlib.sha256()
+        left = size
         with _regular(path, f"{self.origin}: {name}") as file:
             file.seek(offset)
-            left = size
-            while left and (piece := file.read(min(left, PIECE))):
+            while left:
+                piece = file.read(min(left, PIECE))
+                if not piece:
+                    break
                 seen.update(piece)
                 left -= len(piece)
                 yield piece
-            more = offset == 0 and file.read(1)
-        if left or more or seen.hexdigest() != digest:
+            # A member unpacked to a file of its own ends where that file does.
+            longer = offset == 0 and bool(file.read(1))
+        if left or longer or seen.hexdigest() != digest:
             raise Refused(f"{self.origin}: {name} is not what was signed; get the bundle again")
 
     def read(self, name: str) -> bytes:
@@ -80,23 +86,37 @@ class Bundle:
 
 def opened(path: str, keys: Keys) -> Bundle:
     """The bundle at ``path``, a file or a folder; raises Refused where it is none that one of ``keys`` signed."""
-    folder = os.path.isdir(path)
-    where = os.path.join(path, HEAD) if folder else path
-    with _regular(where, where) as file:
+    unpacked = os.path.isdir(path)
+    head_path = os.path.join(path, HEAD) if unpacked else path
+    with _regular(head_path, head_path) as file:
         head, content = _head(file, path, keys)
         rest = os.fstat(file.fileno()).st_size - len(head)
     manifest = parsed(content, path)
-    places, offset = {}, len(head)
+
+    places: Dict[str, Tuple[str, int, int, str]] = {}
+    offset = len(head)
     for member in manifest["members"]:
-        own = (os.path.join(path, member["name"]), 0) if folder else (path, offset)
-        places[member["name"]] = (*own, member["size"], member["sha256"])
+        name = member["name"]
+        if unpacked:
+            places[name] = (os.path.join(path, name), 0, member["size"], member["sha256"])
+        else:
+            places[name] = (path, offset, member["size"], member["sha256"])
         offset += member["size"]
-    expected = 0 if folder else offset - len(head)
-    if rest != expected:
-        what = "is cut short" if rest < expected else "goes on behind its last member"
-        name = _short(manifest, rest) if rest < expected else manifest["members"][-1]["name"]
-        raise Refused(f"{path}: it {what} ({name}: {rest} bytes of members, {expected} signed); get the bundle again")
+    _refuse_other_size(path, manifest, rest, 0 if unpacked else offset - len(head))
     return Bundle(path, manifest, head, places)
+
+
+def _refuse_other_size(path: str, manifest: Manifest, rest: int, expected: int) -> None:
+    """Raise Refused unless ``rest``, the bytes behind the head, are those of the members that were signed."""
+    if rest == expected:
+        return
+    if rest < expected:
+        what = "is cut short"
+        name = _short(manifest, rest)
+    else:
+        what = "goes on behind its last member"
+        name = manifest["members"][-1]["name"]
+    raise Refused(f"{path}: it {what} ({name}: {rest} bytes of members, {expected} signed); get the bundle again")
 
 
 def _head(file: BinaryIO, path: str, keys: Keys) -> Tuple[bytes, bytes]:
@@ -109,7 +129,8 @@ def _head(file: BinaryIO, path: str, keys: Keys) -> Tuple[bytes, bytes]:
         raise Refused(f"{path}: its header says format {version}, this agent reads {VERSION}; update the agent")
     if length > LONGEST:
         raise Refused(f"{path}: its header says a manifest of {length} bytes, {LONGEST} are allowed; get it again")
-    content, signature = file.read(length), file.read(SIGNATURE)
+    content = file.read(length)
+    signature = file.read(SIGNATURE)
     if len(content) < length or len(signature) < SIGNATURE:
         raise Refused(f"{path}: it is cut short in its manifest or signature; get the bundle again")
     if not any(ed25519.verify(key, start + content, signature) for key in keys.values()):
@@ -121,21 +142,19 @@ def _unsigned(content: bytes, keys: Keys) -> str:
     """Why no key fits. What the manifest says of its signer is not proven, and only told."""
     if not keys:
         return "no key is trusted here; name one with --key, or make the agent with bundle agent --key"
-    said: Optional[str] = None
     found = SIGNER.search(content)
-    if found:
-        said = found.group(1).decode()
+    signer = found.group(1).decode() if found else None
+    if signer in keys:
+        return f"its manifest or its signature was changed after {signer} signed it; get the bundle again"
     trusted = ", ".join(keys)
-    if said in keys:
-        return f"its manifest or its signature was changed after {said} signed it; get the bundle again"
-    return f"it says that {said} signed it, and trusted are {trusted}: check the key, or that the manifest is whole"
+    return f"it says that {signer} signed it, and trusted are {trusted}: check the key, or that the manifest is whole"
 
 
-def _short(manifest: Manifest, there: int) -> str:
-    """The member in which a file of so many bytes of members ends."""
+def _short(manifest: Manifest, rest: int) -> str:
+    """The member in which a file with ``rest`` bytes of members ends."""
     for member in manifest["members"]:
-        there -= member["size"]
-        if there < 0:
+        rest -= member["size"]
+        if rest < 0:
             break
     return str(member["name"])
 
@@ -143,8 +162,10 @@ def _short(manifest: Manifest, there: int) -> str:
 @contextmanager
 def _regular(path: str, origin: str) -> Iterator[BinaryIO]:
     """The file at ``path``; raises Refused for links, pipes, devices and what is not there."""
+    # Without O_NONBLOCK to open a pipe would wait for whoever writes to it.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, flags)
     except OSError as error:
         raise Refused(f"{origin} cannot be read ({error.strerror}); name a bundle, no link to one") from error
     with os.fdopen(handle, "rb") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Tuple
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from .errors import Refused
 if TYPE_CHECKING:
     from .container import Bundle
 
+# NumPy's magic and version 1.0 of the format, and the length of the header in two bytes.
+NPY = b"\x93NUMPY\x01\x00"
+PREAMBLE = len(NPY) + 2
 DTYPES = {"<f4": np.float32, "|u1": np.uint8}
 # The header as numpy writes it. Theirs is read by evaluating Python's literals, which deep nesting can crash.
 HEADER = re.compile(rb"\{'descr': '([<|][fu][14])', 'fortran_order': False, 'shape': \(([0-9, ]{1,100})\), \} *\n")
@@ -23,21 +26,8 @@ LONGEST_TEXT = 2**22
 def refuse(bundle: Bundle) -> None:
     """Raise Refused where any member is not what its name says, or does not fit the manifest."""
     model = bundle.manifest["model"]
-    shape = tuple(model["input"])
-    count = len(golden_images(bundle))
-    for name in ("golden-reference.npy", "golden-judged.npy"):
-        found = array(bundle, name)
-        if found.shape != (count, model["classes"]) or found.dtype != np.float32 or not np.isfinite(found).all():
-            raise Refused(f"{bundle.origin}: {name} has not {count} answers of {model['classes']} classes")
-    for name in bundle.places:
-        if name.startswith("vector-") and name.endswith(".npy") and array(bundle, name).shape != shape:
-            raise Refused(f"{bundle.origin}: {name} has not the shape {shape} of the images")
-    classes = parsed(bundle, "classes.json")
-    if (
-        not isinstance(classes, list)
-        or len(classes) != model["classes"]
-        or not all(isinstance(c, str) for c in classes)
-    ):
+    _refuse_arrays(bundle, model)
+    if not _names_of_classes(parsed(bundle, "classes.json"), model["classes"]):
         raise Refused(f"{bundle.origin}: classes.json has not the {model['classes']} names of the classes")
     for name in ("conformance.json", "compatibility.json"):
         if not isinstance(parsed(bundle, name), dict):
@@ -45,34 +35,57 @@ def refuse(bundle: Bundle) -> None:
     graph.refuse(bundle.read("model.onnx"), f"{bundle.origin}: model.onnx")
 
 
+def _refuse_arrays(bundle: Bundle, model: Dict[str, Any]) -> None:
+    """Raise Refused where the golden answers or the vectors have not the shapes that the manifest says."""
+    count = len(golden_images(bundle))
+    for name in ("golden-reference.npy", "golden-judged.npy"):
+        answers = array(bundle, name)
+        fits = answers.shape == (count, model["classes"]) and answers.dtype == np.float32
+        if not fits or not np.isfinite(answers).all():
+            raise Refused(f"{bundle.origin}: {name} has not {count} answers of {model['classes']} classes")
+
+    image_shape = tuple(model["input"])
+    for name in bundle.places:
+        is_vector = name.startswith("vector-") and name.endswith(".npy")
+        if is_vector and array(bundle, name).shape != image_shape:
+            raise Refused(f"{bundle.origin}: {name} has not the shape {image_shape} of the images")
+
+
+def _names_of_classes(value: Any, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(isinstance(name, str) for name in value)
+
+
 def golden_images(bundle: Bundle) -> Any:
     """The images (N, C, H, W) that the engine is asked, in the type that it takes."""
     model = bundle.manifest["model"]
-    found = array(bundle, "golden-images.npy")
-    if found.ndim != 4 or not len(found) or found.shape[1:] != tuple(model["input"]):
-        raise Refused(f"{bundle.origin}: golden-images.npy holds {found.shape}, not images of {model['input']}")
-    return found.astype(model["dtype"])
+    images = array(bundle, "golden-images.npy")
+    if images.ndim != 4 or not len(images) or images.shape[1:] != tuple(model["input"]):
+        raise Refused(f"{bundle.origin}: golden-images.npy holds {images.shape}, not images of {model['input']}")
+    return images.astype(model["dtype"])
 
 
 def array(bundle: Bundle, name: str) -> Any:
     """The numpy array in a member; raises Refused where it is none of numbers, or larger than its bytes."""
     content = bundle.read(name)
-    length = int.from_bytes(content[8:10], "little")
-    header = HEADER.fullmatch(content[10 : 10 + length]) if content.startswith(b"\x93NUMPY\x01\x00") else None
+    start = PREAMBLE + int.from_bytes(content[PREAMBLE - 2 : PREAMBLE], "little")
+    header = HEADER.fullmatch(content[PREAMBLE:start]) if content.startswith(NPY) else None
     dtype = DTYPES.get(header.group(1).decode()) if header else None
     if header is None or dtype is None:
         raise Refused(f"{bundle.origin}: {name} is no array of float32 or uint8; make the bundle again")
+
     shape = _shape(header.group(2).decode())
+    # Python's integers: the product of a shape that no file holds does not overflow.
     size = np.dtype(dtype).itemsize
-    for each in shape:
-        size *= each
-    if size != len(content) - 10 - length:
+    for length in shape:
+        size *= length
+    if size != len(content) - start:
         raise Refused(f"{bundle.origin}: {name} says the shape {shape}, and its bytes are others")
-    return np.frombuffer(content, dtype, offset=10 + length).reshape(shape)
+    return np.frombuffer(content, dtype, offset=start).reshape(shape)
 
 
 def _shape(text: str) -> Tuple[int, ...]:
-    return tuple(int(part) for part in text.replace(" ", "").split(",") if part)
+    lengths = text.replace(" ", "").split(",")
+    return tuple(int(length) for length in lengths if length)
 
 
 def parsed(bundle: Bundle, name: str) -> Any:

@@ -23,11 +23,18 @@ MODULES = (
 )
 L4T = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
 POWER = re.compile(r"NV Power Mode:\s*(\S+)")
-TREE, RELEASE, MEMORY = "proc/device-tree/model", "etc/nv_tegra_release", "proc/meminfo"
+# A GPU is a folder of CLOCKS, called by its address and kind or by its chip, as in 17000000.gpu or 17000000.ga10b.
+GPU = re.compile(r"gpu|ga10b|gv11b|gp10b|gm20b|gpc")
+FREQUENCIES = ("min_freq", "cur_freq", "max_freq")
+TREE = "proc/device-tree/model"
+RELEASE = "etc/nv_tegra_release"
+MEMORY = "proc/meminfo"
 CLOCKS = "sys/class/devfreq"
 CORE = re.compile(r"^CPU implementer\s*: (\S+)$.*?^CPU part\s*: (\S+)$", re.MULTILINE | re.DOTALL)
 # x86 without VNNI saturates its sums; ARM has other kernels with each.
 UNITS = (("VNNI", r"\bavx(512)?_vnni\b"), ("dot products", r"\basimddp\b"), ("INT8 matrices", r"\bi8mm\b"))
+# What an engine of each kind depends on, beside the type of the machine.
+DEPENDS_ON = {"tensorrt": ("model", "l4t", "gpu", "sm", "tensorrt"), "onnxruntime": ("processor", "onnxruntime")}
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,11 @@ class Facts:
 
     def device(self, engine: str) -> Dict[str, Any]:
         """What an engine depends on: it is used where all of this is the same, and nowhere else."""
-        names = {"tensorrt": ("model", "l4t", "gpu", "sm", "tensorrt"), "onnxruntime": ("processor", "onnxruntime")}
-        return {"engine": engine, "machine": self.machine, **{name: asdict(self)[name] for name in names[engine]}}
+        facts = asdict(self)
+        described = {"engine": engine, "machine": self.machine}
+        for name in DEPENDS_ON[engine]:
+            described[name] = facts[name]
+        return described
 
 
 def read(root: str = "/") -> Facts:
@@ -60,7 +70,8 @@ def read(root: str = "/") -> Facts:
 
     from . import onnxruntime_engine, tensorrt_engine
 
-    model, memory = _text(root, TREE), _memory(_text(root, MEMORY) or "")
+    model = _text(root, TREE)
+    memory = _memory(_text(root, MEMORY) or "")
     release = L4T.search(_text(root, RELEASE) or "")
     return Facts(
         machine=platform.machine(),
@@ -81,14 +92,19 @@ def read(root: str = "/") -> Facts:
 
 def module_of(model: str) -> Optional[str]:
     """The module's name in our data, or None where it is no Jetson that we know."""
-    return next((name for words, name in MODULES if re.search(words, model)), None)
+    for words, name in MODULES:
+        if re.search(words, model):
+            return name
+    return None
 
 
 def power_mode() -> Optional[str]:
     """The name of the power mode, as ``nvpmodel -q`` prints it: its number means another mode on another module."""
     tool = shutil.which("nvpmodel") or "/usr/sbin/nvpmodel"
     try:
-        done = subprocess.run([tool, "-q"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            [tool, "-q"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = POWER.search(done.stdout.decode(errors="replace"))
@@ -98,28 +114,36 @@ def power_mode() -> Optional[str]:
 def gpu_clocks(root: str = "/") -> Optional[List[int]]:
     """The least, current and largest frequency of the GPU, in Hz."""
     folder = os.path.join(root, CLOCKS)
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    for name in names:
-        if re.search(r"gpu|ga10b|gv11b|gp10b|gm20b|gpc", name):
-            said = [_text(folder, os.path.join(name, each)) for each in ("min_freq", "cur_freq", "max_freq")]
-            if all(value is not None and value.isdigit() for value in said):
-                return [int(value) for value in said if value]
+    if not os.path.isdir(folder):
+        return None
+    for name in sorted(os.listdir(folder)):
+        if not GPU.search(name):
+            continue
+        texts = [_text(folder, os.path.join(name, frequency)) or "" for frequency in FREQUENCIES]
+        if all(text.isdigit() for text in texts):
+            return [int(text) for text in texts]
     return None
 
 
 def _processor(text: str) -> Optional[str]:
     """The processor and its units for INT8: a compiled graph depends on both. A core of ARM has numbers for a name."""
     cores = sorted(set(CORE.findall(text)))
-    found = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
-    if not cores and found is None:
+    model_name = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
+    if cores:
+        # L4T prints a model name as well, and the same one on every Jetson.
+        name = " + ".join(f"ARM {designer}/{part}" for designer, part in cores)
+    elif model_name is not None:
+        name = model_name.group(1)
+    else:
         return None
-    name = " + ".join(f"ARM {designer}/{part}" for designer, part in cores) or (found.group(1) if found else "")
     units = [unit for unit, words in UNITS if re.search(words, text)]
     return f"{name} with {', '.join(units)}" if units else name
 
 
 def _memory(text: str) -> Dict[str, int]:
-    return {name: int(size) * 1024 for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+    """The lines of /proc/meminfo, in bytes."""
+    sizes = re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)
+    return {name: int(kibibytes) * 1024 for name, kibibytes in sizes}
 
 
 def _text(root: str, name: str) -> Optional[str]:

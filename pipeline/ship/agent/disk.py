@@ -11,7 +11,9 @@ from typing import Iterable, Iterator
 
 from .errors import Broken, Refused
 
+# What a power cut leaves behind begins with it, and is swept.
 UNFINISHED = ".unfinished-"
+# No space, no quota, or a file larger than this user may write.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -32,6 +34,7 @@ def replace(path: str, content: bytes, mode: int = 0o644) -> None:
     discard(fresh)
     write(fresh, [content], mode)
     os.replace(fresh, path)
+    # The new name is in the folder: without this a power cut may bring the old one back.
     sync(folder)
 
 

@@ -53,14 +53,21 @@ def _recovered(y: int, odd: int) -> Optional[int]:
 
 def _decoded(content: bytes) -> Optional[Point]:
     number = int.from_bytes(content, "little")
-    y, odd = number & (2**255 - 1), number >> 255
-    x = _recovered(y, odd) if y < P else None
-    return None if x is None else (x, y, 1, x * y % P)
+    # The last bit is that of x, the others are y (section 5.1.2).
+    odd = number >> 255
+    y = number & (2**255 - 1)
+    if y >= P:
+        return None
+    x = _recovered(y, odd)
+    if x is None:
+        return None
+    return x, y, 1, x * y % P
 
 
 def _encoded(point: Point) -> bytes:
     inverse = pow(point[2], P - 2, P)
-    x, y = point[0] * inverse % P, point[1] * inverse % P
+    x = point[0] * inverse % P
+    y = point[1] * inverse % P
     return (y | (x & 1) << 255).to_bytes(32, "little")
 
 
@@ -70,22 +77,29 @@ def _add(one: Point, other: Point) -> Point:
     b = (one[1] + one[0]) * (other[1] + other[0]) % P
     c = 2 * one[3] * other[3] * D % P
     d = 2 * one[2] * other[2] % P
-    e, f, g, h = b - a, d - c, d + c, b + a
+    e = b - a
+    f = d - c
+    g = d + c
+    h = b + a
     return e * f % P, g * h % P, f * g % P, e * h % P
 
 
 def _twice(point: Point) -> Point:
     """The same as adding ``point`` to itself, in fewer steps (section 5.1.4)."""
-    a, b, c = point[0] ** 2 % P, point[1] ** 2 % P, 2 * point[2] ** 2
+    a = point[0] ** 2 % P
+    b = point[1] ** 2 % P
+    c = 2 * point[2] ** 2
     h = a + b
-    e, g = h - (point[0] + point[1]) ** 2, a - b
+    e = h - (point[0] + point[1]) ** 2
+    g = a - b
     f = c + g
     return e * f % P, g * h % P, f * g % P, e * h % P
 
 
 def _weighted(a: int, one: Point, b: int, other: Point) -> Point:
     """``a`` times ``one`` and ``b`` times ``other``, added: bit by bit of both at once (Shamir's trick)."""
-    total, table = NEUTRAL, (NEUTRAL, one, other, _add(one, other))
+    table = (NEUTRAL, one, other, _add(one, other))
+    total = NEUTRAL
     for place in reversed(range(max(a.bit_length(), b.bit_length()))):
         total = _twice(total)
         bits = (a >> place & 1) | (b >> place & 1) << 1
@@ -94,6 +108,7 @@ def _weighted(a: int, one: Point, b: int, other: Point) -> Point:
     return total
 
 
+# The generator: y = 4/5 (section 5.1).
 _BASE_Y = 4 * pow(5, P - 2, P) % P
 _BASE_X = _recovered(_BASE_Y, 0) or 0
 BASE: Point = (_BASE_X, _BASE_Y, 1, _BASE_X * _BASE_Y % P)

@@ -17,8 +17,15 @@ HOLDS: Dict[str, Dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
-EXTERNAL_DATA, DATA_LOCATION = 13, 14  # of a tensor
-DEEPEST = 50
+# Fields of a tensor.
+EXTERNAL_DATA = 13
+DATA_LOCATION = 14
+DEEPEST = 50  # messages in messages
+# Types of fields on the wire.
+VARINT = 0
+FIXED_64 = 1
+LENGTH = 2
+FIXED_32 = 5
 
 
 def refuse(content: bytes, origin: str) -> None:
@@ -27,7 +34,9 @@ def refuse(content: bytes, origin: str) -> None:
     try:
         for kind, field, value in _walk(memoryview(content), "model", 0):
             seen.add((kind, field))
-            if kind == "tensor" and (field == EXTERNAL_DATA or (field == DATA_LOCATION and value)):
+            if kind != "tensor":
+                continue
+            if field == EXTERNAL_DATA or (field == DATA_LOCATION and value):
                 raise Refused(f"{origin}: a tensor's data is in another file; write the ONNX with all data in it")
     except (IndexError, ValueError) as error:
         raise Refused(f"{origin}: it is no ONNX file ({error}); make the bundle again") from error
@@ -50,26 +59,33 @@ def _walk(content: memoryview, kind: str, depth: int) -> Iterator[Tuple[str, int
 
 
 def _fields(content: memoryview) -> Iterator[Tuple[int, Union[int, memoryview]]]:
-    place, end = 0, len(content)
+    """Each field of one message: its number, and its value, 0 where that is a number of a fixed length."""
+    place = 0
+    end = len(content)
     while place < end:
         key, place = _varint(content, place)
+        number = key >> 3
         wire = key & 7
         value: Union[int, memoryview] = 0
-        if wire == 0:
+        if wire == VARINT:
             value, place = _varint(content, place)
-        elif wire in (1, 5):
-            place += 8 if wire == 1 else 4
-        elif wire == 2:
+        elif wire == FIXED_64:
+            place += 8
+        elif wire == FIXED_32:
+            place += 4
+        elif wire == LENGTH:
             length, place = _varint(content, place)
-            value, place = content[place : place + length], place + length
+            value = content[place : place + length]
+            place += length
         else:
             raise ValueError(f"wire type {wire}")
-        if place > end or not key >> 3:
+        if place > end or number == 0:
             raise ValueError("cut short")
-        yield key >> 3, value
+        yield number, value
 
 
 def _varint(content: memoryview, place: int) -> Tuple[int, int]:
+    """The number of seven bits a byte that begins at ``place``, and where it ends."""
     value = 0
     for shift in range(0, 70, 7):
         byte = content[place]

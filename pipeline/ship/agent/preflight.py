@@ -151,7 +151,9 @@ def _jetpack(question: Question) -> Optional[Answer]:
     if known is None:
         sentence = f"nothing is known of TensorRT {facts.tensorrt} on JetPack {release}"
         return Answer("unknown", f"{sentence}; --allow-unknown goes on without")
-    return Answer("go" if known["answer"] == "go" else "refuse", known["why"])
+    if known["answer"] == "go":
+        return Answer("go", known["why"])
+    return Answer("refuse", known["why"])
 
 
 def _types(question: Question) -> Optional[Answer]:

@@ -13,7 +13,7 @@ import os
 import platform
 import select
 import tempfile
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from . import AGENT_VERSION, container, disk
 from .errors import AgentError, Refused
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .keys import Keys
     from .store import Store
 
-INCOMING, AGENT = "incoming", "edge-agent.pyz"
+INCOMING = "incoming"
+AGENT = "edge-agent.pyz"
 # A sender says something every few seconds; one whose line was cut never says goodbye.
 SILENCE = 30.0
 LONGEST_LINE = 4 * container.LONGEST
@@ -54,31 +55,40 @@ def receive(store: Store, lines: Iterable[str], answer: Answer) -> None:
     members are needed no longer, and empty ones. The first is answered with what is missing, a hash with whether the
     part was ``kept``.
     """
-    asked = iter(lines)
-    head = _decoded(next(asked, ""))
-    _signed(head, store.keys)
+    lines = iter(lines)
+    head = _decoded(next(lines, ""))
+    _refuse_unsigned(head, store.keys)
     store.make()
     root = os.path.join(store.root, INCOMING)
     os.makedirs(root, 0o700, exist_ok=True)
     with disk.held(root):
-        here: Dict[str, Any] = {"agent": AGENT_VERSION, "node": platform.node(), "python": platform.python_version()}
         digest = hashlib.sha256(head).hexdigest()
-        known = [version for version in store.all() if store.built(version).get("bundle") == digest]
-        whole = [version for version in known if _whole(store, version)]
         folder = os.path.join(root, digest)
-        if whole:
-            bundle, missing = container.opened(store.path(whole[0]), store.keys), []
+        version = _version_of(store, digest)
+        missing: List[Dict[str, Any]] = []
+        if version is not None:
+            bundle = container.opened(store.path(version), store.keys)
         else:
             bundle = _begun(folder, head, store.keys)
             _take(folder, bundle, _sources(store, root, folder))
             missing = list(_missing(root, bundle))
         _sweep(root, digest, bundle)
+        here = {"agent": AGENT_VERSION, "node": platform.node(), "python": platform.python_version()}
         answer(dict(here, bundle=bundle.origin, missing=missing))
-        for line in asked:
+
+        for line in lines:
             if line == "done":
                 disk.discard(folder)
             elif line:
                 answer({"sha256": line, "kept": _keep(root, folder, bundle, line)})
+
+
+def _version_of(store: Store, digest: str) -> Optional[str]:
+    """The version that was built from the bundle with this digest and is whole, or None: then all of it is here."""
+    for version in store.all():
+        if store.built(version).get("bundle") == digest and _whole(store, version):
+            return version
+    return None
 
 
 def discard(store: Store) -> List[str]:
@@ -87,10 +97,10 @@ def discard(store: Store) -> List[str]:
     if not os.path.isdir(root):
         return []
     with disk.held(root):
-        found = sorted(os.listdir(root))
-        for name in found:
+        names = sorted(os.listdir(root))
+        for name in names:
             disk.discard(os.path.join(root, name))
-    return [f"{INCOMING}/{name}" for name in found]
+    return [f"{INCOMING}/{name}" for name in names]
 
 
 def lines(handle: int, seconds: float = SILENCE) -> Iterator[str]:
@@ -112,12 +122,13 @@ def _decoded(line: str) -> bytes:
         raise Refused("receive is for python -m pipeline ship; on the device itself, build takes the file") from error
 
 
-def _signed(head: bytes, trusted: Keys) -> None:
+def _refuse_unsigned(head: bytes, trusted: Keys) -> None:
     """Raise Refused unless a trusted key signed ``head``; nothing is made in the store before that."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             _begun(folder, head, trusted)
         except Refused as error:
+            # The folder is gone before anybody could look at it.
             raise Refused(str(error).replace(folder, "the bundle")) from error
 
 
@@ -139,19 +150,21 @@ def _whole(store: Store, version: str) -> bool:
 
 def _sources(store: Store, root: str, folder: str) -> Sources:
     """Where members are already, by SHA-256: in versions, and in bundles that were not finished."""
-    places = [store.path(version) for version in store.all()]
-    places += [os.path.join(root, name) for name in sorted(os.listdir(root)) if not name.endswith(".part")]
-    found: Sources = {}
-    for place in places:
-        if place == folder:
+    unfinished = [name for name in sorted(os.listdir(root)) if not name.endswith(".part")]
+    folders = [store.path(version) for version in store.all()]
+    folders += [os.path.join(root, name) for name in unfinished]
+
+    sources: Sources = {}
+    for source in folders:
+        if source == folder:
             continue
         try:
-            bundle = container.opened(place, store.keys)
+            bundle = container.opened(source, store.keys)
         except AgentError:
             continue
         for name, (_, _, _, digest) in bundle.places.items():
-            found.setdefault(digest, []).append((bundle, name))
-    return found
+            sources.setdefault(digest, []).append((bundle, name))
+    return sources
 
 
 def _take(folder: str, bundle: Bundle, sources: Sources) -> None:
@@ -160,8 +173,9 @@ def _take(folder: str, bundle: Bundle, sources: Sources) -> None:
         if os.path.isfile(path) and os.path.getsize(path) == size and sha256(path) == digest:
             continue
         disk.discard(path)
-        for other, known in sources.get(digest, ()):
-            if _copied(other, known, os.path.join(folder, name)):
+        # Until one of them is what was signed.
+        for other, other_name in sources.get(digest, ()):
+            if _copied(other, other_name, os.path.join(folder, name)):
                 break
 
 
@@ -179,7 +193,8 @@ def _copied(source: Bundle, name: str, path: str) -> bool:
 
 def _sweep(root: str, digest: str, bundle: Bundle) -> None:
     """Remove what belongs to another bundle."""
-    wanted = {f"{known}.part" for _, _, _, known in bundle.places.values()} | {digest}
+    wanted = {f"{member_digest}.part" for _, _, _, member_digest in bundle.places.values()}
+    wanted.add(digest)
     for name in sorted(os.listdir(root)):
         if name not in wanted:
             disk.discard(os.path.join(root, name))

@@ -21,9 +21,16 @@ if TYPE_CHECKING:
     from .container import Bundle
     from .keys import Keys
 
-MARK, SCHEMA = "edge-store.json", 1
-VERSIONS, CURRENT, PREVIOUS, PENDING = "versions", "current", "previous", "pending.json"
-BUILT, VERIFIED = "built.json", "verified.json"
+MARK = "edge-store.json"  # what makes a folder a store
+SCHEMA = 1
+VERSIONS = "versions"
+# The two links, and the note of an activation that is under way.
+CURRENT = "current"
+PREVIOUS = "previous"
+PENDING = "pending.json"
+# Notes in the folder of a version.
+BUILT = "built.json"
+VERIFIED = "verified.json"
 
 
 class Store:
@@ -39,7 +46,8 @@ class Store:
         os.makedirs(self.root, 0o755, exist_ok=True)
         mark = os.path.join(self.root, MARK)
         if not os.path.isfile(mark):
-            if foreign := [name for name in sorted(os.listdir(self.root)) if not name.startswith(disk.UNFINISHED)]:
+            foreign = [name for name in sorted(os.listdir(self.root)) if not name.startswith(disk.UNFINISHED)]
+            if foreign:
                 raise Refused(f"--store {self.root}: it holds {foreign[0]} and is no store; name an empty folder")
             disk.replace(mark, json.dumps({"schema": SCHEMA}).encode())
         if not os.path.isdir(self.versions):
@@ -49,11 +57,12 @@ class Store:
 
     def refuse(self) -> None:
         """Raise Refused where there is no store, or somebody else could have written to it."""
-        if _json(os.path.join(self.root, MARK)).get("schema") != SCHEMA or not os.path.isdir(self.versions):
+        schema = _json(os.path.join(self.root, MARK)).get("schema")
+        if schema != SCHEMA or not os.path.isdir(self.versions):
             raise Refused(f"--store {self.root}: there is no store of this agent; build makes one in an empty folder")
         for path in (self.root, self.versions):
-            found = os.stat(path)
-            if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            status = os.stat(path)
+            if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise Refused(
                     f"--store {path}: others can write there, and to open an engine is to run it; "
                     f"run as its owner, after chmod go-w {path}"
@@ -73,17 +82,18 @@ class Store:
 
     def all(self) -> List[str]:
         """The versions that are whole, the oldest release first."""
-        names = (name for name in os.listdir(self.versions) if not name.startswith("."))
-        return sorted(names, key=lambda name: (int(self.built(name).get("released", 0)), name))
+        # What begins with a point is unfinished.
+        versions = [name for name in os.listdir(self.versions) if not name.startswith(".")]
+        return sorted(versions, key=lambda version: (int(self.built(version).get("released", 0)), version))
 
     def named(self, version: Optional[str]) -> str:
         """``version``, or the newest one; raises Refused where there is none."""
-        found = self.all()
-        if version is None and found:
-            return found[-1]
-        if version not in found:
-            asked = "there is no version yet" if version is None else f"there is no version {version}"
-            raise Refused(f"{asked} in {self.root}: {', '.join(found) or 'build one first'}")
+        versions = self.all()
+        if version is None and versions:
+            return versions[-1]
+        if version not in versions:
+            lacking = "there is no version yet" if version is None else f"there is no version {version}"
+            raise Refused(f"{lacking} in {self.root}: {', '.join(versions) or 'build one first'}")
         return str(version)
 
     def linked(self, link: str) -> Optional[str]:
@@ -123,32 +133,34 @@ class Store:
         """The activation whose health check is not over: ``version``, and both links ``before`` and ``previous``."""
         return _json(os.path.join(self.root, PENDING))
 
-    def note_pending(self, said: Optional[Dict[str, Any]]) -> None:
-        """Write or take away that note."""
+    def note_pending(self, note: Optional[Dict[str, Any]]) -> None:
+        """Write that note, or take it away where it is None."""
         path = os.path.join(self.root, PENDING)
-        if said is None:
+        if note is None:
             disk.forget(path)
         else:
-            disk.replace(path, json.dumps(said).encode())
+            disk.replace(path, json.dumps(note).encode())
 
     def whole(self, version: str) -> Bundle:
         """The bundle of a version; raises Refused where a member or the engine is not what it was when it was built."""
-        found = container.opened(self.path(version), self.keys)
-        found.check()
+        bundle = container.opened(self.path(version), self.keys)
+        bundle.check()
         built = self.built(version)
         engine = self.path(version, str(built.get("engine")))
         if not os.path.isfile(engine) or sha256(engine) != built.get("sha256"):
             raise Refused(f"{version}: its engine is gone or not what was built here; build the bundle again")
-        return found
+        return bundle
 
     def loadable(self, version: str, device: Dict[str, Any]) -> Bundle:
         """The bundle of a version that may be used; raises Refused unless it is whole and verified on this device."""
-        found, built, verified = self.whole(version), self.built(version), self.verified(version)
+        bundle = self.whole(version)
+        built = self.built(version)
+        verified = self.verified(version)
         if built.get("device") != device:
             raise Refused(f"{version}: {differences(built.get('device') or {}, device)}; build the bundle again")
         if verified.get("sha256") != built["sha256"] or verified.get("device") != device:
             raise Refused(f"{version}: it has not passed verification here; run verify {version}")
-        return found
+        return bundle
 
     @contextmanager
     def staging(self) -> Iterator[str]:
@@ -162,16 +174,21 @@ class Store:
 
     def sweep(self, folder: str) -> List[str]:
         """Remove what interrupted runs left in ``folder``; its names."""
-        found = [name for name in sorted(os.listdir(folder)) if name.startswith(disk.UNFINISHED)]
-        for name in found:
+        litter = [name for name in sorted(os.listdir(folder)) if name.startswith(disk.UNFINISHED)]
+        for name in litter:
             disk.discard(os.path.join(folder, name))
-        return found
+        return litter
 
 
 def differences(before: Dict[str, Any], here: Dict[str, Any]) -> str:
     """``built for tensorrt 10.3.0, here 10.7.0``."""
-    names = [name for name in sorted(set(before) | set(here)) if before.get(name) != here.get(name)]
-    return "built for " + ", ".join(f"{name} {before.get(name)}, here {here.get(name)}" for name in names)
+    changes = []
+    for name in sorted(set(before) | set(here)):
+        was = before.get(name)
+        now = here.get(name)
+        if was != now:
+            changes.append(f"{name} {was}, here {now}")
+    return f"built for {', '.join(changes)}"
 
 
 def sha256(path: str) -> str:
@@ -186,7 +203,7 @@ def sha256(path: str) -> str:
 def _json(path: str) -> Dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
-            found = json.load(file)
+            content = json.load(file)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
