@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from pipeline import workspace
 from pipeline.errors import BadRequest, Exit, StageFailed
-from pipeline.models import checkpoint, published, specs, translation, writing
+from pipeline.models import checkpoint, networks, published, specs, translation, writing
 from pipeline.models.dialects import DIALECTS
+from pipeline.models.resnet_spec import ResNetSpec
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from pipeline.models.fitting import Fit
     from pipeline.models.published import Source
-    from pipeline.models.specs import ResNetSpec
 
 HELP = "write a checkpoint of one framework as another names and lays it out"
 EXAMPLES = """examples:
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     destination, dialect = arguments.destination, DIALECTS[arguments.to]
     writing.refuse(destination, dialect.name)
     arch, spec = specs.find(arguments.arch)
-    if not isinstance(spec, specs.ResNetSpec):
+    if not isinstance(spec, ResNetSpec):
         raise BadRequest(f"convert --arch {arch}: a network of your own has its own names")
     source = published.source(arguments.source, arch)
     fit, said = _fit(source, spec)
@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         _same(fit, published.source(str(fresh), arch), spec)
         workspace.place(fresh, destination)
     sys.stdout.write(
-        f"{len(theirs)} tensors of {source.said}, {said}, are in {destination} in the dialect of {dialect.name}; read "
-        "back, every bit is the same\n"
+        f"{len(theirs)} tensors of {source.origin}, {said}, are in {destination} in the dialect of {dialect.name}; "
+        "read back, every bit is the same\n"
     )
     return Exit.PASS
 
@@ -66,7 +66,7 @@ def _fit(source: Source, spec: ResNetSpec) -> tuple[Fit, str]:
     found = translation.opened(source)
     classes, channels = translation.ends(found, spec)
     with torch.device("meta"):
-        network = spec.network(classes, channels, (0.0,) * channels, (1.0,) * channels)
+        network = networks.build(spec, classes, channels, (0.0,) * channels, (1.0,) * channels)
     return translation.fit(found, spec, checkpoint.parameters(network))
 
 

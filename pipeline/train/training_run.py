@@ -171,7 +171,7 @@ def _network(training: Training, description: NetworkDescription) -> nn.Module:
     torch.manual_seed(training.seed)
     network = description.network()
     shape = tuple(description.preprocessing[name] for name in ("channels", "input_size", "input_size"))
-    if isinstance(description.spec, user_network.OwnSpec):
+    if isinstance(description.spec, user_network.UserSpec):
         user_network.refuse(network, description.spec.function, len(description.classes), shape)
     if training.weights is None:
         return network
