@@ -16,6 +16,7 @@ def read() -> Dataset:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
+    # Its pixels are counts of 0..16.
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     whole = part_of(images, digits.target.astype(np.int64), "digits")
     test = spread(whole.labels, TEST, seed=0)
