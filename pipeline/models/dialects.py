@@ -53,7 +53,9 @@ class Dialect:
             # In the deep stem our name is theirs.
             return templates.get(ours, ours).format(end=stages + 1, last=stages + 3)
 
-        stage, block, layer = int(in_block[1]), int(in_block[2]), in_block[3]
+        stage = int(in_block[1])
+        block = int(in_block[2])
+        layer = in_block[3]
         if layer == "downsample.0":
             layer = self.shortcut[0]
         elif layer == "downsample.1":
@@ -63,7 +65,7 @@ class Dialect:
             after=stage + 1,
             block=block,
             running=sum(spec.depths[: stage - 1]) + block,
-            n=3 if spec.block == "basic" else 4,
+            n=3 if spec.block == "basic" else 4,  # behind two convolutions, or three
         )
 
     def names(self, spec: ResNetSpec, ours: Iterable[str]) -> dict[str, str]:
@@ -207,12 +209,15 @@ def _foreign(names: list[str]) -> str | None:
 
 def _most_in(names: list[str]) -> Dialect | None:
     """The dialect with the most of ``names``, the first of several; None where it has less than half of them."""
-    best, most = None, 0
+    # torchvision's names are timm's too, and torchvision comes first.
+    best = None
+    most = 0
     for dialect in DIALECTS.values():
         pattern = dialect.pattern()
         count = sum(pattern.fullmatch(key) is not None for key in names)
         if count > most:
-            best, most = dialect, count
+            best = dialect
+            most = count
     return best if 2 * most >= len(names) else None
 
 
@@ -220,14 +225,9 @@ def _beside(names: list[str]) -> str:
     """What to do where a network stands beside something else, as a loss with weights of its own in Lightning."""
     parts = Counter(key.partition(".")[0] for key in names)
     largest = max(parts, key=lambda part: parts[part], default="")
-    network = []
-    others = []
-    for key in names:
-        if key.startswith(f"{largest}."):
-            network.append(key.removeprefix(f"{largest}."))
-        else:
-            others.append(key)
-    dialect = _most_in(network)
+    network = [key for key in names if key.startswith(f"{largest}.")]
+    others = [key for key in names if not key.startswith(f"{largest}.")]
+    dialect = _most_in([key.removeprefix(f"{largest}.") for key in network])
     if dialect is None:
         return ""
     return f"{largest}. has the keys of {dialect.name}, and beside it are {shown(others)}: save it alone; "

@@ -66,10 +66,12 @@ def source(asked: str, arch: str) -> Source:
     if colon and kind in KINDS and not here:
         return KINDS[kind](rest, arch)
 
-    file_name, container = asked, None
+    file_name = asked
+    container = None
     before, sharp, after = asked.rpartition("#")
     if sharp and not here:
-        file_name, container = before, after or None
+        file_name = before
+        container = after or None
     path = Path(file_name)
     origin = file_name
     if path.is_file():

@@ -93,11 +93,13 @@ def fit_user_network(file: Opened, expected: Mapping[str, Tensor]) -> tuple[Fit,
 
     Such a network has names of its own; only what stands before all of them is taken off.
     """
-    tensors, prefix = file.tensors, ""
+    tensors = file.tensors
+    prefix = ""
     # The longest names of which one fits: a network may itself have all of its modules in one.
-    for shorter_names, taken_off in wrappers.stripped(file.tensors):
-        if set(shorter_names) & set(expected):
-            tensors, prefix = shorter_names, taken_off
+    for with_shorter_names, taken_off in wrappers.stripped(file.tensors):
+        if set(with_shorter_names) & set(expected):
+            tensors = with_shorter_names
+            prefix = taken_off
             break
     same_names = {name: name for name in expected}
     fitted = Fit(file.name, expected, tensors, same_names, DIALECTS["torchvision"], prefix)
@@ -109,12 +111,13 @@ def ends(file: Opened, spec: ResNetSpec) -> tuple[int, int]:
     dialect = dialects.recognised(file.bare, file.name)
     stem = "conv1.0.weight" if spec.stem == "deep" else "conv1.weight"
     named = dialect.names(spec, (stem, "fc.weight"))
-    classes, channels = DEFAULT_CLASSES, DEFAULT_CHANNELS
 
+    classes = DEFAULT_CLASSES
     head_weight = file.bare.get(named["fc.weight"])
     if head_weight is not None and head_weight.ndim == 2:  # (classes, features)
         classes = dialect.laid_out(head_weight).shape[0] or DEFAULT_CLASSES
 
+    channels = DEFAULT_CHANNELS
     stem_kernel = file.bare.get(named[stem])
     if stem_kernel is not None and stem_kernel.ndim == 4:  # (out, in, H, W)
         channels = dialect.laid_out(stem_kernel).shape[1] or DEFAULT_CHANNELS

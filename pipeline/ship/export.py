@@ -183,6 +183,7 @@ def _write_script(bundle: Bundle, folder: Path, tensorrt: str | None) -> str:
         raise BadRequest("the bundle names no TensorRT; name that of the device, as in --tensorrt 10.3.0")
     table.version(version)  # refuses what is no version
     built_for = {"target": model["target"] or "the device", "tensorrt": version, "profiles": [model["batches"]]}
+    # Of the file that lies there, which may be another than the bundle's: DeepStream's has a Softmax more.
     digest = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()
     try:
         text = trtexec.script(SCRIPT, MODEL, digest, model["input"], model["precision"], built_for)

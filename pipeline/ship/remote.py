@@ -61,7 +61,7 @@ class Remote:
     connection: asyncssh.SSHClientConnection
     sftp: asyncssh.SFTPClient
     access: Access
-    said: Callable[[str], None] = field(default=lambda _line: None)
+    said: Callable[[str], None] = field(default=lambda _: None)
 
     @property
     def agent(self) -> str:
@@ -154,6 +154,7 @@ async def connected(device: Device, access: Access) -> AsyncIterator[Remote]:
         try:
             async with connection.start_sftp_client() as sftp:
                 yield Remote(device, connection, sftp, access)
+        # A lost connection before the other errors of SFTP: it is one of them, and only here a rerun helps.
         except (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost, asyncssh.DisconnectError) as error:
             raise DeviceError(f"the connection was cut ({error}); run the same again, it goes on from there") from error
         except asyncssh.ChannelOpenError as error:
@@ -187,6 +188,7 @@ async def _entered(device: Device, access: Access) -> asyncssh.SSHClientConnecti
         options["client_keys"] = [str(path) for path in access.identities]
     try:
         return await asyncssh.connect(device.host, **options)
+    # What a person mends here or there before what may pass: the first two are asyncssh.Error as well.
     except asyncssh.HostKeyNotVerifiable as error:
         raise DeviceError(_unknown_host(device, access, str(error)), Exit.BAD_REQUEST) from error
     except asyncssh.PermissionDenied as error:

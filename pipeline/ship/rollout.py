@@ -120,6 +120,7 @@ class State:
         """Write what became of a device."""
         self.devices[device.name] = {**outcome.brief(), "place": _place(device)}
         content = {"schema": SCHEMA, "bundle": self.digest, "devices": self.devices}
+        # Written anew as a whole and renamed: a run that is killed meanwhile leaves the old one.
         disk.replace(str(self.path), json.dumps(content, indent=1).encode())
 
     def remembered(self, device: Device) -> dict[str, Any]:
@@ -134,14 +135,14 @@ def _place(device: Device) -> list[Any]:
 def _read(path: Path, digest: str) -> dict[str, Any]:
     try:
         state = json.loads(path.read_text())
-        schema, bundle = state["schema"], state["bundle"]
+        of_bundle = (state["schema"], state["bundle"])
         rows = dict(state["devices"])
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadRequest(f"{path} is no state of a rollout; remove it to begin again") from error
     # Of another bundle, or of another version of this program: the rollout begins anew.
-    if (schema, bundle) != (SCHEMA, digest) or not all(isinstance(row, dict) for row in rows.values()):
+    if of_bundle != (SCHEMA, digest) or not all(isinstance(row, dict) for row in rows.values()):
         return {}
     return rows
 

@@ -46,7 +46,7 @@ def _missing(row: dict[str, Any], bundle: Bundle) -> Missing:
 
     ``have`` may be anything that JSON has, and only a whole number is in a range.
     """
-    size, sha256 = bundle.places[row["name"]][2:]
+    *_, size, sha256 = bundle.places[row["name"]]
     if row["have"] not in range(size + 1):
         raise ValueError(f"{row['have']} of {size} bytes are there")
     return Missing(row["name"], size, sha256, row["have"])
@@ -70,6 +70,7 @@ class Incoming:
 
     async def ask(self, digest: str) -> bool:
         """Whether the part of that SHA-256 was kept."""
+        # One question at a time, so that the line that comes next is the answer to it.
         async with self._lock:
             self._process.stdin.write(f"{digest}\n")
             line = await _soon(self._process.stdout.readline())
@@ -126,6 +127,7 @@ def _last_line(text: str) -> str:
 
 
 async def _soon(answer: Awaitable[Any]) -> Any:
+    """What is awaited; raises DeviceError where it does not come, so that no device holds up all others for ever."""
     try:
         return await asyncio.wait_for(answer, QUICK)
     except TimeoutError as error:
