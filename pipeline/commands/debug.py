@@ -60,7 +60,7 @@ def _images(arguments: argparse.Namespace, good: Path) -> Images:
 
     if arguments.images is None:
         return sampling.some(build_directory.test_images(arguments.paths[0]), arguments.samples)
-    return sampling.some(sampling.own(arguments.images, good), arguments.samples)
+    return sampling.some(sampling.users_images(arguments.images, good), arguments.samples)
 
 
 def lines(diagnosis: dict[str, Any]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL import __version__ as pillow
 
 from pipeline import __version__, workspace
-from pipeline.data.loader_test_images import charts
+from pipeline.data import loader_test_images
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.data.sampling import some
 from pipeline.errors import BadRequest
@@ -77,7 +77,7 @@ def write(images: Images, output: Path, unfinished: Path) -> dict[str, str]:
     """
     record = images.preprocessing
     tensors, files = {}, {}
-    for name, image in charts(record):
+    for name, image in loader_test_images.draw(record):
         tensors[name] = record.pixels(image, name)
         files[name] = _saved(image)
     for number, (content, pixels) in enumerate(islice(_own(images), OWN)):
