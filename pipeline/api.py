@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,8 +33,10 @@ class Result:
     @property
     def engine(self) -> Path | None:
         """The engine that was judged; None where none was, or the build ended before."""
-        rows = (row for row in self.report["stages"] if row["name"].startswith("engine") and row["accuracy"])
-        return next((self.output / Path(row["file"]).name for row in rows), None)
+        from pipeline.finished.finished_build import FinishedBuild
+
+        build = FinishedBuild.of(self.output, self.report)
+        return None if build.judged_engine is None else build.path(build.judged_engine)
 
     def _repr_html_(self) -> str:
         """The report in a notebook, in a frame of its own that may run and load nothing."""
@@ -103,7 +105,8 @@ def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[s
         failure = error
     workspace.forget_others(build.output, {path.name for path in build.files.values()})
     kept = safetensors.numpy.save({"labels": build.images.labels, "reference": build.reference, **build.kept()})
-    report["speed"] = beside_float(rows, build.files, build.images) if failure is None else None
+    speed = beside_float(rows, build.files, build.images) if failure is None else None
+    report["speed"] = None if speed is None else asdict(speed)
     report |= ledger.ledger(rows, stages, failure) | {"answers": hashlib.sha256(kept).hexdigest()}
     try:
         report["conformance"] = conformance.write(build.images, build.output, build.unfinished)

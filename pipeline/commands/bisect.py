@@ -31,19 +31,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where nothing is to blame, 1 where layers are named; whether a build passes is for check to say."""
     from pipeline.data import sampling
-    from pipeline.finished import build_directory
     from pipeline.finished.bisect import bisect
+    from pipeline.finished.finished_build import FinishedBuild
 
     refuse_margins(arguments.max_drop, None)
     if arguments.sqnr is not None and not math.isfinite(arguments.sqnr):
         raise BadRequest(f"--sqnr {arguments.sqnr} is no number of dB; give a finite one")
-    good, bad = build_directory.stage_files(arguments.directory, arguments.stage)
-    bounds = build_directory.bounds(
-        arguments.directory, arguments.stage, sqnr_db=arguments.sqnr, drop=arguments.max_drop
-    )
-    images = sampling.some(build_directory.test_images(arguments.directory), arguments.samples)
+    build = FinishedBuild.open(arguments.directory)
+    good, bad = build.stage_files(arguments.stage)
+    bounds = build.bounds(arguments.stage, sqnr_db=arguments.sqnr, drop=arguments.max_drop)
+    images = sampling.some(build.test_images(), arguments.samples)
     result = bisect(good, bad, images, bounds)
-    recover = build_directory.recipe_of(arguments.directory).recover
+    recover = build.recipe.recover
     if arguments.json:
         json.dump(result, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")

@@ -33,11 +33,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where no module leaves its bound, 1 where one is named."""
-    from pipeline.finished import build_directory
     from pipeline.finished.debug import diagnose
+    from pipeline.finished.finished_build import FinishedBuild
 
     if len(arguments.paths) == 1:
-        good, bad = build_directory.stage_files(arguments.paths[0], arguments.stage)
+        good, bad = FinishedBuild.open(arguments.paths[0]).stage_files(arguments.stage)
     elif len(arguments.paths) == 2 and arguments.images is not None and arguments.stage is None:
         good, bad = arguments.paths
         if not good.is_file():
@@ -56,10 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _images(arguments: argparse.Namespace, good: Path) -> Images:
     from pipeline.data import sampling
-    from pipeline.finished import build_directory
+    from pipeline.finished.finished_build import FinishedBuild
 
     if arguments.images is None:
-        return sampling.some(build_directory.test_images(arguments.paths[0]), arguments.samples)
+        return sampling.some(FinishedBuild.open(arguments.paths[0]).test_images(), arguments.samples)
     return sampling.some(sampling.own(arguments.images, good), arguments.samples)
 
 

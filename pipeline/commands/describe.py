@@ -44,10 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _described(path: Path) -> Iterator[tuple[str, EngineDescription]]:
     from pipeline.building import engines
-    from pipeline.finished import build_directory
+    from pipeline.finished.finished_build import FinishedBuild
 
     if path.is_dir():
-        for file, details in build_directory.engine_files(path):
+        for file, details in FinishedBuild.open(path).engine_files():
             if details.get("backend") == "device":
                 continue
             if details.get("backend") not in engines.BACKENDS:
