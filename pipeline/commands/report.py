@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit 0: this command shows, it does not judge. Standard output is where the page is."""
     from pipeline import workspace
     from pipeline.console import news
-    from pipeline.finished.finished_build import REPORT, FinishedBuild
+    from pipeline.finished import report_json
+    from pipeline.finished.finished_build import FinishedBuild
     from pipeline.report import compare, page
 
     if (arguments.directory is None) == (arguments.compare is None):
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         workspace.put(path, html.encode())
     except OSError as error:
         raise BadRequest(f"-o {path} cannot be written ({error.strerror}); name a file elsewhere") from error
-    if arguments.directory is not None and (arguments.directory / REPORT).exists():
+    if arguments.directory is not None and (arguments.directory / report_json.FILE).exists():
         for why in FinishedBuild.open(arguments.directory).touched():
             news.say(f"{why}: the page shows what was judged; check {arguments.directory} refutes it")
     sys.stdout.write(f"{path}\n")

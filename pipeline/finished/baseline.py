@@ -11,9 +11,9 @@ import numpy as np
 
 from pipeline import workspace
 from pipeline.errors import BadRequest
-from pipeline.finished import saved_answers
+from pipeline.finished import report_json, saved_answers
 from pipeline.finished.findings import Finding
-from pipeline.finished.finished_build import REPORT, FinishedBuild, NotWhole
+from pipeline.finished.finished_build import FinishedBuild, NotWhole
 from pipeline.parity.paired import bounds, median_bounds, paired_drop, unpaired_bounds
 from pipeline.report.ledger import SCHEMA
 
@@ -55,9 +55,9 @@ def read(path: Path) -> Baseline:
 
     Raises BadRequest where there is none, or where its answers are others.
     """
-    file = path / REPORT if path.is_dir() else path
+    file = path / report_json.FILE if path.is_dir() else path
     answers_file = file.parent / saved_answers.FILE
-    wanted = f"give the directory of a finished build, or its {REPORT}"
+    wanted = f"give the directory of a finished build, or its {report_json.FILE}"
     try:
         report = json.loads(file.read_text(), parse_constant=_no_number)
         answers = saved_answers.read(answers_file) if answers_file.is_file() else None

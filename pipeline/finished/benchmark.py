@@ -15,7 +15,8 @@ from exporters import child
 from pipeline import provenance
 from pipeline.errors import BadRequest
 from pipeline.finished import race
-from pipeline.finished.finished_build import Environment, FinishedBuild, Speed
+from pipeline.finished.finished_build import FinishedBuild
+from pipeline.finished.report_json import Environment, Speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

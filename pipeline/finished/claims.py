@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from exporters.engines import device
 from pipeline.building.plan import FLOAT16_ON_CPU
-from pipeline.finished.finished_build import measured
+from pipeline.finished.report_json import measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

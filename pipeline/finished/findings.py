@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.finished.finished_build import measured
+from pipeline.finished.report_json import measured
 from pipeline.parity.judge import weigh
 
 if TYPE_CHECKING:

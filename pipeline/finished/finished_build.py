@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pipeline import workspace
 from pipeline.console.news import say
 from pipeline.errors import BadRequest
-from pipeline.finished import json_records, saved_answers
-from pipeline.recipe import Recipe
+from pipeline.finished import json_records, report_json, saved_answers
+from pipeline.finished.report_json import Report
 from pipeline.report.ledger import SCHEMA
-from pipeline.stage import Accuracy, Drift, Drop, StageRow, Tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pipeline.data.images import Images
+    from pipeline.finished.report_json import Verdict
     from pipeline.finished.saved_answers import SavedAnswers
-    from pipeline.stage import Role
-
-REPORT = "report.json"
-Verdict = Literal["pass", "fail", "undecided"]
+    from pipeline.stage import StageRow, Tolerance
 
 
 class NotWhole(BadRequest):
@@ -34,95 +28,23 @@ class NotWhole(BadRequest):
         super().__init__(f"{path} is not whole ({self.reason}); build again")
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The sentences that say which data and which weights were used."""
+@dataclass(frozen=True, kw_only=True)
+class FinishedBuild(Report):
+    """The build in ``directory``: its report, and the files that it tells of.
 
-    data: str
-    weights: str
-
-
-@dataclass(frozen=True)
-class ImageDigests:
-    """SHA-256 over the pixels and labels of the images that calibrated and of those that judged."""
-
-    calibration: str
-    test: str
-
-
-@dataclass(frozen=True)
-class Environment:
-    """The machine and the tools; ``versions`` are None where a tool was not installed."""
-
-    pipeline: str
-    python: str
-    platform: str
-    cpu: str
-    cores: int
-    gpu: str | None
-    commit: str | None
-    versions: dict[str, str | None]
-
-
-@dataclass(frozen=True)
-class Speed:
-    """The time of ``engine`` over that of ``next_to`` at ``batch`` images a run, with the bounds of that ratio."""
-
-    engine: str
-    next_to: str
-    batch: int
-    value: float
-    lower: float
-    upper: float
-
-
-class Measured(NamedTuple):
-    """What running a file gave, and the bounds that it was held to: all there, or none."""
-
-    drift: Drift
-    step: Drift
-    accuracy: Accuracy
-    drop: Drop
-    tolerance: Tolerance
-
-
-def measured(row: StageRow) -> Measured | None:
-    """What running the file of ``row`` gave; None where it did not run, or its answers were no numbers."""
-    if row.drift is None or row.step is None or row.accuracy is None or row.drop is None or row.tolerance is None:
-        return None
-    return Measured(row.drift, row.step, row.accuracy, row.drop, row.tolerance)
-
-
-@dataclass(frozen=True)
-class FinishedBuild:
-    """The build in ``directory``, key by key as docs/report.md has them; ``report`` is report.json as plain values.
-
-    ``knobs`` are the fields of its recipe. The last three came with later versions: None in a report before them.
+    ``report`` is report.json as plain values, for whoever prints it.
     """
 
     directory: Path
     report: dict[str, Any]
-    knobs: dict[str, Any]
-    stages: list[StageRow]
-    verdict: Verdict
-    error: str | None
-    sources: Sources
-    images: ImageDigests
-    preprocessing: dict[str, Any]
-    classes: list[str]
-    environment: Environment
-    not_proven: list[str]
-    speed: Speed | None = None
-    answers_digest: str | None = None  # SHA-256 of the file that keeps them
-    conformance_digests: dict[str, str] | None = None  # of each file of the contract of preprocessing, by name
 
     @classmethod
     def open(cls, directory: Path) -> FinishedBuild:
         """The build in ``directory``; raises BadRequest where its report is not there or not whole."""
-        report = workspace.read_note(directory / REPORT)
+        report = workspace.read_note(directory / report_json.FILE)
         if report.get("schema") != SCHEMA:
             raise BadRequest(
-                f"{directory} holds no {REPORT} of schema {SCHEMA}; give the directory of a finished build"
+                f"{directory} holds no {report_json.FILE} of schema {SCHEMA}; give the directory of a finished build"
             )
         return cls.of(directory, report)
 
@@ -134,66 +56,14 @@ class FinishedBuild:
                 **report,
                 "directory": directory,
                 "report": report,
-                "knobs": _knobs(report["recipe"]),
-                "stages": _rows(report),
+                "knobs": report_json.knobs(report["recipe"]),
+                "stages": report_json.rows(report),
                 "answers_digest": report.get("answers"),
                 "conformance_digests": report.get("conformance"),
             }
             return json_records.read(cls, values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise NotWhole(directory / REPORT, error) from error
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        """What was asked for.
-
-        Made when it is asked for, since a recipe refuses what cannot be built here and now, such as a calibration
-        cache that became a folder; a report can be shown and compared all the same.
-        """
-        return Recipe(**self.knobs)
-
-    @property
-    def arch(self) -> str:
-        """The full name of the architecture."""
-        return str(self.knobs["arch"])
-
-    @property
-    def precision(self) -> str:
-        """The precision that was asked for; an engine of another one stands beside those asked for."""
-        return str(self.knobs["precision"])
-
-    @property
-    def data(self) -> str:
-        """The data set, or its folder."""
-        return str(self.knobs["data"])
-
-    @property
-    def max_drop(self) -> float:
-        """The loss of top-1 that is allowed, as a share."""
-        return float(self.knobs["max_drop"])
-
-    @property
-    def confidence(self) -> float:
-        """That of each bound of the change in top-1."""
-        return float(self.knobs["confidence"])
-
-    @property
-    def engines(self) -> list[StageRow]:
-        """The engines in the precision that was asked for, the one that runs here first."""
-        return [row for row in self.stages if row.role == "engine" and row.precision == self.precision]
-
-    @property
-    def judged_engine(self) -> StageRow | None:
-        """The engine that was judged, of the precision asked for; None where none was."""
-        return next((row for row in self.engines if row.accuracy is not None), None)
-
-    @property
-    def shipped(self) -> StageRow | None:
-        """The stage whose answers count: the engine that was judged, else the last stage that was; None without any."""
-        if self.judged_engine is not None:
-            return self.judged_engine
-        judged = [row for row in self.stages if row.accuracy is not None]
-        return judged[-1] if judged else None
+            raise NotWhole(directory / report_json.FILE, error) from error
 
     def stage(self, name: str) -> StageRow:
         """The row of one stage; raises BadRequest where there is none of that name."""
@@ -330,82 +200,7 @@ class FinishedBuild:
 
     def damaged(self, error: Exception) -> NotWhole:
         """What is raised where the report lacks what only some commands need."""
-        return NotWhole(self.directory / REPORT, error)
-
-
-def _knobs(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the recipe that is kept as ``asked``."""
-    for knob in fields(Recipe):
-        if knob.metadata.get("required") and knob.name not in asked:
-            raise KeyError(knob.name)
-    knobs = {knob.name: knob.default for knob in fields(Recipe)}  # a knob newer than the build had its default then
-    return knobs | json_records.arguments(Recipe, asked)
-
-
-# The roles of rows that were written before 0.2, which had a name only.
-ROLES: dict[str, Role] = {
-    "freeze": "reference",
-    "export": "graph",
-    "simplify": "graph",
-    "fold_batchnorm": "graph",
-    "equalise": "recovery",
-    "qat": "recovery",
-    "int8": "quantised",
-    "fp8": "quantised",
-    "halve": "typing",
-    "fp16": "typing",
-    "float_weights": "typing",
-    "uint8_input": "input",
-}
-
-
-def _with_role(row: Mapping[str, Any], asked_precision: str) -> dict[str, Any]:
-    """A row that was written before 0.2, with the role and the precision that its name stood for."""
-    name = str(row["name"])
-    # What led to a float16 engine beside an 8-bit one had the same names behind this.
-    bare_name = name.removeprefix("fp16_")
-    role: Role = "engine" if bare_name.startswith("engine") else ROLES[bare_name]
-
-    precision = asked_precision
-    if role in {"reference", "graph"}:
-        precision = "fp32"
-    elif name.startswith("fp16"):
-        precision = "fp16"
-    return {"name": name, "role": role, "precision": precision, **row}
-
-
-def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of ``report`` as this version writes them, each of them whole."""
-    rows = []
-    for row in report["stages"]:
-        complete = row if "role" in row else _with_role(row, report["recipe"]["precision"])
-        _refuse(complete)
-        rows.append(complete)
-    return rows
-
-
-def _refuse(row: Mapping[str, Any]) -> None:
-    """Raise KeyError or ValueError where ``row`` lacks what its other keys promise."""
-    # A row is written with every key, and a default would hide that one was taken away.
-    for field in fields(StageRow):
-        if field.name not in row:
-            raise KeyError(field.name)
-
-    wanted = ["tolerance"]
-    if row["file"] is not None:
-        wanted += ["sha256", "bytes", "seconds", "work"]
-    figures = ("drift", "step", "accuracy", "drop")
-    if any(row[figure] is not None for figure in figures):
-        wanted += figures
-    for key in wanted:
-        if row[key] is None:
-            raise ValueError(f"{row['name']} has no {key}")
-
-    # Sizes and counts that others are divided by.
-    if row["file"] is not None and not row["bytes"] > 0:
-        raise ValueError(f"{row['name']} has {row['bytes']} bytes")
-    if row["accuracy"] is not None and not row["accuracy"]["n"] > 0:
-        raise ValueError(f"{row['name']} was judged on {row['accuracy']['n']} images")
+        return NotWhole(self.directory / report_json.FILE, error)
 
 
 def _comparable(row: StageRow, source: StageRow | None) -> bool:

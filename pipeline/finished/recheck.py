@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 from pipeline import workspace
 from pipeline.building import engines
 from pipeline.finished import saved_answers, vectors
-from pipeline.finished.finished_build import FinishedBuild, measured
+from pipeline.finished.finished_build import FinishedBuild
+from pipeline.finished.report_json import measured
 from pipeline.parity.judge import judge, overall
 from pipeline.parity.paired import paired_drop
 from pipeline.stage import StageRow, Tolerance
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.data.images import Images
-    from pipeline.finished.finished_build import Verdict
+    from pipeline.finished.report_json import Verdict
     from pipeline.finished.saved_answers import SavedAnswers
 
     Look = Callable[[StageRow, Tolerance], StageRow]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from exporters.engines import gpu
@@ -13,6 +13,7 @@ from pipeline.stage import StageRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pipeline.models.frozen import NetworkDescription
     from pipeline.recipe import Recipe
@@ -27,7 +28,7 @@ def header(
     recipe: Recipe, output: Path, description: NetworkDescription, sources: dict[str, str], images: dict[str, str]
 ) -> dict[str, Any]:
     """What was asked, of what, and where it runs."""
-    knobs = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(recipe).items()}
+    knobs = {name: str(value) if isinstance(value, PathLike) else value for name, value in asdict(recipe).items()}
     return {
         "schema": SCHEMA,
         "verdict": "fail",

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import workspace
 from pipeline.errors import EXITS, BadRequest
-from pipeline.finished import json_records
+from pipeline.finished import json_records, report_json
 from pipeline.finished.benchmark import Benchmark
-from pipeline.finished.finished_build import REPORT, FinishedBuild
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.recipe import Recipe, flag
 from pipeline.report import changes, evidence, figures, layers, terminal
 from pipeline.report.render import refusing, rendered
@@ -134,7 +134,7 @@ def html(directory: Path) -> str:
 
 def gathered(directory: Path) -> BuildPage | UnfinishedPage:
     """All that a template shows of the build in ``directory``."""
-    path = directory / REPORT
+    path = directory / report_json.FILE
     if not path.exists():
         return _unfinished(directory)
     if not workspace.read_note(path):
@@ -177,7 +177,7 @@ def _unfinished(directory: Path) -> UnfinishedPage:
         if note.keys() >= {"file", "seconds", "work"}:
             notes.append(note)
     if not notes:
-        raise BadRequest(f"{directory} holds no {REPORT} and no file of a stage; give the directory of a build")
+        raise BadRequest(f"{directory} holds no report.json and no file of a stage; give the directory of a build")
     return UnfinishedPage(str(directory), f"Build in {directory}", notes)
 
 

@@ -14,8 +14,8 @@ from pipeline import workspace
 from pipeline.data import conformance
 from pipeline.data.images import Images, spread
 from pipeline.errors import BadRequest
-from pipeline.finished import recheck, vectors
-from pipeline.finished.finished_build import REPORT, measured
+from pipeline.finished import recheck, report_json, vectors
+from pipeline.finished.report_json import measured
 from pipeline.ship.card import card
 from pipeline.targets import table
 
@@ -174,7 +174,7 @@ def _released(directory: Path) -> int:
     """Seconds since 1970 that order bundles: of SOURCE_DATE_EPOCH, else of the build's report."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     if epoch is None:
-        return int((directory / REPORT).stat().st_mtime)
+        return int((directory / report_json.FILE).stat().st_mtime)
     if not epoch.isdecimal():
         raise BadRequest(f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970")
     return int(epoch)
