@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadRequest
 from pipeline.finished import baseline as baselines
-from pipeline.finished import recheck
+from pipeline.finished import recheck, regressions
 from pipeline.finished.claims import Claims, claims
 from pipeline.finished.findings import Finding, findings
 from pipeline.parity.judge import overall
@@ -48,7 +48,7 @@ def check(
 ) -> Checked:
     """Judge the build in ``directory`` again, and hold it against the one of ``baseline``.
 
-    ``margins`` are those of baselines.Margins; None is its default. Raises BadRequest where either is no build, or
+    ``margins`` are those of regressions.Margins; None is its default. Raises BadRequest where either is no build, or
     they cannot be compared, or a margin makes no sense.
     """
     _refuse(baseline, margins)
@@ -61,7 +61,7 @@ def check(
     found = findings(build)
     if old is not None:
         given = {name: value for name, value in margins.items() if value is not None}
-        allowed = baselines.Margins(build.max_drop, build.confidence, **given)
+        allowed = regressions.Margins(build.max_drop, build.confidence, **given)
         baselines.refuse(build, answers, old)
         # Only of the files that are those that were judged.
         intact = {
@@ -69,7 +69,7 @@ def check(
             for finding in found
             if finding.check == "intact" and finding.verdict == "pass"
         }
-        found += baselines.compare(build, answers, old, allowed, intact)
+        found += regressions.compare(build, answers, old, allowed, intact)
         shown += _left_open(build, old)
         if allowed.slowdown is not None:
             found.append(_timed(build, old, allowed.slowdown, allowed.confidence))
@@ -119,7 +119,7 @@ def _timed(build: FinishedBuild, old: baselines.Baseline, margin: float, confide
     loads = [partial(contender.timed, pixels) for contender in (engine_then, engine)]
     (then, now), _ = race.race(loads, SECONDS, decide=1 + margin, confidence=confidence)
     ratio = race.ratio(now, then, confidence)
-    change = baselines.weigh(
+    change = regressions.weigh(
         "the engine's time for one image grew", 100, "%", margin, ratio.value - 1, ratio.lower - 1, ratio.upper - 1
     )
     return Finding("engine", "baseline-latency", change.verdict, change.message, str(engine.path), change.figures)
