@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.chart is not None:
         chart.refuse(arguments.chart)
+
     versus = [name for name in arguments.vs.split(",") if name]
     result = bench(arguments.directory, versus, arguments.batch, arguments.seconds)
     with workspace.directory(arguments.directory) as unfinished:
