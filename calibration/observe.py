@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 # Convolutions with their ReLU and in the processor's layout: the values of the same tensors, to float rounding.
-# Batches and their order change no bit of them: tests/pipeline/building/test_calibration_statistics.py asks this of a
+# Batches and their order change no bit of them; tests/pipeline/building/test_calibration_statistics.py proves it on a
 # real network.
 LEVEL = "ORT_ENABLE_ALL"
 
@@ -45,7 +45,8 @@ class Observer(Generic[Kind]):
         self.src = src
         self.seen = {name: kind() for name in tensors}
         self._session = _session_with_outputs(src, tensors, level)
-        self._kind = "uint8" if self._session.get_inputs()[0].type == "tensor(uint8)" else "float32"
+        takes_bytes = self._session.get_inputs()[0].type == "tensor(uint8)"
+        self._pixel_type = "uint8" if takes_bytes else "float32"
 
     def take(self, batches: Iterable[NDArray[np.float32]]) -> None:
         """Observe ``batches`` of images (N, C, H, W) 0..255: one is computed while the one before is counted.
@@ -54,21 +55,24 @@ class Observer(Generic[Kind]):
         """
         names = list(self.seen)
         with ThreadPoolExecutor(1) as runner:
-            computed: Future[Any] | None = None
+            previous: Future[Any] | None = None
             for images in batches:
-                following = runner.submit(self._session.run, names, {"images": images.astype(self._kind, copy=False)})
-                if computed is not None:
-                    self._count(computed.result())
-                computed = following
-            if computed is not None:
-                self._count(computed.result())
+                pixels = images.astype(self._pixel_type, copy=False)
+                # Submitted before the batch before is counted, so that the two overlap.
+                current = runner.submit(self._session.run, names, {"images": pixels})
+                if previous is not None:
+                    self._count(previous.result())
+                previous = current
+            if previous is not None:
+                self._count(previous.result())
 
     def _count(self, outputs: list[NDArray[np.float32]]) -> None:
+        # The first are the largest: popped as they are counted, their memory goes to the next batch soonest.
         outputs.reverse()
-        for name in self.seen:
-            values = outputs.pop()  # the first are the largest: their memory goes to the next batch soonest
+        for name, statistic in self.seen.items():
+            values = outputs.pop()
             try:
-                self.seen[name].add(values)
+                statistic.add(values)
             except ValueError as error:
                 raise ValueError(f"{error} in the activations {name} of {self.src.name}") from error
 
@@ -93,15 +97,20 @@ def fingerprint(src: Path) -> str:
 
 def activations(src: Path) -> list[str]:
     """The names of all float tensors that the nodes of ``src`` compute."""
-    nodes = [node for node in onnx_file.read(src).graph if node.op_type != "QuantizeLinear"]
-    return [str(out.name) for node in nodes for out in node.outputs]
+    names: list[str] = []
+    for node in onnx_file.read(src).graph:
+        if node.op_type != "QuantizeLinear":  # it computes integers
+            names += [str(output.name) for output in node.outputs]
+    return names
 
 
 def _session_with_outputs(src: Path, tensors: Sequence[str], level: str) -> InferenceSession:
+    """``src`` in ONNX Runtime, with each of ``tensors`` as an output."""
     present = {str(value.name) for value in onnx_file.read(src).graph.outputs}
     reference.trim()
     extra = onnx.ModelProto()
     extra.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
+
     # Two protocol buffers one behind the other are their merger: outputs are appended, and no weight passes through
     # this process's memory (a ResNeXt-50 otherwise peaks 200 MB higher).
     with tempfile.TemporaryDirectory() as folder:

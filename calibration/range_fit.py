@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from calibration.histogram import Histogram
 
+# How many halvings of the largest magnitude are counted by themselves.
 OCTAVES = 16
 
 
@@ -36,33 +37,47 @@ class Fit:
     octaves: tuple[float, ...]
 
 
-def fits(quantised: Path, seen: Mapping[str, Histogram]) -> list[Fit]:
-    """The fit of every activation pair of ``quantised`` that is in ``seen``, in graph order."""
-    found: dict[str, Fit] = {}
+def fits(quantised: Path, histograms: Mapping[str, Histogram]) -> list[Fit]:
+    """The fit of every activation pair of ``quantised`` whose tensor is in ``histograms``, in graph order."""
+    fit_of: dict[str, Fit] = {}
     for node in onnx_file.read(quantised).graph:
-        value = node.inputs[0] if node.op_type == "QuantizeLinear" else None
-        scale, top = (onnx_file.weight(node.inputs[1]), pairs.levels(node)) if value is not None else (None, None)
-        if value is None or scale is None or top is None or scale.size != 1 or str(value.name) not in seen:
+        activation = node.inputs[0] if node.op_type == "QuantizeLinear" else None
+        if activation is None or str(activation.name) not in histograms:
             continue
-        maker = value.producer()
-        module = onnx_file.module_of(maker) if maker is not None else ""
-        name = str(value.name)
-        found[name] = _fit(name, module or name, float(scale.item()) * top, top, seen[name])
-    return list(found.values())
+        scales = onnx_file.weight(node.inputs[1])
+        top = pairs.levels(node)
+        if scales is None or top is None or scales.size != 1:
+            continue
+
+        tensor = str(activation.name)
+        producer = activation.producer()
+        module = onnx_file.module_of(producer) if producer is not None else ""
+        amax = float(scales.item()) * top
+        fit_of[tensor] = _fit(tensor, module or tensor, amax, top, histograms[tensor])
+    return list(fit_of.values())
 
 
 def _fit(tensor: str, module: str, amax: float, top: int, histogram: Histogram) -> Fit:
-    edges, total = histogram.edges, max(histogram.total, 1)
+    edges = histogram.edges
     middles = (edges[1:] + edges[:-1]) / 2
-    signal, noise = float(np.sum(histogram.counts * middles**2)), squared_error(histogram, amax / top, top)
-    bounds = histogram.amax * 2.0 ** np.arange(-OCTAVES, 1)
-    below = np.interp(bounds, edges, np.append(0, np.cumsum(histogram.counts)))
+    value_count = max(histogram.total, 1)
+
+    signal_power = float(np.sum(histogram.counts * middles**2))
+    noise_power = squared_error(histogram, amax / top, top)
+    sqnr_db = None
+    if signal_power > 0 and noise_power > 0:
+        sqnr_db = float(10 * np.log10(signal_power / noise_power))
+
+    octave_edges = histogram.amax * 2.0 ** np.arange(-OCTAVES, 1)
+    counts_below = np.interp(octave_edges, edges, np.append(0, np.cumsum(histogram.counts)))
+    octave_shares = np.diff(counts_below) / value_count
+
     return Fit(
-        tensor,
-        module,
-        amax,
-        histogram.amax,
-        histogram.beyond(amax) / total,
-        float(10 * np.log10(signal / noise)) if signal > 0 and noise > 0 else None,
-        tuple(float(share) for share in np.diff(below) / total),
+        tensor=tensor,
+        module=module,
+        amax=amax,
+        seen=histogram.amax,
+        clipped=histogram.beyond(amax) / value_count,
+        sqnr_db=sqnr_db,
+        octaves=tuple(float(share) for share in octave_shares),
     )

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
     Select = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
+# The least error that is told from none, in shares of the logits' power: 300 dB.
+LEAST_ERROR = 1e-30
+# The error before and after is measured on as many images as so many batches have.
+PROBE_BATCHES = 4
+
 
 @dataclass(frozen=True)
 class Tuning:
@@ -58,9 +63,11 @@ def qat(
     import torch
 
     model = onnx_file.read(src)
-    student = Student(model.graph, {name: (amax[name], top) for name, top in qdq.tensors(src, placement).items()})
+    pairs = {name: (amax[name], top) for name, top in qdq.tensors(src, placement).items()}
+    student = Student(model.graph, pairs)
     with torch.random.fork_rng(devices=[]):
-        lost = _tune(student, images, count, seed, advance)
+        error_before, error_after = _tune(student, images, count, seed, advance)
+
     for name, tuned in student.weights.items():
         value = model.graph.initializers[name]
         array = tuned.detach().numpy().astype(np.float32)
@@ -68,8 +75,13 @@ def qat(
             raise ValueError(f"tuning gave {name} values that are no numbers")
         value.const_value = ir.tensor(array, name=name)
     onnx_file.write(model, dst)
-    first, last = (-10 * np.log10(max(each, 1e-30)) for each in lost)
-    return f"weights tuned under INT8 for {RECIPE.steps} steps, {first:.1f} → {last:.1f} dB on {count} images"
+
+    gained = f"{_sqnr_db(error_before):.1f} → {_sqnr_db(error_after):.1f} dB"
+    return f"weights tuned under INT8 for {RECIPE.steps} steps, {gained} on {count} images"
+
+
+def _sqnr_db(error: float) -> float:
+    return float(-10 * np.log10(max(error, LEAST_ERROR)))
 
 
 def _tune(
@@ -79,30 +91,41 @@ def _tune(
     import torch
 
     # Adam's step is about its rate, whatever the gradient: each tensor gets one in its own units.
-    groups = [
-        {"params": [each], "lr": RECIPE.rate * float(each.detach().abs().mean())} for each in student.weights.values()
-    ]
+    groups = []
+    for weight in student.weights.values():
+        mean_magnitude = float(weight.detach().abs().mean())
+        groups.append({"params": [weight], "lr": RECIPE.rate * mean_magnitude})
     optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, RECIPE.steps)
-    draw = np.random.default_rng(seed)
-    probe = np.arange(count)[: 4 * RECIPE.batch]
-    pixels = torch.from_numpy(images(probe))
+    generator = np.random.default_rng(seed)
+
+    # The same images before and after.
+    probe = np.arange(count)[: PROBE_BATCHES * RECIPE.batch]
+    probe_pixels = torch.from_numpy(images(probe))
     with torch.no_grad():
-        aim = student(pixels, student.teacher)
-        before = float(_lost(student(pixels, student.weights, rounded=True), aim))
+        probe_target = student(probe_pixels, student.teacher)
+        error_before = float(_error(student(probe_pixels, student.weights, rounded=True), probe_target))
+    # Its memory goes to the steps.
+    del probe_pixels
+
+    batch_size = min(RECIPE.batch, count)
     for _ in range(RECIPE.steps):
-        pixels = torch.from_numpy(images(np.sort(draw.choice(count, min(RECIPE.batch, count), replace=False))))
+        batch = np.sort(generator.choice(count, batch_size, replace=False))
+        pixels = torch.from_numpy(images(batch))
         with torch.no_grad():
             target = student(pixels, student.teacher)
-        loss = _lost(student(pixels, student.weights, rounded=True), target)
+        loss = _error(student(pixels, student.weights, rounded=True), target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         advance()
+
     with torch.no_grad():
-        return before, float(_lost(student(torch.from_numpy(images(probe)), student.weights, rounded=True), aim))
+        tuned_logits = student(torch.from_numpy(images(probe)), student.weights, rounded=True)
+        return error_before, float(_error(tuned_logits, probe_target))
 
 
-def _lost(logits: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
-    return ((logits - aim) ** 2).mean() / (aim**2).mean()
+def _error(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The squared error of ``logits`` as a share of the power of ``target``."""
+    return ((logits - target) ** 2).mean() / (target**2).mean()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import engine_seal
 from pipeline.building import calibrate, engines, stages
+from pipeline.building.calibration_job import CalibrationJob
 from pipeline.precisions import EXACT, FLOAT16, PRECISIONS, QUANTISED, REORDERED
 from pipeline.stage import Role, Stage, Tolerance
 
@@ -74,7 +75,7 @@ def _qat_stage(recipe: Recipe, calibration: Images, train: Images) -> Stage | No
         return None
     # The user's own calibration images are what the network will see; the data set may be another.
     images = train if recipe.calib_data is None else calibration
-    job = calibrate.Calibration(calibration, recipe.calib_method, recipe.seed, placement=recipe.placement)
+    job = CalibrationJob(calibration, recipe.calib_method, recipe.seed, placement=recipe.placement)
     return Stage(
         "qat",
         "recovery",
@@ -91,7 +92,7 @@ def _qat_stage(recipe: Recipe, calibration: Images, train: Images) -> Stage | No
 def _quantised_stage(number_format: str, recipe: Recipe, images: Images, _: Images) -> Stage:
     settle = recipe.calib_samples is None
     mixed = "mixed" in recipe.recoveries
-    job = calibrate.Calibration(
+    job = CalibrationJob(
         images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle, mixed, recipe.placement, number_format
     )
     asked = bounds(number_format, "quantised", recipe.precision, recipe)
