@@ -121,9 +121,8 @@ def main() -> None:
     drawn = np.random.default_rng(0).uniform(0, 255, (DRAWN, 3, 224, 224)).astype(np.float32)
     if arguments.way:
         # One measurement, in a process of its own: cost() asks for it.
-        batches = []
-        for start in range(0, arguments.images, BATCH):
-            batches.append(drawn[start % DRAWN : start % DRAWN + BATCH])
+        starts = [number % DRAWN for number in range(0, arguments.images, BATCH)]
+        batches = [drawn[start : start + BATCH] for start in starts]
         WAYS[arguments.way](arguments.src, batches)
         return
 
