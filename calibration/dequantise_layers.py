@@ -45,9 +45,9 @@ def convolutions_feeding_adds(path: Path) -> dict[str, set[str]]:
 
 
 def with_layers_in_float(good: Path, bad: Path, modules: Collection[str]) -> bytes:
-    """``bad`` serialised, where ``modules`` read what they read in ``good``: float weights, and no Q/DQ before them.
+    """``bad`` with ``modules`` in float, serialised: they read the weights of ``good``, and no Q/DQ pair.
 
-    Pairs that nobody reads any more are gone. Raises ValueError where ``good`` lacks the weights of one of them.
+    Pairs that nobody reads any more are removed. Raises ValueError where ``good`` lacks the weights of one of them.
     """
     model = onnx_file.read(bad)
     trusted_nodes = {str(node.outputs[0].name): node for node in onnx_file.read(good).graph}
@@ -100,6 +100,7 @@ def _put_pool_into_float(graph: ir.Graph, producer: ir.Node | None) -> None:
 
 
 def _drop_unread_pairs(graph: ir.Graph) -> None:
+    """Remove every Quantize- and DequantizeLinear whose output nothing reads."""
     graph.sort()
     # Backwards, so that a DequantizeLinear is gone before its QuantizeLinear is asked who reads it.
     for node in reversed(list(graph)):
@@ -128,4 +129,5 @@ def _quantised_inputs(node: ir.Node) -> list[int]:
 
 
 def _module_of(node: ir.Node) -> str:
+    """The PyTorch module of ``node``; where its name tells none, the tensor that it computes."""
     return onnx_file.module_of(node) or str(node.outputs[0].name)

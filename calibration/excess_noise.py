@@ -30,9 +30,9 @@ WEIGHT_INPUT = 1
 
 @dataclass(frozen=True)
 class ExcessNoise:
-    """One pair before ``module``: what passes it (``operand``), and by how many dB its noise exceeds what 8 bits need.
+    """By how many dB the noise of one pair exceeds what 8 bits need (``excess_db``).
 
-    ``tensor`` is what the module computes from it.
+    ``operand`` is what passes the pair, ``module`` reads it, and ``tensor`` is what the module computes from it.
     """
 
     module: str
@@ -60,8 +60,8 @@ def tensors(good: Path, bad: Path) -> list[str]:
 def excess_noises(good: Path, bad: Path, histograms: Mapping[str, Histogram]) -> list[ExcessNoise]:
     """The excess noise of every pair of ``bad``, in its order; ``histograms`` are those of :func:`tensors` in ``good``.
 
-    The noise that 8 bits need: for INT8 weights s^2 / 12 a value with s = amax / 127 of its channel, of which rounding
-    to the nearest can cost three times at most (4.8 dB); for activations, that of the best range (see ranges.mse).
+    INT8 weights need a noise of s^2 / 12 a value, with s = amax / 127 of the channel. Rounding to the nearest can make
+    three times as much at most (4.8 dB). Activations need the noise of the best range (see ranges.mse).
     """
     trusted_nodes = {str(node.outputs[0].name): node for node in onnx_file.read(good).graph}
     excess = []
@@ -85,9 +85,9 @@ def _in_decibels(ratio: float) -> float:
 def _noise_ratios(
     node: ir.Node, trusted_node: ir.Node | None, histograms: Mapping[str, Histogram]
 ) -> Iterator[tuple[str, float]]:
-    """For each input of ``node`` behind a pair what it is, and its noise over the noise that 8 bits need there.
+    """Names each input of ``node`` behind a pair, with its noise over the noise that 8 bits need there.
 
-    Inputs of which that cannot be told are left out.
+    Inputs where that ratio is not known are left out.
     """
     for index, value in enumerate(node.inputs):
         dequantise = value.producer() if value is not None else None
@@ -112,7 +112,7 @@ def _noise_ratios(
 
 
 def _activation_ratio(dequantise: ir.Node, histograms: Mapping[str, Histogram]) -> tuple[str, float] | None:
-    """An activation, and the noise of its pair over that of the best range; None where that cannot be told."""
+    """Names the activation, with the noise of its pair over that of the best range; None where that is not known."""
     stored_levels = dequantise.inputs[0]
     quantise = stored_levels.producer() if stored_levels is not None else None
     activation = quantise.inputs[0] if quantise is not None else None
@@ -138,9 +138,10 @@ def _activation_ratio(dequantise: ir.Node, histograms: Mapping[str, Histogram]) 
 
 
 def _weight_ratio(weight: NDArray[np.float32], stored: NDArray[np.float64], axis: int) -> float:
-    """The noise of the channel whose noise is the largest multiple of what it needs, as that multiple."""
+    """The largest ratio of any channel: its noise over the noise that it needs."""
     other_axes = tuple(dim for dim in range(weight.ndim) if dim != axis)
     noise = ((stored - weight) ** 2).mean(axis=other_axes)
+    # The variance of an error that is spread evenly over one step.
     needed_noise = channel_scales(weight, axis).astype(np.float64) ** 2 / 12
     return float((noise / needed_noise).max())
 

@@ -1,4 +1,7 @@
-"""How often each magnitude was seen, on a grid that the float itself gives: it merges exactly, in any order."""
+"""How often each magnitude was seen.
+
+The grid is that of float32 itself, the same for every tensor, so histograms merge exactly and in any order.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +36,11 @@ USUAL_IMAGES = 0.95
 
 @dataclass
 class Histogram:
-    """``counts[i]`` of ``total`` magnitudes |x| lie in [edges[i], edges[i + 1]); all others are below the first edge.
+    """Of ``total`` magnitudes |x|, ``counts[i]`` lie in [edges[i], edges[i + 1]) and the rest below the first edge.
 
-    ``amax`` is the largest magnitude of all values, exactly; of large tensors the same sample of every image is
-    counted. ``reach[i]`` images have their largest magnitude in bin i (-1: below the first). Nothing depends on the
-    order of the images or on how they were batched.
+    ``amax`` is the exact largest magnitude of all values, though only a sample of a large tensor is counted, the same
+    of every image. ``reach[i]`` images have their largest magnitude in bin i (-1: below the first). Nothing depends on
+    the order of the images or on how they were batched.
     """
 
     amax: float = 0.0
@@ -84,7 +87,7 @@ class Histogram:
 
     @property
     def usual(self) -> Histogram:
-        """Without what lies a quarter and more beyond the largest magnitude of 19 in 20 images.
+        """The histogram without what lies a quarter or more beyond the largest magnitude of 19 in 20 images.
 
         A few images far too bright otherwise decide the range: their squared errors outweigh all others'.
         """
@@ -111,8 +114,8 @@ class Histogram:
 def _count(bits: NDArray[np.uint32], bins: int, *, signed: bool) -> NDArray[np.int64]:
     """How many of the float32 values with these ``bits`` lie in each of the first ``bins`` bins.
 
-    ``signed``: some of them are negative. Without any, the sign of a -0.0 is not masked out: it puts the value beyond
-    the last bin, and so among those that no bin counts, where zeros belong.
+    ``signed`` says that some of them are negative. Where none is, signs are not masked out, which saves a copy. The
+    sign of a -0.0 then puts it beyond the last bin, where it is not counted, and no bin counts a zero anyway.
     """
     counts = np.zeros(bins, np.int64)
     for start in range(0, bits.size, VALUES_AT_ONCE):
@@ -142,7 +145,7 @@ def _bin_that_images_reach(reach: Counter[int], share: float) -> int:
 
 
 def _sample(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of each row the values that are counted, contiguous; all of them where they are few."""
+    """The values of each row that are counted, contiguous; all of them where they are few."""
     size = images.shape[1]
     if size <= MOST_VALUES:
         return np.ascontiguousarray(images)

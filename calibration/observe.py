@@ -1,4 +1,7 @@
-"""Graph and images to the statistics of each tensor, in one pass and in memory that does not grow with the images."""
+"""From a graph and images to the statistics of each tensor.
+
+It takes one pass, and memory that does not grow with the number of images.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ Kind = TypeVar("Kind", bound=Statistic)
 
 
 class Observer(Generic[Kind]):
-    """``seen`` maps each of ``tensors`` of the ONNX file ``src`` to what was kept of it over all images taken."""
+    """Runs the ONNX file ``src`` and keeps a statistic of each of ``tensors``.
+
+    ``kind`` makes an empty statistic. ``seen`` maps each tensor to its statistic over all images taken so far.
+    """
 
     def __init__(self, src: Path, tensors: Sequence[str], kind: Callable[[], Kind], level: str = LEVEL) -> None:
         self.src = src
@@ -49,7 +55,7 @@ class Observer(Generic[Kind]):
         self._pixel_type = "uint8" if takes_bytes else "float32"
 
     def take(self, batches: Iterable[NDArray[np.float32]]) -> None:
-        """Observe ``batches`` of images (N, C, H, W) 0..255: one is computed while the one before is counted.
+        """Observe ``batches`` of images (N, C, H, W) 0..255; each is computed while the one before is counted.
 
         Raises ValueError naming the tensor that holds NaN or infinity.
         """
@@ -67,6 +73,7 @@ class Observer(Generic[Kind]):
                 self._count(previous.result())
 
     def _count(self, outputs: list[NDArray[np.float32]]) -> None:
+        """Give each statistic its tensor of one batch; ``outputs`` are in the order of ``seen``."""
         # The first are the largest: popped as they are counted, their memory goes to the next batch soonest.
         outputs.reverse()
         for name, statistic in self.seen.items():
@@ -90,7 +97,7 @@ def observe(
 
 
 def fingerprint(src: Path) -> str:
-    """SHA-256 over graph and weights of ``src``, whatever its metadata say of who made it and when."""
+    """SHA-256 over graph and weights of ``src``; who made the file and when is in its metadata, and left out."""
     model = onnx.load(src, load_external_data=False)
     return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
 

@@ -22,10 +22,11 @@ OCTAVES = 16
 
 @dataclass(frozen=True)
 class Fit:
-    """One activation ``tensor``, made by ``module``: its range ``amax``, what was ``seen`` and what lies beyond.
+    """How the range ``amax`` of one activation ``tensor``, made by ``module``, fits what was seen there.
 
-    ``clipped`` is the share of all values, ``sqnr_db`` that of the values against their rounded images, ``octaves``
-    the shares of the values in [2^-k, 2^(1-k)] of ``seen`` for k from 16 down to 1.
+    ``seen`` is the largest magnitude and ``clipped`` the share of all values that lies beyond the range. ``sqnr_db``
+    compares the values with what they are rounded to. ``octaves`` are the shares of the values in [2^-k, 2^(1-k)] of
+    ``seen``, for k from 16 down to 1.
     """
 
     tensor: str
@@ -59,6 +60,7 @@ def fits(quantised: Path, histograms: Mapping[str, Histogram]) -> list[Fit]:
 
 def _fit(tensor: str, module: str, amax: float, top: int, histogram: Histogram) -> Fit:
     edges = histogram.edges
+    # Values are taken as the middle of their bin.
     middles = (edges[1:] + edges[:-1]) / 2
     value_count = max(histogram.total, 1)
 

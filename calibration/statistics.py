@@ -1,4 +1,7 @@
-"""What was seen so far, in one file: to go on after a kill, to calibrate again without a pass. No pickle is read."""
+"""The statistics seen so far, kept in one file.
+
+With it calibration goes on after a kill, and another method needs no new pass over the images. No pickle is read.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ Amaxes = dict[str, dict[str, float]]
 class Seen:
     """The histogram of each tensor over the first ``images`` images, made from what ``key`` names.
 
-    ``before`` holds every method's ranges (method → tensor → amax) at the last look, ``stopped`` why no more images
-    were taken.
+    ``before`` holds every method's ranges (method → tensor → amax) at the last look. ``stopped`` says why no more
+    images were taken; it is None where there is no such reason.
     """
 
     key: Mapping[str, Any]
@@ -55,7 +58,7 @@ class Seen:
 def read(path: Path, key: Mapping[str, Any], tensors: Iterable[str]) -> Seen:
     """The statistics in ``path``, which must be those of ``tensors`` and made from the same ``key``.
 
-    Raises ValueError where the file is damaged, and naming every ingredient of the key that differs.
+    Raises ValueError where the file is damaged. Where the key differs, the error names every ingredient that does.
     """
     import safetensors
 
@@ -84,6 +87,7 @@ def read(path: Path, key: Mapping[str, Any], tensors: Iterable[str]) -> Seen:
 
 
 def _parsed(path: Path) -> Seen:
+    """The statistics in ``path``, whoever made them and from what."""
     import safetensors
 
     with safetensors.safe_open(path, "np") as file:

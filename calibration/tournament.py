@@ -23,10 +23,11 @@ LEAST_ERROR = 1e-12
 
 @dataclass(frozen=True)
 class Outcome:
-    """``error_db`` is each method's mean over images of the squared error of the logits over their square, in dB.
+    """Which method won, and by how much.
 
-    ``rival`` is the other method in question, worse than ``winner`` by ``worse_db`` with the interval ``lower_db`` to
-    ``upper_db``.
+    ``error_db`` is each method's mean over images of the squared error of the logits over their square, in dB.
+    ``rival`` is the other method in question. It is worse than ``winner`` by ``worse_db``, with the interval
+    ``lower_db`` to ``upper_db``.
     """
 
     winner: str
@@ -49,7 +50,7 @@ class Outcome:
 
 
 def errors_db(src: Path, quantised: Path, batches: Iterable[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """The error of the logits of ``quantised`` against ``src`` for each image, squared, relative, in dB.
+    """For each image the squared error of the logits of ``quantised``, relative to those of ``src``, in dB, (N,).
 
     Raises ValueError where they are no finite numbers.
     """
@@ -67,9 +68,10 @@ def errors_db(src: Path, quantised: Path, batches: Iterable[NDArray[np.float32]]
 
 
 def play(errors: Mapping[str, NDArray[np.float64]]) -> Outcome:
-    """The winner by the mean error in dB of each image; ``errors`` are those of :func:`errors_db` of each method.
+    """The winner by the mean of the images' errors in dB; ``errors`` has for each method what :func:`errors_db` gave.
 
-    :data:`DEFAULT` stays where it is not beaten beyond the interval of the paired difference (Student's t over images).
+    :data:`DEFAULT` wins unless another is better beyond the interval of the paired difference (Student's t over
+    images).
     """
     means = {method: float(method_errors.mean()) for method, method_errors in errors.items()}
     winner, rival = sorted(means, key=means.__getitem__)[:2]
@@ -101,7 +103,11 @@ def compete(
     scratch: Path,
     batches: Callable[[], Iterable[NDArray[np.float32]]],
 ) -> Outcome:
-    """The outcome for ``methods``; ``quantise(method, path)`` writes a method's graph, ``scratch`` is a file for it."""
+    """The outcome for ``methods``.
+
+    ``quantise(method, path)`` writes a method's graph, for which ``scratch`` is the path. ``batches()`` gives the
+    images (n, C, H, W) 0..255, the same at every call.
+    """
     errors = {}
     for method in methods:
         quantise(method, scratch)

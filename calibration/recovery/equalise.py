@@ -1,7 +1,7 @@
-"""Channels rescaled so that one INT8 scale a tensor fits all of them, and the float network stays as it was.
+"""Rescales channels so that one INT8 scale a tensor fits all of them; the float network answers as before.
 
-Cross-layer equalisation (Nagel et al. 2019, arXiv 1906.04721, section 4.1) over channel spaces: residual streams and
-grouped convolutions included, by powers of two.
+This is cross-layer equalisation (Nagel et al. 2019, arXiv 1906.04721, section 4.1) over channel spaces, which include
+residual streams and grouped convolutions. The factors are powers of two.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ MOST_EXPONENT = 32
 
 @dataclass
 class Statistics:
-    """Of each channel of a tensor, over ``images``: the sums of its largest magnitude and of its mean square.
+    """Sums over ``images`` of the largest magnitude (``peaks``) and the mean square of each channel of a tensor.
 
-    The mean of the largest magnitudes, not the largest of all: with one calibration image in a hundred ten times too
-    bright, that one loses a ResNet-18 on the digits 51 points, where the mean loses it the 7 that it loses anyway.
+    The figure that is used is the mean of the largest magnitudes, not the largest of all. With one calibration image in
+    a hundred ten times too bright, the largest of all costs a ResNet-18 on the digits 51 points; the mean costs it 7,
+    which it loses anyway.
     """
 
     images: int = 0
@@ -69,10 +70,10 @@ class Statistics:
 
 
 def equalise(src: Path, dst: Path, batches: Iterable[NDArray[np.float32]]) -> str:
-    """Write ``src`` with rescaled channels to ``dst``, chosen on ``batches`` of images (N, C, H, W) 0..255.
+    """Write ``src`` with rescaled channels to ``dst``; the factors fit ``batches`` of images (N, C, H, W) 0..255.
 
-    Every tensor is a power of two times what it was, channel by channel, and the logits keep their bits. Spaces that
-    would not gain stay as they are. Raises ValueError naming the tensor that holds NaN or infinity.
+    Each channel of a tensor is a power of two times what it was, and the logits keep their bits. Spaces that would not
+    gain stay as they are. Raises ValueError naming the tensor that holds NaN or infinity.
     """
     read_tensors = _read_by(channel_space.spaces(onnx_file.read(src).graph))
     channel_statistics = statistics(src, read_tensors, batches)
@@ -120,9 +121,10 @@ def statistics(src: Path, tensors: Sequence[str], batches: Iterable[NDArray[np.f
 
 
 class _Reader:
-    """A layer, and the rounding noise at its outputs once its input channels are divided by ``factors``.
+    """A layer that reads a channel space, and the rounding noise at its outputs.
 
-    Each output counts in shares of its own power, which makes the noise independent of how the outputs are scaled.
+    ``noise`` tells it for input channels that are divided by some factors, and weights multiplied by them. Each output
+    counts in shares of its own power, which makes the noise independent of how the outputs are scaled.
     """
 
     def __init__(self, node: ir.Node, statistics: Statistics) -> None:
@@ -150,7 +152,10 @@ class _Reader:
         return np.asarray(self.largest.max(1).ravel())
 
     def noise(self, factors: Channels) -> float:
-        """Variance of activation and weight rounding, s^2 / 12 each, up to the factor 12 * 127^2 that all share."""
+        """The variance of activation and weight rounding at an output, for input channels divided by ``factors``, (C,).
+
+        Each rounding makes s^2 / 12. The divisor 12 * 127^2 that all of them share is left out.
+        """
         grouped_factors = factors.reshape(self.groups, 1, -1)
         # One scale for the activation: that of its tallest channel after the division.
         activation_noise = (self.peak / factors).max() ** 2 * (self.gain * factors**2).sum()
@@ -162,7 +167,7 @@ class _Reader:
 
 
 def _exponents(space: Space, channel_statistics: dict[str, Statistics]) -> NDArray[np.int64]:
-    """The powers of two, (C,), that leave the least noise in all that read ``space``; zeros where none is worth it.
+    """The exponents of two, (C,), that leave the least noise in all readers of ``space``; zeros where little is gained.
 
     The candidates are a^alpha / w^(1 - alpha), of activations a and weights w (Xiao et al. 2023, arXiv 2211.10438,
     equation 4, turned to weights that have one scale an output).

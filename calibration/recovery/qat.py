@@ -1,8 +1,8 @@
-"""Weights tuned under the rounding of INT8 (quantisation-aware training), with the float network as the teacher.
+"""Tunes weights under the rounding of INT8 (quantisation-aware training), with the float network as the teacher.
 
-Jacob et al. 2018, arXiv 1712.05877, section 3: every tensor that will carry a Q/DQ pair is rounded in the forward pass
-and passed through in the backward one. The loss is how far the logits lie from those of the float network on the same
-images, so that no labels are needed (Hinton et al. 2015, arXiv 1503.02531).
+As in Jacob et al. 2018, arXiv 1712.05877, section 3, every tensor that will carry a Q/DQ pair is rounded in the forward
+pass and passed through in the backward one. The loss is how far the logits lie from those of the float network on the
+same images, so that no labels are needed (Hinton et al. 2015, arXiv 1503.02531).
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ PROBE_BATCHES = 4
 
 @dataclass(frozen=True)
 class Tuning:
-    """Every number of the recipe; ``rate`` is the first step of a weight, as a share of its tensor's mean magnitude."""
+    """Every number of the recipe.
+
+    ``rate`` is the size of a weight's first step, as a share of the mean magnitude of its tensor.
+    """
 
     steps: int = 200
     batch: int = 16
@@ -81,13 +84,17 @@ def qat(
 
 
 def _sqnr_db(error: float) -> float:
+    """The SQNR in dB of logits with this error, a share of their power."""
     return float(-10 * np.log10(max(error, LEAST_ERROR)))
 
 
 def _tune(
     student: Student, images: Select, count: int, seed: int, advance: Callable[[], object]
 ) -> tuple[float, float]:
-    """The error of the logits before and after, each as a share of the power of the float network's."""
+    """Tune the weights of ``student`` in place; returns the error of its logits before and after.
+
+    Both are shares of the power of the float network's logits.
+    """
     import torch
 
     # Adam's step is about its rate, whatever the gradient: each tensor gets one in its own units.

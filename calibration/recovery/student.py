@@ -1,4 +1,4 @@
-"""A float graph that PyTorch computes and trains through, with the rounding of INT8 where its pairs will stand."""
+"""A float graph in PyTorch, to be trained with the rounding of INT8 where its Q/DQ pairs will stand."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 class Student:
-    """A float graph in PyTorch; ``pairs`` has the amax and the largest level of each tensor that INT8 rounds.
+    """A float graph in PyTorch.
 
-    ``teacher`` are its constants, ``weights`` those of its layers, to be trained.
+    ``pairs`` has the amax and the largest level of each tensor that INT8 rounds. ``teacher`` holds the constants of the
+    graph as they are, ``weights`` copies of those of its layers, to be trained.
     """
 
     def __init__(self, graph: ir.Graph, pairs: Mapping[str, tuple[float, int]]) -> None:
@@ -50,7 +51,7 @@ class Student:
         self.weights = {name: self.teacher[name].clone().requires_grad_() for name in sorted(trained)}
 
     def __call__(self, pixels: torch.Tensor, weights: Tensors, *, rounded: bool = False) -> torch.Tensor:
-        """The logits (N, classes) of ``pixels`` (N, C, H, W)."""
+        """The logits (N, classes) of ``pixels`` (N, C, H, W) 0..255; ``rounded`` as the file with pairs has them."""
         values: Tensors = {**self.teacher, **weights, self.input: pixels}
         if rounded:
             values[self.input] = self._paired(self.input, pixels)
@@ -68,6 +69,7 @@ class Student:
         return values[self.output]
 
     def _paired(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """``value`` behind the pair of the tensor ``name``, where it has one."""
         if name not in self.pairs:
             return value
         amax, top = self.pairs[name]
@@ -91,7 +93,8 @@ def _rounded_weight(weight: Any, axis: int) -> Any:
 def _rounded(value: torch.Tensor, scale: Any, least: int, top: int) -> torch.Tensor:
     """``value`` behind a pair; the gradient goes straight through, but for what the range cuts off.
 
-    By division, as the runtimes do: torch.fake_quantize multiplies by 1 / scale, and pixels often lie between levels.
+    It divides by the scale, as the runtimes do. torch.fake_quantize multiplies by 1 / scale instead, and pixels often
+    lie between two levels, where that rounds otherwise.
     """
     inside: torch.Tensor = value.clamp(least * scale, top * scale)
     quantised = (value.detach() / scale).round().clamp(least, top) * scale

@@ -29,7 +29,10 @@ LARGEST_PIXEL = 255.0
 
 
 def quantise(job: CalibrationJob, src: Path, dst: Path, mend: Mend | None = None) -> Made:
-    """``src`` with Q/DQ pairs, ranges from real images or the user's table; ``mend`` may change them, and says how."""
+    """Write ``src`` with Q/DQ pairs to ``dst``, with ranges from real images or the user's table.
+
+    ``mend(src, dst)`` may then change the pairs. It returns what it did, in a sentence and as figures.
+    """
     from calibration import qdq
 
     details: dict[str, Any] = {}
@@ -59,7 +62,7 @@ def _from_table(path: Path, tensors: list[str]) -> dict[str, float]:
 
 
 def measured(job: CalibrationJob, src: Path, dst: Path) -> tuple[dict[str, float], str, dict[str, Any]]:
-    """The range of each tensor of ``src`` that will carry a pair, how it was found, and the account of it.
+    """The range of each tensor of ``src`` that will carry a pair, a sentence on how it was found, and the figures.
 
     Files that are tried on the way stand beside ``dst``.
     """
@@ -101,6 +104,7 @@ def measured(job: CalibrationJob, src: Path, dst: Path) -> tuple[dict[str, float
 
 
 def _account(histogram: Histogram, amax: float) -> dict[str, Any]:
+    """What the report has of one tensor."""
     return {
         "seen": histogram.amax,
         "amax": amax,
@@ -124,7 +128,7 @@ def _ranges(histograms: Mapping[str, Histogram], levels: Mapping[str, int]) -> A
 def _best_method(
     job: CalibrationJob, src: Path, dst: Path, ranges: Amaxes, held_images: NDArray[np.int64]
 ) -> tuple[str, str, dict[str, Any]]:
-    """The method that wins on the images set aside, that in a sentence, and the account of it."""
+    """The method that wins on the images set aside, a sentence on it, and the figures."""
     from dataclasses import asdict
 
     from calibration import qdq, tournament

@@ -1,4 +1,4 @@
-"""What calibrates, and how: the images, the method, and which images are set aside."""
+"""What is asked of calibration: the images, the method, and which of the images are set aside."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ LEAST_IMAGES = LEAST_HELD * HELD_SHARE
 
 @dataclass(frozen=True)
 class CalibrationJob:
-    """What calibrates, and how.
+    """Images to calibrate on, the method, and what the pairs will be.
 
-    ``form`` is a row of qdq.FORMATS and ``placement`` of qdq.PLACEMENTS. ``cache`` is the user's own file, ``settle``:
-    fewer images may do, ``hold``: some are set aside where there are enough, whatever the method.
+    ``form`` is a row of qdq.FORMATS and ``placement`` one of qdq.PLACEMENTS. ``cache`` is the user's own file.
+    ``settle`` says that fewer images may do. ``hold`` says that some are set aside whatever the method, where there are
+    enough.
     """
 
     images: Images

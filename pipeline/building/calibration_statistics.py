@@ -38,7 +38,7 @@ BATCHES_AT_ONCE = 8
 
 
 def seen_over(job: CalibrationJob, src: Path, tensors: list[str], order: NDArray[np.int64]) -> Seen:
-    """The statistics over the images of ``order``, from where an earlier run was stopped."""
+    """The statistics of ``tensors`` over the images of ``order``; they go on from where an earlier run was stopped."""
     from calibration import observe, statistics
     from calibration.histogram import Histogram
 
@@ -66,7 +66,7 @@ def seen_over(job: CalibrationJob, src: Path, tensors: list[str], order: NDArray
 def _observe(
     job: CalibrationJob, observer: Observer[Histogram], seen: Seen, order: NDArray[np.int64], path: Path
 ) -> None:
-    """Take the images of ``order`` that ``seen`` has not, until they are all or enough; saved to ``path`` at times."""
+    """Take further images of ``order`` into ``seen`` until there are no more, or enough; save to ``path`` at times."""
     saved_at = time.monotonic()
     at_once = BATCHES_AT_ONCE * batch_size(job.images)
     with bar("calibrating", len(order)) as advance:
@@ -96,9 +96,10 @@ def _next_look(images: int) -> int:
 
 
 def _look(seen: Seen) -> None:
-    """Say in ``seen`` that it is enough, when the ranges of the last look would still round as well as new ones.
+    """Note in ``seen`` that it is enough, if the ranges of the last look still round as well as new ones would.
 
-    By mse's ranges, whatever the method: minmax grows with every image, and entropy jumps where it does not matter.
+    The ranges are those of mse, whatever the method: those of minmax grow with every image, and those of entropy jump
+    where it does not matter.
     """
     from calibration.ranges import mse
 
@@ -122,7 +123,7 @@ def _look(seen: Seen) -> None:
 def _worse_db(histogram: Histogram, amax_before: float, amax: float) -> float:
     """By how many dB the noise of the range up to ``amax_before`` exceeds that of the range up to ``amax``.
 
-    Minus infinity where both are the same and make no noise: such a tensor decides nothing.
+    It is minus infinity where both are the same and make no noise: such a tensor decides nothing.
     """
     from calibration.ranges import LEVELS, squared_error
 
@@ -183,7 +184,7 @@ def _begun(path: Path, key: dict[str, Any], tensors: list[str], *, own: bool) ->
 
 
 def keep(path: Path, content: bytes) -> None:
-    """``content`` as a whole file at ``path``, whoever else writes there."""
+    """Write ``content`` to ``path``, where there is always a whole file, whoever else writes it at the same time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as unfinished:
@@ -193,7 +194,10 @@ def keep(path: Path, content: bytes) -> None:
 
 
 def batch_size(images: Images) -> int:
-    """Images whose activations are in memory at once, and those of the batch before: one image of 224 pixels."""
+    """How many images are computed at once: one at 224 pixels.
+
+    Their activations are in memory together with those of the batch before.
+    """
     return max(1, images.batch_size // 24)
 
 

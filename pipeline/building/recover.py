@@ -1,4 +1,7 @@
-"""The last recovery of INT8: the fewest layers in float with which calibration images held out hold the bounds."""
+"""The last recovery of INT8: it puts the fewest layers into float with which the bounds hold.
+
+Whether they do is asked on calibration images that gave no ranges.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,11 @@ if TYPE_CHECKING:
 
 
 def mixed(job: CalibrationJob, bounds: Tolerance, src: Path, dst: Path) -> tuple[str, dict[str, Any]]:
-    """What was done, for people and machines, so that ``dst``, the INT8 file of ``src``, holds ``bounds``.
+    """Put layers of ``dst``, the INT8 file of ``src``, into float until it holds ``bounds``; returns what was done.
 
-    They are asked for on the images that ``job`` holds out; those have labels unless ``bounds.drop`` is None. ``dst``
-    stays as it is where it holds them, and where no layer in float would help.
+    That is a sentence for people and figures for machines. The bounds are asked for on the images that ``job`` holds
+    out, which have labels unless ``bounds.drop`` is None. ``dst`` stays as it is where it holds them already, and where
+    no layer in float would help.
     """
     from calibration import dequantise_layers
 
@@ -67,7 +71,7 @@ def mixed(job: CalibrationJob, bounds: Tolerance, src: Path, dst: Path) -> tuple
 
 
 def _refuse_one_class(reference: NDArray[np.float32]) -> None:
-    """Raise BadRequest where all images get the same class, of more than two: they would accept any file."""
+    """Raise BadRequest where all images get the same class, of more than two: they say nothing about the others."""
     classes = set(reference.argmax(1).tolist())
     if reference.shape[1] > 2 and len(classes) == 1:
         raise BadRequest(
@@ -80,7 +84,7 @@ def _refuse_one_class(reference: NDArray[np.float32]) -> None:
 def _fewest_in_float(trial: Trial, layers: list[str], feeding: Mapping[str, set[str]]) -> list[str] | None:
     """The layers, in their order, that have to be in float; None where not even all of them are enough.
 
-    An Add in float takes the convolutions along that ``feeding`` has for it.
+    With an Add the convolutions go that ``feeding`` has for it: in float it may read none that runs in INT8.
     """
 
     def with_feeding(in_float: Collection[str]) -> frozenset[str]:

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What is built, with all that its target decides; ``given`` are the user's weights and where they come from."""
+    """What is built, with all that its target decides.
+
+    ``given`` are the user's weights and a sentence on where they come from; None where the network is trained here.
+    ``source`` is a sentence on where the images come from.
+    """
 
     recipe: Recipe
     output: Path
@@ -32,7 +36,7 @@ class Request:
 
 
 def accept(asked: Recipe) -> Request:
-    """The request that ``asked`` makes; raises BadRequest where it cannot be had."""
+    """The request for what a recipe asks; raises BadRequest where it cannot be had."""
     from pipeline.building import engines
     from pipeline.console import news
     from pipeline.data import sampling, sets

@@ -1,4 +1,4 @@
-"""Makes, notes, reuses and judges: one file after the other, each loaded afresh."""
+"""Makes or reuses one file after the other, notes what it was made from, loads it afresh, and judges it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ NOTE = {"file", "key", "sha256", "seconds", "work", "int8_share", "details"}
 
 @dataclass
 class Build:
-    """One build under way; ``reference`` holds the logits of the network in memory."""
+    """One build under way.
+
+    ``images`` are those that judge, and ``reference`` the logits of the network in memory on them. Files are made in
+    ``unfinished`` and moved to ``output`` when they are whole. ``files`` has the path of each stage's file.
+    """
 
     images: Images
     reference: NDArray[np.float32]
@@ -51,7 +55,7 @@ class Build:
             path = self.output / file_name(number, stage)
             row = self._row(stage, source, path)
             self.files[stage.name] = path
-            # ``sources[number:]`` are those of the stages to come.
+            # Only the logits that a stage to come is compared with are kept.
             self.logits = {name: self.logits[name] for name in sources[number:] if name in self.logits}
             yield row
             if row.verdict == "fail":
@@ -86,6 +90,7 @@ class Build:
         return row
 
     def _judged(self, stage: Stage, source: str, path: Path) -> StageRow:
+        """The row of ``stage`` with its file in place, and its verdict where the file can run here."""
         origin = self.files.get(source)
         row = _make_or_reuse(stage, origin, path, self.unfinished)
         row.source = source or None
@@ -111,6 +116,7 @@ def _sources(stages: list[Stage]) -> list[str]:
 
 
 def _unchanged(src: Path, dst: Path) -> Made:
+    """The stage that stands in for one that failed and may be passed over."""
     dst.write_bytes(src.read_bytes())
     return Made(f"nothing: {src.name} goes on as it was")
 

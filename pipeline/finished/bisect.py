@@ -1,4 +1,4 @@
-"""Which quantised layers cost what: layers go back to float in the file until it holds its bounds."""
+"""Which quantised layers cost what: it puts layers back into float until the file holds its bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The smallest case that fails by itself: one piece of a file, one image's tensors, and a script that runs them."""
+"""Writes the smallest case that fails by itself.
+
+It is one piece of a file, the tensors of one image, and a script that runs them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ TIMEOUT_S = 300
 def write(
     directory: Path, fault: Fault, pair: Pair, files: tuple[Pieces, Pieces], image: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """Write the case of ``fault`` on ``image`` (1, C, H, W), run it from there, and answer what case.json says.
+    """Write the case of ``fault`` on ``image`` (1, C, H, W), run it from there, and return what case.json says.
 
     Raises BadRequest where ``directory`` holds anything else, StageFailed where what was written does not fail.
     """
@@ -83,7 +86,10 @@ def _sqnr_db(expected: NDArray[np.float32], answered: NDArray[np.float32]) -> fl
 
 
 def _expected(fault: Fault, pair: Pair, inputs: Tensors) -> tuple[NDArray[np.float32], float | None]:
-    """What the piece should answer to ``inputs``, and the least SQNR to that; None where it depends on the scales."""
+    """What the piece should answer to ``inputs``, and the SQNR in dB that it should reach to that.
+
+    The bound is None where it depends on what honest scales would reach.
+    """
     if fault.kind == "beyond" and pair.run_rounded is not None:
         _, _, operands = pair.accused(inputs)
         return pair.run_rounded({**inputs, **operands})[0], LEAST_BEYOND_DB

@@ -1,4 +1,7 @@
-"""Where along its depth does one ONNX file leave another? Both in pieces, batch by batch, in bounded memory."""
+"""Finds where along its depth one ONNX file leaves another.
+
+Both are run in pieces, batch by batch, in bounded memory.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,13 @@ IDENTICAL_DB = 300.0
 
 @dataclass
 class Step:
-    """One tensor that both files compute, and how far they are apart there: SQNR in dB for each image.
+    """One tensor that both files compute, and how far they are apart there.
 
-    ``accumulated``: each file on its own road from the images. ``own``: the later file's piece on the earlier file's
-    inputs, so only what this piece adds. ``beyond``: that, before a pair behind it, against the earlier file's piece
-    with the later file's rounded operands, so what rounding does not explain; empty where the pieces have no such
-    operands. ``broken`` is why the later file's piece has no answer that could be compared, on any image.
+    Each figure is an SQNR in dB for each image. ``accumulated`` compares the files each on its own road from the
+    images. ``own`` runs the later file's piece on the earlier file's inputs, so it shows only what this piece adds.
+    ``beyond`` compares that, before a pair behind it, with the earlier file's piece on the later file's rounded
+    operands, so it shows what rounding does not explain; it is empty where the pieces have no such operands.
+    ``broken`` says why the later file's piece has no answer that could be compared, on any image.
     """
 
     tensor: str
@@ -54,7 +58,11 @@ class Pair:
     run_rounded: Run | None
 
     def accused(self, inputs: Tensors) -> tuple[NDArray[np.float32], NDArray[np.float32], Tensors]:
-        """What the later piece answers, what it answers before a pair behind it, and its operands after rounding."""
+        """What the later piece answers to ``inputs``.
+
+        Returned are its answer, its answer before a pair behind it, and its operands after rounding, by the name that
+        they have before.
+        """
         computed = dict(zip(self.outputs, self.run_bad(inputs), strict=True))
         operands = {name: computed[rounded_name] for name, rounded_name in self.bad.dequantised.items()}
         return computed[self.bad.output], computed[self.bad.worker.output[0]], operands
@@ -108,7 +116,10 @@ def _forget_read(trusted: Tensors, accused: Tensors, last_reader: dict[str, int]
 
 
 def _advance(pair: Pair, trusted: Tensors, accused: Tensors) -> None:
-    """Both files one piece further, and the later file's piece on the earlier one's inputs."""
+    """Run both files one piece further, and the later file's piece on the earlier one's inputs as well.
+
+    ``trusted`` and ``accused`` hold the tensors of the earlier and the later file by name, and get one more each.
+    """
     step = pair.step
     not_yet_computed = [name for name in pair.bad.inputs if name not in accused]
     if not_yet_computed:
@@ -136,9 +147,9 @@ def _advance(pair: Pair, trusted: Tensors, accused: Tensors) -> None:
 
 
 def capped_sqnr_db(expected: NDArray[np.float32], answered: NDArray[np.float32]) -> list[float]:
-    """SQNR of each image in dB, at most IDENTICAL_DB; its negative where an answer is no number or has another shape.
+    """SQNR of each image in dB, between -IDENTICAL_DB and IDENTICAL_DB.
 
-    The cap keeps every figure finite, so that medians and report files can hold them.
+    The lowest stands for answers of another shape, or with a number that is none. So every figure is finite.
     """
     if expected.shape != answered.shape:
         return [-IDENTICAL_DB] * len(expected)
@@ -147,7 +158,8 @@ def capped_sqnr_db(expected: NDArray[np.float32], answered: NDArray[np.float32])
 
 
 def _pair(good: Pieces, bad: Pieces, good_piece: Piece, bad_piece: Piece) -> Pair:
-    # What its last node that computes says as well: onnxruntime's quantiser puts a pair behind the logits.
+    """Load the two pieces that end at one tensor."""
+    # The answer of its last node that computes as well: onnxruntime's quantiser puts a pair behind the logits.
     wanted = (bad_piece.output, bad_piece.worker.output[0], *bad_piece.dequantised.values())
     outputs = tuple(dict.fromkeys(wanted))
     return Pair(
@@ -162,7 +174,7 @@ def _pair(good: Pieces, bad: Pieces, good_piece: Piece, bad_piece: Piece) -> Pai
 
 
 def _run_rounded(good: Pieces, bad: Pieces, good_piece: Piece, bad_piece: Piece) -> Run | None:
-    """The earlier file's piece with the weights that the later one has after rounding; None where nothing is."""
+    """The earlier file's piece with the weights that the later one has after rounding; None where it rounds nothing."""
     same_operator = good_piece.worker.op_type == bad_piece.worker.op_type
     is_quantised = len(bad_piece.nodes) > 1
     if len(good_piece.nodes) != 1 or not same_operator or not is_quantised:

@@ -41,7 +41,10 @@ def drift(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> Drift
 
 
 def _cosines(expected: NDArray[np.float64], answered: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cosine of the angle between the two answers to each image, (N,); without an angle 1 where they are equal."""
+    """The cosine of the angle between the two answers to each image, (N,).
+
+    An answer of zeros has no angle: there it is 1 where both are the same, and 0 where they are not.
+    """
     norms = np.sqrt((expected**2).sum(1) * (answered**2).sum(1))
     equal = ((answered - expected) ** 2).sum(1) == 0
     cosines = (expected * answered).sum(1) / np.where(norms > 0, norms, 1)
@@ -49,7 +52,7 @@ def _cosines(expected: NDArray[np.float64], answered: NDArray[np.float64]) -> ND
 
 
 def _median_db(ratios_db: NDArray[np.float64]) -> float:
-    """The median of what :func:`sqnr_db` gave, of which not all are infinite.
+    """The median of the images' SQNR, of which not all are infinite.
 
     None in the report means the same bits. Where most images have them, the best of the others stands for the median.
     """

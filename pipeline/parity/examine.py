@@ -1,4 +1,4 @@
-"""One file looked at from every side: its answers on the test images, and what can be disproved without them."""
+"""Looks at one file from every side: at its answers to the test images, and at what can be disproved without them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from pipeline.data.images import Images
     from pipeline.stage import StageRow
 
-# Decibels at which two answers of one file to one image count as the same: its own step bound, within these.
+# Two answers of one file to one image count as the same from the step bound of the file on, kept within these.
 LEAST_CONSISTENT_DB = 30.0
 MOST_CONSISTENT_DB = 90.0
-# So many sentences of one check are told.
+# Of one check no more sentences than this are shown.
 MOST_NAMED = 3
 # Images on which the noise of Q/DQ pairs is measured.
 NOISE_IMAGES = 32
@@ -59,7 +59,7 @@ def examine(
     reference: NDArray[np.float32],
     before: NDArray[np.float32] | None,
 ) -> NDArray[np.float32] | None:
-    """Fill ``row`` with all that the file shows, and its verdict; its logits, or None where they are no numbers.
+    """Fill ``row`` with all that the file shows, and its verdict; returns its logits, or None where they are unusable.
 
     ``reference`` are the logits of the frozen network, ``before`` those of ``source`` (None: the reference).
     Raises StageFailed where the file cannot be run.
@@ -87,6 +87,7 @@ def examine(
 
 
 def _run(row: StageRow, path: Path, source: Path | None, images: Images) -> Exhibit:
+    """Load the file afresh and let it answer all images."""
     try:
         runner = answers.of_file(path)
         logits = runner.answers(images, f"judging {path.name}")
@@ -101,6 +102,7 @@ def _run(row: StageRow, path: Path, source: Path | None, images: Images) -> Exhi
 
 
 def _refuted(exhibit: Exhibit, *names: str) -> Iterator[str]:
+    """The sentences of the checks with these ``names``."""
     for name in names:
         try:
             yield from CHECKS[name](exhibit)
@@ -146,13 +148,13 @@ def _certified(exhibit: Exhibit) -> list[str]:
 
 
 def _scaled(exhibit: Exhibit) -> list[str]:
-    """Whether its Q/DQ pairs make no more noise than 8 bits need."""
+    """Whether its Q/DQ pairs make no more noise than 8 bits need; asked behind :func:`_certified`."""
     source = exhibit.source
     if source is None or not _is_plain_onnx(exhibit.path) or not _is_plain_onnx(source):
         return []
     certificate = exhibit.row.certificate
-    # Without a certificate, or one that counts no operators, it is not known to have no pairs.
-    if certificate is not None and "operators" in certificate and "DequantizeLinear" not in certificate["operators"]:
+    # Without a certificate it is not known whether there are pairs.
+    if certificate is not None and "DequantizeLinear" not in certificate["operators"]:
         return []
     from pipeline.data import sampling
 

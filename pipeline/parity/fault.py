@@ -32,7 +32,11 @@ MOST_EXCESS_DB = 8.0
 
 @dataclass(frozen=True)
 class Fault:
-    """A ``module`` that leaves its bound, the tensor it makes, and in a sentence by what figure."""
+    """A ``module`` that leaves its bound, and the ``tensor`` it makes.
+
+    ``found`` is the figure in a sentence, ``kind`` what gave it away: ``own``, ``beyond`` (of the steps in depth.py) or
+    ``waste`` (a scale that makes more noise than 8 bits need).
+    """
 
     module: str
     tensor: str
@@ -57,7 +61,7 @@ def faults(pairs: Sequence[Pair], excess_noises: Sequence[ExcessNoise]) -> list[
 
 
 def _fault_of(pair: Pair, excess_noises: Sequence[ExcessNoise]) -> Fault | None:
-    """What is wrong at ``pair`` itself, the surest evidence first; None where nothing is."""
+    """The first bound that ``pair`` leaves by itself; None where it keeps all."""
     step = pair.step
     if step.broken:
         return Fault(step.module, step.tensor, step.broken, "own")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def judge(
     tolerance: Tolerance, drift: Drift, step: Drift, drop: Drop, n: int, refuted: Sequence[str] = ()
 ) -> tuple[str, list[str]]:
-    """The verdict on a stage and, unless it is a pass, the reasons with their figures: all that ``weigh`` found."""
+    """The verdict on a stage, from all that ``weigh`` found, and the reasons with their figures; a pass has none."""
     verdict_of = weigh(tolerance, drift, step, drop, n, refuted)
     verdict = overall(check_verdict for check_verdict, _ in verdict_of.values())
     reasons = []
@@ -29,7 +29,7 @@ def judge(
 def weigh(
     tolerance: Tolerance, drift: Drift, step: Drift, drop: Drop, n: int, refuted: Sequence[str] = ()
 ) -> dict[str, tuple[str, list[str]]]:
-    """The verdict of each check that the bounds ask for and, unless it is a pass, its reasons.
+    """The verdict of each check that the bounds ask for, and its reasons; a pass has none.
 
     ``n`` is the number of test images and ``refuted`` what was disproved without looking at them.
     """
@@ -63,7 +63,7 @@ def _weigh_drop(drop: Drop, n: int, margin: float, confidence: float) -> tuple[s
 
 
 def _apart(other: str, drift: Drift, bound: float) -> list[str]:
-    """Why ``drift`` is too far from ``other``, whose same bits are asked for by a bound of SAME_BITS."""
+    """Why ``drift`` is too far from ``other``; a bound of SAME_BITS asks for the same bits."""
     reasons = _below(f"median SQNR in dB against {other}", drift.sqnr_db, bound)
     if bound >= SAME_BITS and drift.max_abs > 0:
         reasons.append(
@@ -80,7 +80,10 @@ def _below(name: str, figure: float | None, bound: float) -> list[str]:
 
 
 def overall(verdicts: Iterable[str]) -> str:
-    """The verdict on a build: the worst of its stages; what did not run does not count, and nothing proves nothing."""
+    """The verdict on a build: the worst of its stages.
+
+    A stage that did not run does not count, and a build of which none ran is undecided.
+    """
     given = set(verdicts)
     for verdict in ("fail", "undecided", "pass"):
         if verdict in given:

@@ -1,4 +1,4 @@
-"""What a quantised file answers with some of its layers in float, and whether that holds its bounds."""
+"""What a quantised file answers with some of its layers in float, and whether its bounds hold then."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ RANKED_ON = 16
 
 @dataclass
 class Trial:
-    """``bad`` with some layers in float, on ``images``, next to ``good``; ``tried`` remembers every answer.
+    """``bad`` with some layers in float, on ``images``, next to ``good``.
 
-    ``blamed`` are layers that have to go anyway, and why. ``reference`` are the logits of ``good`` on ``images``;
-    ``advance`` is called at each of the ``runs``.
+    ``blamed`` are layers that have to be in float anyway, each with the reason. ``reference`` are the logits of
+    ``good`` on ``images``, (N, classes). ``advance`` is called at each run, and ``runs`` counts them. ``tried``
+    remembers the figures of every set of layers.
     """
 
     good: Path
@@ -52,10 +53,11 @@ class Trial:
         return self.tried[in_float]
 
     def _measured(self, in_float: frozenset[str]) -> dict[str, Any]:
+        """What :meth:`figures` remembers."""
         logits = self._logits(in_float, self.images)
         labels = self.images.labels
         right_before = self.reference.argmax(1) == labels
-        # The largest of NaN is at a place too: answers that are no numbers are wrong, whatever stands there.
+        # argmax finds a place among NaN too, and by chance the right one.
         right = (logits.argmax(1) == labels) & np.isfinite(logits).all(1)
         moved = _drift_or_worst(self.reference, logits)
         return {
@@ -76,7 +78,7 @@ class Trial:
         return bool(near and alike and accurate)
 
     def ranked(self) -> list[str]:
-        """The layers by what each of them in float gives back, the most costly first; those blamed anyway lead."""
+        """All layers, first those that are blamed, then by what each of them in float gives back, the most first."""
         from calibration import dequantise_layers
         from pipeline.data import sampling
 
@@ -88,13 +90,14 @@ class Trial:
         for layer in layers:
             if layer in gains_db:
                 continue
-            # Next to a layer of NaN none gives anything back: those that have to go are in float already.
+            # Next to a layer of NaN no other gives anything back: those blamed are in float already.
             logits = self._logits(frozenset([layer, *self.blamed]), images)
             moved = _drift_or_worst(reference, logits)
             gains_db[layer] = IDENTICAL_DB if moved.sqnr_db is None else moved.sqnr_db
         return sorted(layers, key=lambda layer: -gains_db[layer])
 
     def _logits(self, in_float: frozenset[str], images: Images) -> NDArray[np.float32]:
+        """The logits of ``bad`` on ``images`` with these layers in float, from a model that is in no file."""
         from calibration import dequantise_layers
 
         model = dequantise_layers.with_layers_in_float(self.good, self.bad, in_float)
@@ -105,7 +108,7 @@ class Trial:
 
 
 def _drift_or_worst(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> Drift:
-    """The drift of ``logits``; for answers that are no numbers one that holds no bound."""
+    """The drift of ``logits``; for answers that are no numbers, one that is beyond every bound."""
     try:
         return drift(reference, logits)
     except ValueError:
@@ -113,10 +116,10 @@ def _drift_or_worst(reference: NDArray[np.float32], logits: NDArray[np.float32])
 
 
 def in_images(bounds: Tolerance, n: int) -> Tolerance:
-    """``bounds`` as ``n`` images, which may be few, can tell.
+    """``bounds`` as far as ``n`` images, which may be few, can tell.
 
-    Of the same answers as many may be missing as a network that has just enough would miss by chance (one-sided, with
-    the confidence of ``bounds``); a drop is rounded up to whole images.
+    The agreement may fall short by as much as chance would give a network that just holds it (one-sided, with the
+    confidence of ``bounds``). A drop is rounded up to whole images.
     """
     from scipy.stats import binom
 

@@ -37,7 +37,7 @@ def bounds(lost: int, gained: int, n: int, confidence: float) -> tuple[float, fl
 def unpaired_bounds(before: int, after: int, n: int, confidence: float) -> tuple[float, float]:
     """Bounds of the drop between ``before`` and ``after`` right answers to ``n`` images, where nothing says which.
 
-    Either rate has its exact bound, as in ``bounds``: this holds however the answers go together, and is wide.
+    Either rate has its exact bound, as in ``bounds``. The result holds however the answers go together, and is wide.
     """
     error = (1 - confidence) / 2
     lower = _rate_at_least(before, n, error) - _rate_at_most(after, n, error)
@@ -49,7 +49,7 @@ def median_bounds(values: NDArray[np.float64], error: float) -> tuple[float, flo
     """Bounds of the median of what ``values`` (N,) are drawn from, each wrong with a chance of at most ``error``.
 
     They are order statistics (Hahn and Meeker 1991, Statistical Intervals, chapter 5) and hold for any distribution.
-    Of too few values not even the extremes do, and there are none: -infinity and infinity.
+    Of too few values not even the extremes are bounds: then they are -infinity and infinity.
     """
     import numpy as np
     from scipy.stats import binom

@@ -17,12 +17,13 @@ EXCHANGES = 100
 
 
 def smallest(layers: Sequence[str], passes: Passes, rank: Callable[[], Sequence[str]]) -> list[str] | None:
-    """The layers, in their order, without which ``passes`` holds and none of which can be put back; None where none do.
+    """The layers, in their order, with which in float ``passes`` holds, and none of which can go back to INT8.
 
-    ``passes(off)`` is asked for sets of layers; switching more of them off is taken to never hurt. Each of k culprits
-    is found by halving, as QuickXplain does (Junker 2004, AAAI, section 4): at most k (log2 n + 3) + 2 questions. Where
-    more than a few are needed, ``rank`` orders the layers once, the most costly first, and the shortest head that
-    passes is taken; then two are replaced by one as long as that passes, in at most EXCHANGES questions.
+    None where not even all of them are enough. ``passes(in_float)`` is asked for sets of layers; more layers in float
+    are taken to never hurt. Each of k culprits is found by halving, as QuickXplain does (Junker 2004, AAAI, section 4),
+    in at most k (log2 n + 3) + 2 questions. Where more than a few are needed, ``rank`` orders the layers once, the most
+    costly first, and the shortest head that passes is taken. Then two layers are replaced by one as long as that
+    passes, in at most EXCHANGES questions.
     """
     if passes(frozenset()):
         return []
@@ -48,7 +49,7 @@ def smallest(layers: Sequence[str], passes: Passes, rank: Callable[[], Sequence[
 
 
 def _head(rest: Sequence[str], chosen: Iterable[str], passes: Passes) -> int:
-    """How many of ``rest``, from its head, have to go along with ``chosen``; all of them are known to be enough."""
+    """How many of ``rest``, from its head, have to join ``chosen``; all of them are known to be enough."""
     too_few = 0
     enough = len(rest)
     while enough - too_few > 1:
@@ -61,7 +62,7 @@ def _head(rest: Sequence[str], chosen: Iterable[str], passes: Passes) -> int:
 
 
 def _needed(chosen: Sequence[str], passes: Passes) -> set[str]:
-    """Those of ``chosen`` that cannot be put back, asked for one by one in their order."""
+    """Those of ``chosen`` that cannot go back to INT8, tried one by one in their order."""
     kept = set(chosen)
     for layer in chosen:
         if passes(frozenset(kept - {layer})):

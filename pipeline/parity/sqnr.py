@@ -1,4 +1,4 @@
-"""The signal-to-noise ratio of answers, which every comparison here is made by."""
+"""The signal-to-quantisation-noise ratio (SQNR), by which answers are compared."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ LEAST_POWER = 1e-300
 
 
 def sqnr_db(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of each image, (N,): 10 log10(sum reference^2 / sum (answers - reference)^2) over all its numbers, in dB.
+    """The SQNR of each image, (N,): 10 log10(sum reference^2 / sum (answers - reference)^2), in dB.
 
-    Both are (N, …). Infinity where they are the same, NaN where one of them holds NaN.
+    Both are (N, …), and the sums go over all numbers of an image. It is infinity where they are the same, and NaN where
+    one of them holds NaN.
     """
     wide = reference.astype(np.float64).reshape(len(reference), -1)
     errors = answers.astype(np.float64).reshape(wide.shape) - wide
