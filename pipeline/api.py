@@ -57,5 +57,5 @@ def build(recipe: Recipe) -> Result:
     from pipeline import building
     from pipeline.building import request
 
-    report = building.build(request.order(recipe))
+    report = building.build(request.accept(recipe))
     return Result(report["verdict"], Path(report["recipe"]["output"]), report)

@@ -17,10 +17,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.building.request import Order
+    from pipeline.building.request import Request
 
 
-def build(request: Order) -> dict[str, Any]:
+def build(request: Request) -> dict[str, Any]:
     """Build what ``request`` asks for; report.json as a dict.
 
     A verdict that is no pass is no error. Raises StageFailed where a stage cannot make its file; the report and the

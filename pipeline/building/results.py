@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError, StageFailed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.building.request import Order
+    from pipeline.building.request import Request
     from pipeline.building.run import Build
     from pipeline.stage import Stage, StageRow
 
@@ -43,7 +43,7 @@ def judged(under_way: Build, stages: list[Stage]) -> tuple[list[StageRow], Pipel
 
 
 def write(
-    request: Order,
+    request: Request,
     origin: str,
     under_way: Build,
     stages: list[Stage],
@@ -84,7 +84,7 @@ def write(
 
 
 def _report(
-    request: Order,
+    request: Request,
     origin: str,
     under_way: Build,
     stages: list[Stage],

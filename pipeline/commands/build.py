@@ -46,7 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Build, print, and answer with the exit code of the verdict."""
     from pipeline import api, config
-    from pipeline.building import request as orders
+    from pipeline.building.request import accept, outline
     from pipeline.report import terminal
 
     recipe = recipes.from_arguments(arguments)
@@ -56,8 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         config.save(arguments.save_config, asked_for)
 
     if arguments.dry_run:
-        order = orders.order(recipe)
-        sys.stdout.write("\n".join(orders.outline(order)) + "\n")
+        sys.stdout.write("\n".join(outline(accept(recipe))) + "\n")
         return Exit.PASS
 
     report = api.build(recipe).report

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.portable.sqnr import capped_sqnr_db
 from pipeline.errors import BadRequest
 from pipeline.parity import answers, case
-from pipeline.parity.depth import ratios, walk
-from pipeline.parity.fault import faults, few, median, wasted
+from pipeline.parity.depth import walk
+from pipeline.parity.fault import excess_noise_on, faults, median, small_batches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +37,8 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
     refusals: tuple[type[Exception], ...] = (ValueError, *reference.refusals())
     try:
         files = Subgraphs(good), Subgraphs(bad)
-        pairs, logits = walk(*files, few(images))
-        found = faults(pairs, wasted(good, bad, images))
+        pairs, logits = walk(*files, small_batches(images))
+        found = faults(pairs, excess_noise_on(good, bad, images))
     except refusals as error:
         raise BadRequest(f"{good.name} and {bad.name} cannot be compared: {error}") from error
 
@@ -86,10 +87,10 @@ def _whole_next_to_pieces(
     if any(pair.step.broken for pair in pairs):
         return None
     whole = answers.of_file(bad)
-    decibels: list[float] = []
-    for batch, logits_in_pieces in zip(few(images), logits, strict=True):
-        decibels += ratios(whole.run(batch), logits_in_pieces)
-    return median(decibels)
+    ratios_db: list[float] = []
+    for batch, logits_in_pieces in zip(small_batches(images), logits, strict=True):
+        ratios_db += capped_sqnr_db(whole.run(batch), logits_in_pieces)
+    return median(ratios_db)
 
 
 def _step(pair: Pair) -> dict[str, Any]:

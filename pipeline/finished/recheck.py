@@ -152,7 +152,7 @@ class _Rerun:
 
     def answers(self) -> SavedAnswers:
         """The answers of the files that ran again; of the others those that were kept."""
-        from pipeline.parity.drift import sqnr_db
+        from exporters.portable.sqnr import sqnr_db
 
         top1 = dict(self.saved.top1)
         ratios = dict(self.saved.sqnr_db)

@@ -63,7 +63,7 @@ def _alone(
 
     others = frozenset(layers) - {layer}
     try:
-        model = dequantise_layers.switched_off(good, bad, others)
+        model = dequantise_layers.with_layers_in_float(good, bad, others)
     except ValueError as error:
         raise BadRequest(f"{bad.name} cannot be taken apart next to {good.name}: {error}") from error
     if not dequantise_layers.has_pairs(model):  # a pool: its pair goes with those of its readers
