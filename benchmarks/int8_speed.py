@@ -22,7 +22,10 @@ from calibration.histogram import Histogram
 from calibration.ranges import mse
 from exporters.engines import onnxruntime as engine
 
-ARCHITECTURES, BATCHES = ("resnet18", "resnext50_32x4d"), (1, 16)
+ARCHITECTURES = ("resnet18", "resnext50_32x4d")
+BATCHES = (1, 16)
+# Images whose activations give the ranges.
+CALIBRATION = 4
 
 
 def main() -> None:
@@ -37,12 +40,15 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for arch in ARCHITECTURES:
         with tempfile.TemporaryDirectory() as folder:
-            images = np.random.default_rng(0).uniform(0, 255, (16, 3, 224, 224)).astype(np.float32)
-            paths = files(arch, images[:4], Path(folder))
-            sessions = [*map(session, paths), session(paths[-1], precise=True)]
+            images = np.random.default_rng(0).uniform(0, 255, (max(BATCHES), 3, 224, 224)).astype(np.float32)
+            paths = files(arch, images[:CALIBRATION], Path(folder))
+            sessions = [session(path) for path in paths]
+            sessions.append(session(paths[-1], exact=True))
             for batch in BATCHES:
-                best = fastest(sessions, images[:batch], rounds)
-                print(f"| {arch} | {batch} | {' | '.join(f'{best[0] / each:.2f}' for each in best)} |", flush=True)
+                seconds = fastest(sessions, images[:batch], rounds)
+                # The first is the float file: every cell is how many times as fast.
+                ratios = [f"{seconds[0] / taken:.2f}" for taken in seconds]
+                print(f"| {arch} | {batch} | {' | '.join(ratios)} |", flush=True)
 
 
 def files(arch: str, images: np.ndarray, folder: Path) -> list[Path]:
@@ -56,38 +62,42 @@ def files(arch: str, images: np.ndarray, folder: Path) -> list[Path]:
             return next(self.left, None)
 
     src = graph(arch, images, folder)
-    made = [src]
+    paths = [src]
     for placement in qdq.PLACEMENTS:
+        quantised = folder / f"{placement}.onnx"
+        compiled = folder / f"{placement}.ort.onnx"
         formats = qdq.tensors(src, placement)
         observer = observe.Observer(src, list(formats), Histogram)
         observer.take([images])
         amax = {name: mse(histogram, formats[name]) for name, histogram in observer.seen.items()}
-        qdq.quantise(src, folder / f"{placement}.onnx", amax, placement)
-        made.append(folder / f"{placement}.ort.onnx")
-        engine.BACKEND.build(folder / f"{placement}.onnx", made[-1])
+        qdq.quantise(src, quantised, amax, placement)
+        engine.BACKEND.build(quantised, compiled)
+        paths.append(compiled)
+
     own = folder / "own.onnx"
     quantize_static(src, own, Reader(), activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True)
-    return [*made, own]
+    return [*paths, own]
 
 
-def session(path: Path, *, precise: bool = False) -> Any:
+def session(path: Path, *, exact: bool = False) -> Any:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 3
-    settings.add_session_config_entry("session.x64quantprecision", str(int(precise)))
+    settings.add_session_config_entry("session.x64quantprecision", str(int(exact)))
     return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
 
 def fastest(sessions: list[Any], images: np.ndarray, rounds: int) -> list[float]:
-    """CPU seconds of one run of each."""
+    """CPU seconds of one run of each: the least of all rounds."""
     best = [float("inf")] * len(sessions)
     for _ in range(rounds):
-        for index, each in enumerate(sessions):
+        for index, timed in enumerate(sessions):
             begun = time.process_time()
-            each.run(None, {"images": images})
-            best[index] = min(best[index], time.process_time() - begun)
+            timed.run(None, {"images": images})
+            taken = time.process_time() - begun
+            best[index] = min(best[index], taken)
     return best
 
 

@@ -16,7 +16,7 @@ from calibration.histogram import Peak
 from calibration.ranges import minmax
 from exporters import export, float16, fold_batchnorm, simplify
 from exporters.engines import tensorrt_rtx
-from exporters.number_formats import FP8, INT8
+from exporters.number_formats import FP8, INT8, NumberFormat
 from pipeline.models import specs
 from pipeline.models.resnet import ResNet
 
@@ -34,16 +34,26 @@ def main() -> None:
 
 
 def cells(arch: str, size: int, folder: Path) -> list[str]:
+    """What TensorRT-RTX says of the graph of each precision, in the order of the columns."""
     images = np.random.default_rng(0).uniform(0, 255, (2, 3, size, size)).astype(np.float32)
-    src = graph(arch, images, folder)
-    files = {name: folder / f"{name}.onnx" for name in ("fp16", "int8", "int8-fp16", "e4m3", "fp8")}
-    float16.float16(src, files["fp16"], peaks(src, images))
-    for number_format, wide, half in ((INT8, files["int8"], "int8-fp16"), (FP8, files["e4m3"], "fp8")):
-        seen = observe.observe(src, list(qdq.tensors(src)), [images])
-        amax = {name: minmax(histogram) for name, histogram in seen.items()}
-        qdq.quantise(src, wide, amax, number_format=number_format)
-        float16.float16(wide, files[half], peaks(wide, images))
-    return [built(path, folder) for path in (src, *(files[name] for name in ("fp16", "int8", "int8-fp16", "fp8")))]
+    fp32 = graph(arch, images, folder)
+    fp16 = folder / "fp16.onnx"
+    float16.float16(fp32, fp16, peaks(fp32, images))
+    int8, int8_fp16 = quantised(fp32, images, INT8, folder)
+    # The precision fp8 has float16 around its pairs.
+    _, fp8 = quantised(fp32, images, FP8, folder)
+    return [built(path, folder) for path in (fp32, fp16, int8, int8_fp16, fp8)]
+
+
+def quantised(src: Path, images: np.ndarray, number_format: NumberFormat, folder: Path) -> tuple[Path, Path]:
+    """``src`` with Q/DQ pairs of ``number_format``, in float32 around them and in float16."""
+    wide = folder / f"{number_format.name}-float32.onnx"
+    half = folder / f"{number_format.name}-float16.onnx"
+    histograms = observe.observe(src, list(qdq.tensors(src)), [images])
+    amax = {name: minmax(histogram) for name, histogram in histograms.items()}
+    qdq.quantise(src, wide, amax, number_format=number_format)
+    float16.float16(wide, half, peaks(wide, images))
+    return wide, half
 
 
 def graph(arch: str, images: np.ndarray, folder: Path) -> Path:
@@ -53,7 +63,9 @@ def graph(arch: str, images: np.ndarray, folder: Path) -> Path:
     network = ResNet(specs.ARCHITECTURES[arch], 1000, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.no_grad():
         network.train()(torch.from_numpy(images))  # running statistics that keep the activations in bounds
-    raw, simple, folded = (folder / f"{name}.onnx" for name in ("raw", "simple", "folded"))
+    raw = folder / "raw.onnx"
+    simple = folder / "simple.onnx"
+    folded = folder / "folded.onnx"
     export.export(network, raw, images.shape[1:], {})
     simplify.simplify(raw, simple)
     fold_batchnorm.fold_batchnorm(simple, folded)
@@ -61,12 +73,14 @@ def graph(arch: str, images: np.ndarray, folder: Path) -> Path:
 
 
 def peaks(src: Path, images: np.ndarray) -> dict[str, float]:
+    """The largest magnitude of every activation."""
     observer = observe.Observer(src, observe.activations(src), Peak)
     observer.take([images])
     return {name: peak.amax for name, peak in observer.seen.items()}
 
 
 def built(path: Path, folder: Path) -> str:
+    """A cell: the size of the engine and what of it computes in 8 bits, or why there is none."""
     try:
         made = tensorrt_rtx.BACKEND.build(path, folder / "engine")
     except RuntimeError as error:

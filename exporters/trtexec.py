@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     Version = tuple[int, ...]
 
-
 # Versions from here on keep all types of a graph; older ones keep those that flags of its precision name.
 STRONGLY_TYPED: Version = (10, 0)
 # What asks for it, from the first version that takes it (trtexec's help of each version): 11 knows nothing else.
@@ -111,6 +110,7 @@ def _typing_flags(version: Version, precision: str, options: Mapping[str, Any]) 
     asked_by: Sequence[str] = _since(TYPED, version)
     weak_flags = options.get("weak_flags")
     if version < STRONGLY_TYPED and weak_flags is not None:
+        # trtexec has the builder's flags in small letters.
         return [f"--{flag.lower()}" for flag in weak_flags]
     if version >= STRONGLY_TYPED and options["typing"] in {"any", "strong"}:
         return [*asked_by]

@@ -49,7 +49,8 @@ class LoadedEngine:
 class Backend(Protocol):
     """One way to make an engine of an ONNX file.
 
-    Each module of this package has a class of it, and the one object of that class as ``BACKEND``.
+    The module of a backend derives a class from this one, and has the one object of it as ``BACKEND``. What stands here
+    without a value must be given there; mypy names what is missing.
     """
 
     # As --engine, report.json and the names of stages have it.

@@ -136,6 +136,7 @@ def of_layers(
         layers=tuple(layers[:MOST]),
         convolutions=tuple(convolutions),
         adds=tuple(adds),
+        # Of all layers, those that are left out included.
         reformats=sum(layer.reformat for layer in layers),
         left_out=len(layers[MOST:]),
         weights=weights,

@@ -64,6 +64,7 @@ class Device(Backend):
         knobs = dict(options or {})
         precision = knobs.pop("precision")
         model = onnx_file.read(src)
+        # The script builds this graph only: it is the one that was judged.
         sha256 = hashlib.sha256(src.read_bytes()).hexdigest()
         dst.write_text(trtexec.script(dst.name, src.name, sha256, _image_shape(model), precision, knobs))
         dst.chmod(0o755)

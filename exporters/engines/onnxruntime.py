@@ -58,6 +58,7 @@ class OnnxRuntime(Backend):
         del options, progress
         model = onnx_file.read(src)
         quantised = onnx_file.count(model, "QuantizeLinear") > 0
+        # Weights that stand in float behind a Q, as TensorRT 8 needs them, would be taken for activations.
         float_weights.stored_levels(model.graph)
         if ort_integers.stores_int8(model.graph):
             ort_integers.to_uint8(model.graph)
@@ -70,6 +71,7 @@ class OnnxRuntime(Backend):
         entries = EXACT if processor() == SATURATES else None
         reference.session(ir.to_proto(model).SerializeToString(), LEVEL, disabled, dst, entries)
 
+        # What it fused is told by its own file alone, whose operators ONNX does not all know.
         compiled = onnx_file.read(dst, check=False)
         in_integers = onnx_file.count(compiled, "QLinearConv")
         in_float = onnx_file.count(compiled, "Conv", "FusedConv")

@@ -52,6 +52,7 @@ class OnnxRuntimeCuda(Backend):
         """Copy ``src`` to ``dst`` once it loads there: the provider compiles nothing that could be kept."""
         del options, progress
         shutil.copyfile(src, dst)
+        # Refused here rather than where it is used.
         self.load(dst)
         return BuiltEngine(onnx_file.count(onnx_file.read(src), "Conv"), None)
 

@@ -45,6 +45,7 @@ def to_uint8(graph: ir.Graph) -> None:
             node.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
             _move_relu_behind(graph, node, zero_point)
     onnx_file.drop_unused_initializers(graph)
+    # The new nodes stand at the end.
     graph.sort()
 
 
@@ -54,6 +55,7 @@ def _move_relu_behind(graph: ir.Graph, quantise_node: ir.Node, zero_point: ir.Va
     if relu is None:
         return
     rectified = relu.outputs[0]
+    # Another reader still needs it.
     if len(rectified.uses()) != 1:
         return
 

@@ -27,9 +27,11 @@ def describe(model: ir.Model) -> EngineDescription:
         convolves = node.op_type in CONVOLUTIONS
         if convolves:
             convolutions.append(Operation(module, layer.inputs, layer.outputs))
+        # One that a convolution took in has no layer of its own.
         if _has_residual_add(node):
             adds.append(Operation(module, layer.inputs, layer.outputs, fused=convolves))
 
+    # How much the activations take shows when it runs, not in the file.
     constants = [value.const_value for value in model.graph.initializers.values()]
     weights = sum(constant.nbytes for constant in constants if constant is not None)
     # Nothing of it runs on a DLA: this is the CPU.

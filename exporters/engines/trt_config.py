@@ -27,6 +27,7 @@ def configure(trt: Any, builder: Any, network: Any, options: Mapping[str, Any], 
     Raises SystemExit with a sentence where this TensorRT lacks what is asked for.
     """
     config = builder.create_builder_config()
+    # Only a detailed build lists its layers.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     _add_profiles(builder, config, network.get_input(0), options.get("profiles") or (BATCHES,))
 
@@ -112,6 +113,7 @@ def timing_cache(config: Any, path: Path) -> Any:
 
 def keep(cache: Any, path: Path) -> None:
     """Write ``cache`` to ``path``, whole or not at all."""
+    # Another build may read it meanwhile.
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_bytes(bytes(cache.serialize()))
     fresh.replace(path)

@@ -169,6 +169,7 @@ def _described(
     convolutions = []
     for node in onnx_file.convolutions(model):
         convolution_names.add(str(node.name))
+        # Only of an Add it is asked whether it is fused.
         convolutions.append(_operation(node, listed, set()))
     adds = [_operation(node, listed, convolution_names) for node in model.graph if _is_residual_add(node)]
     return of_layers(backend, source, layers, convolutions, adds, weights=weights, activations=activations, dla=dla)

@@ -92,7 +92,7 @@ def options(backend: Backend, recipe: Recipe, precision: Precision) -> dict[str,
     asked: dict[str, Any] = {}
     for name in backend.options:
         value = of_precision[name] if name in of_precision else getattr(recipe, name)
-        # A knob that nobody turned.
+        # Nobody asked for it.
         if value is None or value is False:
             continue
         # Options go into a note and into a child process as JSON.

@@ -72,6 +72,7 @@ def _of_file(path: Path) -> EngineDescription:
     if path.is_file():
         for name in engines.BACKENDS:
             backend = engines.named(name)
+            # A backend may refuse: to open a file of TensorRT is to run what it holds.
             if path.name.endswith(backend.suffix):
                 return backend.describe(path)
     raise BadRequest(f"{path} is no directory of a build and no file that ONNX Runtime compiled (.ort.onnx)")
@@ -115,6 +116,7 @@ def lines(description: EngineDescription) -> Iterator[str]:
         f"in 8 bits throughout: {counts['adds_in_8_bits']}"
     )
     yield f"memory: {_memory(description) or 'not known'}"
+    # Where there is no DLA nothing is said of it.
     if description.dla is None:
         yield "layers on a DLA: not known"
     elif description.dla > 0:
