@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .store import Store
 
 FILES = {"tensorrt": "engine.plan", "onnxruntime": "engine.onnx"}
+# Bytes of memory that a builder gets where little is free; by default it gets half of what is.
 LEAST_WORKSPACE = 64 * 2**20
 
 
@@ -100,7 +101,7 @@ def _free(store: Store, bundle: Bundle, device: Dict[str, Any]) -> str:
         try:
             store.whole(version)
         except AgentError:
-            continue
+            continue  # damaged: nothing of it is used, and this one gets the next number
         if store.built(version).get("device") == device:
             return version
     raise Refused(f"{stem}: a thousand versions of it are in {VERSIONS}; run gc")
