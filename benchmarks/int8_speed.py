@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    print(f"onnxruntime {version('onnxruntime')}, {engine.machine()}, one thread\n")
+    print(f"onnxruntime {version('onnxruntime')}, {engine.processor()}, one thread\n")
     print(
         "| network | batch | float32 | placed for TensorRT | placed for ONNX Runtime | its own quantize_static, UINT8 "
         "| the same, sums that cannot saturate |"
@@ -58,13 +58,13 @@ def files(arch: str, images: np.ndarray, folder: Path) -> list[Path]:
     src = graph(arch, images, folder)
     made = [src]
     for placement in qdq.PLACEMENTS:
-        tops = qdq.tensors(src, placement)
-        observer = observe.Observer(src, list(tops), Histogram)
+        formats = qdq.tensors(src, placement)
+        observer = observe.Observer(src, list(formats), Histogram)
         observer.take([images])
-        amax = {name: mse(histogram, tops[name]) for name, histogram in observer.seen.items()}
+        amax = {name: mse(histogram, formats[name]) for name, histogram in observer.seen.items()}
         qdq.quantise(src, folder / f"{placement}.onnx", amax, placement)
         made.append(folder / f"{placement}.ort.onnx")
-        engine.build(folder / f"{placement}.onnx", made[-1])
+        engine.BACKEND.build(folder / f"{placement}.onnx", made[-1])
     own = folder / "own.onnx"
     quantize_static(src, own, Reader(), activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True)
     return [*made, own]

@@ -42,9 +42,9 @@ def halves(good: Path, bad: Path) -> tuple[ir.Model, ir.Model]:
     trusted = {str(node.outputs[0].name): node for node in onnx_file.read(good).graph}
     for node in activations.graph:
         if node.op_type in {"Conv", "Gemm"}:
-            held = onnx_file.weight(trusted[str(node.outputs[0].name)].inputs[1])
+            held = onnx_file.initializer_array(trusted[str(node.outputs[0].name)].inputs[1])
             assert held is not None
-            node.replace_input_with(1, onnx_file.constant(activations.graph, f"{node.name}_float", held))
+            node.replace_input_with(1, onnx_file.add_initializer(activations.graph, f"{node.name}_float", held))
     for node in list(weights.graph):
         quantise = node.inputs[0].producer() if node.op_type == "DequantizeLinear" and node.inputs[0] else None
         if quantise is not None and quantise.inputs[0] is not None:

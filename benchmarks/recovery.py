@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from calibration import observe, qdq, ranges
 from calibration.recovery.equalise import equalise
+from exporters.number_formats import INT8
 from pipeline.building.plan import EQUALISE
 from pipeline.data import sets
 from pipeline.data.images import Images, spread
@@ -69,7 +70,7 @@ def amaxes(src: Path, batches: Batches, methods: Sequence[str]) -> Iterator[dict
     """Each method's range of each tensor."""
     seen = observe.observe(src, list(qdq.tensors(src)), batches)
     for method in methods:
-        yield {name: ranges.METHODS[method](each, 127) for name, each in seen.items()}
+        yield {name: ranges.METHODS[method](each, INT8) for name, each in seen.items()}
 
 
 def row(reference: NDArray[np.float32], labels: NDArray[np.int64], logits: NDArray[np.float32]) -> str:

@@ -16,6 +16,7 @@ from calibration.histogram import Peak
 from calibration.ranges import minmax
 from exporters import export, float16, fold_batchnorm, simplify
 from exporters.engines import tensorrt_rtx
+from exporters.number_formats import FP8, INT8
 from pipeline.models import specs
 from pipeline.models.resnet import ResNet
 
@@ -37,10 +38,10 @@ def cells(arch: str, size: int, folder: Path) -> list[str]:
     src = graph(arch, images, folder)
     files = {name: folder / f"{name}.onnx" for name in ("fp16", "int8", "int8-fp16", "e4m3", "fp8")}
     float16.float16(src, files["fp16"], peaks(src, images))
-    for form, half in (("int8", "int8-fp16"), ("fp8", "fp8")):
-        wide = files["int8" if form == "int8" else "e4m3"]
+    for number_format, wide, half in ((INT8, files["int8"], "int8-fp16"), (FP8, files["e4m3"], "fp8")):
         seen = observe.observe(src, list(qdq.tensors(src)), [images])
-        qdq.quantise(src, wide, {name: minmax(histogram) for name, histogram in seen.items()}, form=form)
+        amax = {name: minmax(histogram) for name, histogram in seen.items()}
+        qdq.quantise(src, wide, amax, number_format=number_format)
         float16.float16(wide, files[half], peaks(wide, images))
     return [built(path, folder) for path in (src, *(files[name] for name in ("fp16", "int8", "int8-fp16", "fp8")))]
 
@@ -67,11 +68,13 @@ def peaks(src: Path, images: np.ndarray) -> dict[str, float]:
 
 def built(path: Path, folder: Path) -> str:
     try:
-        made = tensorrt_rtx.build(path, folder / "engine")
+        made = tensorrt_rtx.BACKEND.build(path, folder / "engine")
     except RuntimeError as error:
         return f"refused: {error}"
-    count = "" if made["int8"] is None else f", {made['int8']} of {made['convolutions']} in 8 bits"
-    return f"{(folder / 'engine').stat().st_size / 1e6:.0f} MB{count}"
+    megabytes = (folder / "engine").stat().st_size / 1e6
+    if made.eight_bit_convolutions is None:
+        return f"{megabytes:.0f} MB"
+    return f"{megabytes:.0f} MB, {made.eight_bit_convolutions} of {made.convolutions} in 8 bits"
 
 
 if __name__ == "__main__":

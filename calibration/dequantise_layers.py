@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from exporters import onnx_file
-from exporters.constant import constant
+from exporters.constant import evaluate_constant
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -43,7 +43,7 @@ def switched_off(good: Path, bad: Path, modules: Collection[str]) -> bytes:
             node.replace_input_with(index, value)
             _free_pool(model.graph, value.producer())
     _drop_unread_pairs(model.graph)
-    onnx_file.drop_unused_constants(model.graph)
+    onnx_file.drop_unused_initializers(model.graph)
     model.graph.sort()
     return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
@@ -56,16 +56,16 @@ def has_pairs(model: bytes) -> bool:
 def _float(graph: ir.Graph, node: ir.Node, index: int, twin: ir.Node | None) -> ir.Value:
     dequantise = node.inputs[index].producer()  # type: ignore[union-attr]
     assert dequantise is not None
-    if constant(dequantise.outputs[0]) is None:
+    if evaluate_constant(dequantise.outputs[0]) is None:
         quantise = dequantise.inputs[0].producer()  # type: ignore[union-attr]
         assert quantise is not None
         assert quantise.inputs[0] is not None
         return quantise.inputs[0]
-    weight = onnx_file.weight(twin.inputs[index]) if twin is not None and index < len(twin.inputs) else None
+    weight = onnx_file.initializer_array(twin.inputs[index]) if twin is not None and index < len(twin.inputs) else None
     if weight is None:
         raise ValueError(f"{_module(node)} has weights that the file before it does not have")
     name = f"{node.outputs[0].name}_float_{index}"
-    return onnx_file.constant(graph, name, weight)
+    return onnx_file.add_initializer(graph, name, weight)
 
 
 def _free_pool(graph: ir.Graph, maker: ir.Node | None) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from calibration.qdq import WEIGHTED, channel_axis, channel_scales
 from calibration.ranges import mse, squared_error
-from exporters import onnx_file, pairs
-from exporters.constant import constant
+from exporters import number_formats, onnx_file, pairs
+from exporters.constant import evaluate_constant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.histogram import Histogram
+    from exporters.number_formats import NumberFormat
 
 
 @dataclass(frozen=True)
@@ -70,29 +71,36 @@ def _ratios(node: ir.Node, twin: ir.Node | None, seen: Mapping[str, Histogram]) 
         dequantise = value.producer() if value is not None else None
         if dequantise is None or dequantise.op_type != "DequantizeLinear":
             continue
-        held = constant(value)
+        held = evaluate_constant(value)
         if held is None:
             quantise = dequantise.inputs[0].producer() if dequantise.inputs[0] is not None else None
             source = quantise.inputs[0] if quantise is not None else None
-            scale, top = (
-                onnx_file.weight(dequantise.inputs[1]),
-                pairs.levels(quantise) if quantise is not None else None,
+            scale, number_format = (
+                onnx_file.initializer_array(dequantise.inputs[1]),
+                pairs.number_format_of(quantise) if quantise is not None else None,
             )
-            if source is not None and source.name in seen and top is not None and scale is not None and scale.size == 1:
-                ratio = _of_activation(seen[str(source.name)], float(scale.item()), top)
+            if source is None or source.name not in seen or number_format is None:
+                continue
+            if scale is not None and scale.size == 1:
+                ratio = _of_activation(seen[str(source.name)], float(scale.item()), number_format)
                 yield f"its input from {_maker(source)}", ratio
         elif twin is not None and node.op_type in WEIGHTED and node.op_type == twin.op_type and index == 1:
-            weight = onnx_file.weight(twin.inputs[1])
-            # Of FP8 the certificate compares every weight with its nearest.
-            if weight is not None and weight.shape == held.values.shape and held.array.dtype == np.int8:
-                yield "the weights", _of_weight(weight, held.values, channel_axis(node))
+            weight = onnx_file.initializer_array(twin.inputs[1])
+            number_format = number_formats.symmetric_in(held.array.dtype)
+            # Of FP8, which has no one step, the certificate compares every weight with its nearest.
+            if number_format is None or not number_format.uniform:
+                continue
+            if weight is not None and weight.shape == held.values.shape:
+                yield "the weights", _of_weight(weight, held.values, channel_axis(node), number_format)
 
 
-def _of_weight(weight: NDArray[np.float32], stored: NDArray[np.float64], axis: int) -> float:
+def _of_weight(
+    weight: NDArray[np.float32], stored: NDArray[np.float64], axis: int, number_format: NumberFormat
+) -> float:
     """The channel whose noise is the largest multiple of what it needs."""
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     noise = ((stored - weight) ** 2).mean(axis=others)
-    needed = channel_scales(weight, axis).astype(np.float64) ** 2 / 12
+    needed = channel_scales(weight, axis, number_format).astype(np.float64) ** 2 / 12
     return float((noise / needed).max())
 
 
@@ -101,9 +109,10 @@ def _maker(value: ir.Value) -> str:
     return (onnx_file.module_of(node) if node is not None else "") or str(value.name)
 
 
-def _of_activation(histogram: Histogram, scale: float, top: int) -> float:
+def _of_activation(histogram: Histogram, scale: float, number_format: NumberFormat) -> float:
     if not scale > 0:
         return np.inf
-    best = mse(histogram, top) / top
-    noise, needed = squared_error(histogram, scale, top), squared_error(histogram, best, top)
+    best = mse(histogram, number_format) / number_format.largest_level
+    noise = squared_error(histogram, scale, number_format)
+    needed = squared_error(histogram, best, number_format)
     return noise / needed if needed > 0 else 1.0

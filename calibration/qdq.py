@@ -1,4 +1,4 @@
-"""INT8 into the graph: QuantizeLinear/DequantizeLinear pairs where the runtime fuses them.
+"""Quantisation into the graph: QuantizeLinear/DequantizeLinear pairs where the runtime fuses them.
 
 For TensorRT the rules are those of its developer guide, "Explicit Quantization": symmetric INT8 with zero point 0, one
 scale per activation tensor, one per output channel of a weight, bias in float; every input of a convolution or Gemm;
@@ -11,19 +11,21 @@ levels in place of 127.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from calibration.ranges import E4M3, LEVELS
 from exporters import onnx_file, pairs
+from exporters.number_formats import INT8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from exporters.number_formats import NumberFormat
 
 WEIGHTED = {"Conv", "Gemm"}
 
@@ -37,55 +39,82 @@ class Placement:
     unsigned: bool
 
 
-# The largest level of each format (FP8: E4M3, Micikevicius et al. 2022, arXiv 2209.05433, table 1).
-FORMATS = {"int8": LEVELS, "fp8": E4M3}
-PLACEMENTS = {"tensorrt": Placement(False, False, False), "onnxruntime": Placement(True, True, True)}
+PLACEMENTS = {
+    "tensorrt": Placement(both=False, mean=False, unsigned=False),
+    "onnxruntime": Placement(both=True, mean=True, unsigned=True),
+}
 
 
-def tensors(src: Path, placement: str = "tensorrt", form: str = "int8") -> dict[str, int]:
-    """The activations of ``src`` whose range :func:`quantise` needs, in graph order, and each one's largest level."""
+def tensors(src: Path, placement: str = "tensorrt", number_format: NumberFormat = INT8) -> dict[str, NumberFormat]:
+    """The activations of ``src`` whose range :func:`quantise` needs, in graph order, and the format of each."""
     rules = PLACEMENTS[placement]
-    return {str(value.name): _top(value, rules, form) for value in _placed(onnx_file.read(src).graph, rules)}
+    formats = {}
+    for value in _placed(onnx_file.read(src).graph, rules):
+        formats[str(value.name)] = _format_of_activation(value, rules, number_format)
+    return formats
 
 
-def quantise(src: Path, dst: Path, amax: Mapping[str, float], placement: str = "tensorrt", form: str = "int8") -> str:
-    """Write ``src`` with Q/DQ pairs to ``dst``; ``amax`` is the magnitude of each tensor that becomes its top level."""
-    model, rules = onnx_file.read(src), PLACEMENTS[placement]
-    if form == "fp8":
-        onnx_file.raise_opset(model, 19)
-    # A pooled maximum needs no range of its own: under the scale of its input, quantising again is exact.
-    placed = [
-        (value, amax[str((_pooled(value) or value).name)], _top(value, rules, form))
-        for value in _placed(model.graph, rules)
-    ]
-    for value, magnitude, top in placed:
-        _pair(model.graph, value, magnitude, pairs.zero_point(top, unsigned=rules.unsigned), top)
+def quantise(
+    src: Path,
+    dst: Path,
+    amax: Mapping[str, float],
+    placement: str = "tensorrt",
+    number_format: NumberFormat = INT8,
+) -> str:
+    """Write ``src`` with Q/DQ pairs to ``dst``; ``amax`` is the magnitude of each tensor that becomes its top level.
+
+    Weights get ``number_format``, activations too or the one that stands in for it under the rules of ``placement``.
+    """
+    model = onnx_file.read(src)
+    rules = PLACEMENTS[placement]
+    onnx_file.raise_opset(model, number_format.opset)
+
+    # All before any pair stands: a pair takes the place of what a MaxPool reads, and it would not be found again.
+    placed = []
+    for value in _placed(model.graph, rules):
+        # A pooled maximum needs no range of its own: under the scale of its input, quantising again is exact.
+        ranged = _pooled(value) or value
+        placed.append((value, amax[str(ranged.name)], _format_of_activation(value, rules, number_format)))
+    for value, magnitude, activation_format in placed:
+        _pair(model.graph, value, magnitude, activation_format)
+
     weighted = [node for node in model.graph if node.op_type in WEIGHTED]
     for node in weighted:
-        _quantise_weight(model.graph, node, FORMATS[form])
-    onnx_file.drop_unused_constants(model.graph)
+        _quantise_weight(model.graph, node, number_format)
+
+    onnx_file.drop_unused_initializers(model.graph)
     onnx_file.write(model, dst)
-    return summary(dst)
+    return summary(dst, number_format)
 
 
-def summary(path: Path) -> str:
+def summary(path: Path, number_format: NumberFormat = INT8) -> str:
     """``10 of 10 convolutions with INT8 operands, 13 activation pairs``."""
-    done, convs = quantised(path)
-    graph = onnx_file.read(path).graph
-    stored = [onnx_file.weight(node.inputs[2]) for node in graph if node.op_type == "QuantizeLinear"]
-    form = "FP8" if any(zero is not None and "float8" in zero.dtype.name for zero in stored) else "INT8"
-    return f"{done} of {convs} convolutions with {form} operands, {len(stored)} activation pairs"
+    done, convolutions = quantised(path)
+    activation_pairs = onnx_file.count(onnx_file.read(path), "QuantizeLinear")
+    operands = f"{number_format.name.upper()} operands"
+    return f"{done} of {convolutions} convolutions with {operands}, {activation_pairs} activation pairs"
 
 
 def quantised(path: Path) -> tuple[int, int]:
     """How many convolutions of ``path`` read both operands from DequantizeLinear, and how many there are."""
-    convs = list(onnx_file.convolutions(onnx_file.read(path)))
-    done = [conv for conv in convs if all(_operator(value) == "DequantizeLinear" for value in conv.inputs[:2])]
-    return len(done), len(convs)
+    done = 0
+    convolutions = list(onnx_file.convolutions(onnx_file.read(path)))
+    for convolution in convolutions:
+        activation, weight = convolution.inputs[:2]
+        if _operator(activation) == _operator(weight) == "DequantizeLinear":
+            done += 1
+    return done, len(convolutions)
 
 
-def _top(value: ir.Value, rules: Placement, form: str) -> int:
-    return 255 if rules.unsigned and pairs.never_negative(value) else FORMATS[form]
+def _format_of_activation(value: ir.Value, rules: Placement, number_format: NumberFormat) -> NumberFormat:
+    if not rules.unsigned:
+        return number_format
+    unsigned = number_format.unsigned
+    if pairs.never_negative(value):
+        unsigned = number_format.unsigned_behind_relu
+    if unsigned is None:
+        raise ValueError(f"there are no unsigned activations to {number_format.name} weights")
+    return unsigned
 
 
 def _placed(graph: ir.Graph, rules: Placement) -> list[ir.Value]:
@@ -95,6 +124,7 @@ def _placed(graph: ir.Graph, rules: Placement) -> list[ir.Value]:
     wanted: dict[str, ir.Value] = {}
 
     def want(value: ir.Value) -> None:
+        # A MaxPool runs in 8 bits where what it reads has a pair as well.
         pooled = _pooled(value)
         if pooled is not None:
             wanted.setdefault(str(pooled.name), pooled)
@@ -102,7 +132,7 @@ def _placed(graph: ir.Graph, rules: Placement) -> list[ir.Value]:
 
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
-        if node.op_type in WEIGHTED and onnx_file.weight(node.inputs[1]) is not None:
+        if node.op_type in WEIGHTED and onnx_file.initializer_array(node.inputs[1]) is not None:
             want(inputs[0])
         if node.op_type == "Add" and all(value.const_value is None for value in inputs):
             # The shortcut is the branch with less work behind it.
@@ -116,30 +146,44 @@ def _placed(graph: ir.Graph, rules: Placement) -> list[ir.Value]:
 
 
 def _depths(graph: ir.Graph) -> dict[str, int]:
+    """How many nodes stand one behind the other on the longest way to each value; inputs and constants have none."""
     depths: dict[str, int] = {}
     for node in graph:
-        depth = 1 + max((depths.get(str(value.name), 0) for value in node.inputs if value is not None), default=0)
-        depths.update({str(value.name): depth for value in node.outputs})
+        deepest_input = 0
+        for value in node.inputs:
+            if value is not None:
+                deepest_input = max(deepest_input, depths.get(str(value.name), 0))
+        for output in node.outputs:
+            depths[str(output.name)] = 1 + deepest_input
     return depths
 
 
 def _operator(value: ir.Value | None) -> str:
+    """The operator that computes ``value``, empty where none does."""
     node = value.producer() if value is not None else None
     return "" if node is None else node.op_type
 
 
 def _pooled(value: ir.Value) -> ir.Value | None:
+    """What a MaxPool computes ``value`` from; None where none does."""
     node = value.producer()
-    return node.inputs[0] if node is not None and node.op_type == "MaxPool" else None
+    if node is None or node.op_type != "MaxPool":
+        return None
+    return node.inputs[0]
 
 
-def _pair(graph: ir.Graph, value: ir.Value, amax: float, zero: NDArray[Any], top: int) -> None:
+def _pair(graph: ir.Graph, value: ir.Value, amax: float, number_format: NumberFormat) -> None:
     """Q and DQ after ``value``, for all that read it."""
+    # Before the pair is there: it reads ``value`` as well, and goes on reading it.
     readers = [(use.node, use.idx) for use in value.uses()]
-    scale = onnx_file.constant(graph, f"{value.name}_scale", np.array(_scale(amax, top), np.float32))
-    point = onnx_file.constant(graph, f"{value.name}_zero_point", zero)
-    quantise = _node(graph, "QuantizeLinear", value, scale, point, ir.DataType.from_numpy(zero.dtype))
-    dequantise = _node(graph, "DequantizeLinear", value, scale, point, ir.DataType.FLOAT)
+
+    scale = np.array(_scale(amax, number_format), np.float32)
+    scale_value = onnx_file.add_initializer(graph, f"{value.name}_scale", scale)
+    zero_point = onnx_file.add_initializer(graph, f"{value.name}_zero_point", number_format.zero_points())
+    levels_type = ir.DataType[number_format.onnx_type]
+    quantise = _node(graph, "QuantizeLinear", value, scale_value, zero_point, levels_type)
+    dequantise = _node(graph, "DequantizeLinear", value, scale_value, zero_point, ir.DataType.FLOAT)
+
     dequantise.replace_input_with(0, quantise.outputs[0])
     for node, index in readers:
         node.replace_input_with(index, dequantise.outputs[0])
@@ -150,62 +194,74 @@ def _node(
     operator: str,
     value: ir.Value,
     scale: ir.Value,
-    zero: ir.Value,
+    zero_point: ir.Value,
     dtype: ir.DataType,
     axis: int | None = None,
 ) -> ir.Node:
+    """A Quantize- or DequantizeLinear of ``value``, named after it, with an output of ``dtype``."""
     attributes = {} if axis is None else {"axis": axis}
-    node = ir.node(operator, [value, scale, zero], attributes, name=f"{value.name}_{operator}")
-    node.outputs[0].name = f"{value.name}_{operator}_output"
-    node.outputs[0].type = ir.TensorType(dtype)
-    node.outputs[0].shape = value.shape
+    node = ir.node(operator, [value, scale, zero_point], attributes, name=f"{value.name}_{operator}")
+    output = node.outputs[0]
+    output.name = f"{value.name}_{operator}_output"
+    output.type = ir.TensorType(dtype)
+    output.shape = value.shape
     graph.append(node)
     return node
 
 
-def _scale(amax: float, top: int = LEVELS) -> float:
+def _scale(amax: float, number_format: NumberFormat = INT8) -> float:
     # A tensor that is always 0 still needs a positive scale; any will do, and this is what its line in a table says.
-    return (amax or LEVELS) / top
+    magnitude = amax or INT8.largest_level
+    return magnitude / number_format.largest_level
 
 
-def _quantise_weight(graph: ir.Graph, node: ir.Node, top: int) -> None:
+def _quantise_weight(graph: ir.Graph, node: ir.Node, number_format: NumberFormat) -> None:
     """Levels and their DQ, one scale per output channel, in place of the float weight of ``node``."""
     value = node.inputs[1]
-    weight = onnx_file.weight(value)
+    weight = onnx_file.initializer_array(value)
     if value is None or weight is None:
         return
+
     axis = channel_axis(node)
-    scales, zero = channel_scales(weight, axis, top), pairs.zero_point(top)
-    ratios = np.clip(weight / _along(scales, axis, weight.ndim), -top, top)
-    levels = (np.rint(ratios) if zero.dtype == np.int8 else ratios).astype(zero.dtype)
-    stored = onnx_file.constant(graph, f"{value.name}_{zero.dtype.name}", levels)
-    scale = onnx_file.constant(graph, f"{value.name}_scale", scales)
-    points = onnx_file.constant(graph, f"{value.name}_zero_point", np.zeros(len(scales), zero.dtype))
-    dequantise = _node(graph, "DequantizeLinear", stored, scale, points, ir.DataType.FLOAT, axis)
+    scales = channel_scales(weight, axis, number_format)
+    levels = number_format.to_levels(weight / _along(scales, axis, weight.ndim))
+    zero_points = number_format.zero_points(scales.shape)
+
+    stored = onnx_file.add_initializer(graph, f"{value.name}_{levels.dtype.name}", levels)
+    scale_value = onnx_file.add_initializer(graph, f"{value.name}_scale", scales)
+    zero_point = onnx_file.add_initializer(graph, f"{value.name}_zero_point", zero_points)
+    dequantise = _node(graph, "DequantizeLinear", stored, scale_value, zero_point, ir.DataType.FLOAT, axis)
     node.replace_input_with(1, dequantise.outputs[0])
 
 
 def _along(scales: NDArray[np.float32], axis: int, rank: int) -> NDArray[np.float32]:
-    return scales.reshape([-1 if dim == axis else 1 for dim in range(rank)])
+    """``scales`` (n,) with ``rank`` axes, of which ``axis`` has n and all others 1."""
+    shape = [1] * rank
+    shape[axis] = -1
+    return scales.reshape(shape)
 
 
 def rounded(values: NDArray[np.float32], axis: int | None = None) -> NDArray[np.float32]:
     """``values`` after a Q/DQ pair with the scale amax / 127, of all of them or of each channel along ``axis``."""
     if axis is None:
-        wide = np.array(_scale(float(np.abs(values).max())), np.float32)
+        scale = np.array(_scale(float(np.abs(values).max())), np.float32)
     else:
-        wide = _along(channel_scales(values, axis), axis, values.ndim)
-    return np.asarray(np.clip(np.rint(values / wide), -LEVELS, LEVELS) * wide, np.float32)
+        scale = _along(channel_scales(values, axis), axis, values.ndim)
+    levels = np.clip(np.rint(values / scale), -INT8.largest_level, INT8.largest_level)
+    return np.asarray(levels * scale, np.float32)
 
 
 def channel_axis(node: ir.Node) -> int:
     """The axis of the weight of ``node`` that runs over its output channels."""
-    turned = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
-    return 1 if node.op_type == "Gemm" and not turned else 0
+    # A Conv has (outputs, inputs, height, width), a Gemm (inputs, outputs) unless it transposes its weight.
+    transposed = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
+    return 1 if node.op_type == "Gemm" and not transposed else 0
 
 
-def channel_scales(weight: NDArray[np.float32], axis: int, top: int = LEVELS) -> NDArray[np.float32]:
+def channel_scales(weight: NDArray[np.float32], axis: int, number_format: NumberFormat = INT8) -> NDArray[np.float32]:
     """One positive scale per channel along ``axis``: the channel's largest magnitude over the largest level."""
-    others = tuple(dim for dim in range(weight.ndim) if dim != axis)
-    amax = np.abs(weight).max(axis=others)
-    return np.where(amax > 0, amax / np.float32(top), np.float32(1)).astype(np.float32)
+    other_axes = tuple(dim for dim in range(weight.ndim) if dim != axis)
+    amax = np.abs(weight).max(axis=other_axes)
+    scales = amax / np.float32(number_format.largest_level)
+    # A channel that is always 0 gets a scale all the same: a scale must be above 0.
+    return np.where(amax > 0, scales, np.float32(1)).astype(np.float32)

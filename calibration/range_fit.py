@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibration.histogram import Histogram
+    from exporters.number_formats import NumberFormat
 
 OCTAVES = 16
 
@@ -41,20 +42,25 @@ def fits(quantised: Path, seen: Mapping[str, Histogram]) -> list[Fit]:
     found: dict[str, Fit] = {}
     for node in onnx_file.read(quantised).graph:
         value = node.inputs[0] if node.op_type == "QuantizeLinear" else None
-        scale, top = (onnx_file.weight(node.inputs[1]), pairs.levels(node)) if value is not None else (None, None)
-        if value is None or scale is None or top is None or scale.size != 1 or str(value.name) not in seen:
+        if value is None or str(value.name) not in seen:
+            continue
+        scale = onnx_file.initializer_array(node.inputs[1])
+        number_format = pairs.number_format_of(node)
+        if scale is None or number_format is None or scale.size != 1:
             continue
         maker = value.producer()
         module = onnx_file.module_of(maker) if maker is not None else ""
         name = str(value.name)
-        found[name] = _fit(name, module or name, float(scale.item()) * top, top, seen[name])
+        amax = float(scale.item()) * number_format.largest_level
+        found[name] = _fit(name, module or name, amax, number_format, seen[name])
     return list(found.values())
 
 
-def _fit(tensor: str, module: str, amax: float, top: int, histogram: Histogram) -> Fit:
+def _fit(tensor: str, module: str, amax: float, number_format: NumberFormat, histogram: Histogram) -> Fit:
     edges, total = histogram.edges, max(histogram.total, 1)
     middles = (edges[1:] + edges[:-1]) / 2
-    signal, noise = float(np.sum(histogram.counts * middles**2)), squared_error(histogram, amax / top, top)
+    signal = float(np.sum(histogram.counts * middles**2))
+    noise = squared_error(histogram, amax / number_format.largest_level, number_format)
     bounds = histogram.amax * 2.0 ** np.arange(-OCTAVES, 1)
     below = np.interp(bounds, edges, np.append(0, np.cumsum(histogram.counts)))
     return Fit(

@@ -12,7 +12,7 @@ import re
 import struct
 from typing import TYPE_CHECKING
 
-from calibration.ranges import LEVELS
+from exporters.number_formats import INT8
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,12 +23,17 @@ HEADER = "TRT-8502-EntropyCalibration2"  # JetPack 5.1
 FIRST_LINE = re.compile(r"TRT-\w+-\w+")
 LINE = re.compile(r"(.+): ([0-9a-fA-F]{8})")
 MOST_BYTES = 2**24
+# Implicit INT8 knows one scale per tensor, symmetric: whatever the Q/DQ pairs round to.
+LEVELS = INT8.largest_level
 
 
 def to_text(amax: Mapping[str, float]) -> str:
     """The table of these magnitudes; a tensor that is always 0 has the scale that its Q/DQ pair has, 1.0."""
-    scales = {name: struct.pack(">f", (value or LEVELS) / LEVELS).hex() for name, value in amax.items()}
-    return "\n".join([HEADER, *(f"{name}: {scale}" for name, scale in scales.items())]) + "\n"
+    lines = [HEADER]
+    for name, magnitude in amax.items():
+        scale = (magnitude or LEVELS) / LEVELS
+        lines.append(f"{name}: {struct.pack('>f', scale).hex()}")
+    return "\n".join(lines) + "\n"
 
 
 def read(path: Path, tensors: Iterable[str]) -> dict[str, float]:
@@ -36,24 +41,33 @@ def read(path: Path, tensors: Iterable[str]) -> dict[str, float]:
 
     Raises ValueError where it is no such table, or has no line for one of them.
     """
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, which is no calibration table")
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"{path} has {size} bytes, which is no calibration table")
     try:
-        first, *lines = path.read_text().splitlines() or [""]
+        text = path.read_text()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no calibration table: it is no text") from error
+
+    first, *lines = text.splitlines() or [""]
     if not FIRST_LINE.fullmatch(first):
         raise ValueError(f"{path} is no calibration table: it begins with {first[:40]!r}, not with {HEADER}")
+
     scales = dict(_scale(path, line) for line in lines if line)
-    missing = [name for name in tensors if name not in scales]
-    if missing:
-        raise ValueError(f"{path} is the table of another network: it has no scale for {missing[0]}")
-    return {name: scales[name] * LEVELS for name in tensors}
+    amax = {}
+    for name in tensors:
+        if name not in scales:
+            raise ValueError(f"{path} is the table of another network: it has no scale for {name}")
+        amax[name] = scales[name] * LEVELS
+    return amax
 
 
 def _scale(path: Path, line: str) -> tuple[str, float]:
-    found = LINE.fullmatch(line)
-    scale = struct.unpack(">f", bytes.fromhex(found[2]))[0] if found else math.nan
-    if found is None or not 0 < scale < math.inf:
+    """The tensor and the scale of one line."""
+    parts = LINE.fullmatch(line)
+    scale = math.nan
+    if parts is not None:
+        (scale,) = struct.unpack(">f", bytes.fromhex(parts[2]))
+    if parts is None or not 0 < scale < math.inf:
         raise ValueError(f"{path} is no calibration table: the line {line[:60]!r} has no scale above 0")
-    return found[1], scale
+    return parts[1], scale

@@ -1,4 +1,4 @@
-"""What a graph holds fixed: constants however they are stored, and attributes with their defaults."""
+"""What a graph holds fixed: constants, however they are stored, and attributes with their defaults."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# The opset whose defaults of attributes hold: the one that export writes.
+OPSET = 17
+INT8_MIN, INT8_MAX = -128, 127
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -30,92 +34,163 @@ class Constant:
     quantised: tuple[Constant, Constant] | None = None
 
 
-def constant(value: ir.Value | None) -> Constant | None:
+def evaluate_constant(value: ir.Value | None) -> Constant | None:
     """The constant behind ``value``, through Identity, Cast, Transpose, Unsqueeze, Quantize- and DequantizeLinear.
 
     None where it is computed.
     """
-    array = onnx_file.weight(value)
+    array = onnx_file.initializer_array(value)
     if array is not None:
-        return Constant(array, array.astype(np.float64))
+        return _of_array(array)
     node = value.producer() if value is not None else None
     if node is None:
         return None
-    if node.op_type == "Constant":
-        (attribute,) = node.attributes.values()
-        held = np.asarray(attribute.as_tensor().numpy() if attribute.name == "value" else attribute.value)
-        return Constant(held, held.astype(np.float64)) if held.dtype.kind in "biuf" else None
-    if node.op_type in HANDED_ON:
-        return HANDED_ON[node.op_type](node)
-    inner = constant(node.inputs[0]) if node.op_type in {"Identity", "Cast"} else None
-    if inner is not None and node.op_type == "Cast":
-        held = inner.array.astype(ir.DataType(node.attributes["to"].as_int()).numpy())
-        return Constant(held, held.astype(np.float64))
-    return inner
+    evaluate = EVALUATED.get(node.op_type)
+    return None if evaluate is None else evaluate(node)
 
 
-def _laid_out(node: ir.Node) -> Constant | None:
-    """The same numbers under other axes, as the exporter hands on the slope of a PReLU or the weight of a MatMul."""
-    inner, axes = constant(node.inputs[0]), constant(node.inputs[1] if len(node.inputs) > 1 else None)
-    if inner is None or (axes is None and node.op_type == "Unsqueeze"):
+def _of_array(array: NDArray[Any]) -> Constant:
+    return Constant(array, array.astype(np.float64))
+
+
+def _constant_node(node: ir.Node) -> Constant | None:
+    """What a Constant holds, in whichever of its attributes; None where that is text."""
+    (attribute,) = node.attributes.values()
+    # A tensor is in "value"; numbers are as they are in "value_float", "value_ints" and the like.
+    numbers = attribute.as_tensor().numpy() if attribute.name == "value" else attribute.value
+    array = np.asarray(numbers)
+    is_number = array.dtype.kind in "biuf"
+    return _of_array(array) if is_number else None
+
+
+def _identity(node: ir.Node) -> Constant | None:
+    return evaluate_constant(node.inputs[0])
+
+
+def _cast(node: ir.Node) -> Constant | None:
+    operand = evaluate_constant(node.inputs[0])
+    if operand is None:
         return None
-    if axes is not None:
-        held = np.expand_dims(inner.array, tuple(int(axis) for axis in axes.array.ravel()))
-    else:
-        held = np.transpose(inner.array, attributes(node).get("perm"))
-    return Constant(held, held.astype(np.float64)) if inner.quantised is None else None
+    dtype = ir.DataType(node.attributes["to"].as_int()).numpy()
+    return _of_array(operand.array.astype(dtype))
 
 
-def _rescaled(node: ir.Node) -> Constant | None:
-    inner, scale = constant(node.inputs[0]), onnx_file.weight(node.inputs[1])
-    if inner is None or scale is None:
+def _transpose(node: ir.Node) -> Constant | None:
+    """The exporter hands on the weight of a MatMul this way; of quantised numbers the scale's axis would move too."""
+    operand = evaluate_constant(node.inputs[0])
+    if operand is None or operand.quantised is not None:
         return None
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    shape = [-1 if dim == axis else 1 for dim in range(inner.values.ndim)]
-    scale = scale.reshape(shape) if scale.ndim else scale
-    wide = scale.astype(np.float64)
-    stored = onnx_file.weight(node.inputs[2]) if len(node.inputs) > 2 else None
-    zero = np.float64(0) if stored is None else stored.astype(np.float64).reshape(wide.shape)
-    if node.op_type == "QuantizeLinear":
-        if zero.any():
-            return None
-        levels = np.clip(np.rint(inner.array.astype(np.float32) / wide.astype(np.float32)), -128, 127)
-        return Constant(levels.astype(np.int8), levels.astype(np.float64))
-    centred = inner.values - zero
+    return _of_array(np.transpose(operand.array, attributes(node).get("perm")))
+
+
+def _unsqueeze(node: ir.Node) -> Constant | None:
+    """The exporter hands on the slope of a PReLU this way; of quantised numbers the scale's axis would move too."""
+    operand = evaluate_constant(node.inputs[0])
+    axes = evaluate_constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if operand is None or axes is None or operand.quantised is not None:
+        return None
+    new_axes = tuple(int(axis) for axis in axes.array.ravel())
+    return _of_array(np.expand_dims(operand.array, new_axes))
+
+
+def _quantise(node: ir.Node) -> Constant | None:
+    """INT8 levels of a constant; None under a zero point that is not 0."""
+    operand = evaluate_constant(node.inputs[0])
+    if operand is None:
+        return None
+    scale = _scale_along_axis(node, operand.values.ndim)
+    if scale is None or _zero_point(node, scale).any():
+        return None
+
+    # In float32, as a runtime computes it.
+    quotients = operand.array.astype(np.float32) / scale.astype(np.float32)
+    levels = np.clip(np.rint(quotients), INT8_MIN, INT8_MAX)
+    return Constant(levels.astype(np.int8), levels.astype(np.float64))
+
+
+def _dequantise(node: ir.Node) -> Constant | None:
+    operand = evaluate_constant(node.inputs[0])
+    if operand is None:
+        return None
+    scale = _scale_along_axis(node, operand.values.ndim)
+    if scale is None:
+        return None
+
+    levels = operand.values - _zero_point(node, scale)
     with np.errstate(invalid="ignore"):  # 0 under an infinite scale is NaN, which no bound lets pass
-        values = centred * wide
-    return Constant(inner.array, values, (Constant(inner.array, centred), Constant(scale, wide)))
+        values = levels * scale.astype(np.float64)
+    return Constant(operand.array, values, quantised=(Constant(operand.array, levels), _of_array(scale)))
 
 
-HANDED_ON: dict[str, Callable[[ir.Node], Constant | None]] = {
-    "Transpose": _laid_out,
-    "Unsqueeze": _laid_out,
-    "QuantizeLinear": _rescaled,
-    "DequantizeLinear": _rescaled,
+def _scale_along_axis(node: ir.Node, rank: int) -> NDArray[Any] | None:
+    """The scale of a Quantize- or DequantizeLinear, one a channel shaped to multiply ``rank`` dimensions.
+
+    None where it is computed.
+    """
+    scale = onnx_file.initializer_array(node.inputs[1])
+    if scale is None or scale.ndim == 0:
+        return scale
+    channel_axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    shape = [-1 if axis == channel_axis else 1 for axis in range(rank)]
+    return scale.reshape(shape)
+
+
+def _zero_point(node: ir.Node, scale: NDArray[Any]) -> NDArray[np.float64]:
+    """The zero point in the shape of ``scale``; 0 where none is written."""
+    stored = onnx_file.initializer_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    if stored is None:
+        return np.zeros((), np.float64)
+    return stored.astype(np.float64).reshape(scale.shape)
+
+
+EVALUATED: dict[str, Callable[[ir.Node], Constant | None]] = {
+    "Constant": _constant_node,
+    "Identity": _identity,
+    "Cast": _cast,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "QuantizeLinear": _quantise,
+    "DequantizeLinear": _dequantise,
 }
 
 
 def attributes(node: ir.Node) -> dict[str, Any]:
-    """What the node is told, defaults filled in, so that leaving one out and writing it are the same."""
-    told = {name: _plain(attribute) for name, attribute in node.attributes.items()}
-    told = {**_defaults(node.op_type, node.domain), **told}
+    """The attributes of ``node``, defaults filled in, so that leaving one out and writing it are the same."""
+    filled = dict(_defaults(node.op_type, node.domain))
+    for name, attribute in node.attributes.items():
+        filled[name] = _plain(attribute)
+
     if node.op_type in {"Conv", "MaxPool"}:
-        weight = constant(node.inputs[1]) if node.op_type == "Conv" else None
-        rank = len(told.get("kernel_shape") or (weight.array.shape[2:] if weight else (0, 0)))
-        told = {"strides": [1] * rank, "dilations": [1] * rank, "pads": [0] * 2 * rank, **told}
+        # Their defaults depend on the number of spatial axes, so no schema can hold them.
+        weight = evaluate_constant(node.inputs[1]) if node.op_type == "Conv" else None
+        rank = _spatial_rank(filled.get("kernel_shape"), weight)
+        filled = {"strides": [1] * rank, "dilations": [1] * rank, "pads": [0] * 2 * rank, **filled}
         if weight is not None:
-            told["kernel_shape"] = list(weight.array.shape[2:])
-    return {name: _text(value) for name, value in told.items()}
+            filled["kernel_shape"] = list(weight.array.shape[2:])
+
+    return {name: _text(value) for name, value in filled.items()}
+
+
+def _spatial_rank(kernel_shape: list[int] | None, weight: Constant | None) -> int:
+    """The number of axes behind batch and channels; 2, as of an image, where nothing tells it."""
+    if kernel_shape:
+        return len(kernel_shape)
+    if weight is not None:
+        return len(weight.array.shape[2:])
+    return 2
 
 
 @cache
 def _defaults(operator: str, domain: str) -> dict[str, Any]:
-    """What an operator is told where nothing is said; of one that ONNX does not know, nothing is known."""
-    if not onnx.defs.has(operator, 17, domain):
+    """The default of every attribute that has one; empty for an operator that ONNX does not know."""
+    if not onnx.defs.has(operator, OPSET, domain):
         return {}
-    found = onnx.defs.get_schema(operator, 17, domain).attributes.items()
-    held = {name: attribute.default_value for name, attribute in found}
-    return {name: onnx.helper.get_attribute_value(value) for name, value in held.items() if value.type}
+    defaults = {}
+    for name, attribute in onnx.defs.get_schema(operator, OPSET, domain).attributes.items():
+        default = attribute.default_value
+        if default.type:  # an attribute without a default has an empty value of no type
+            defaults[name] = onnx.helper.get_attribute_value(default)
+    return defaults
 
 
 def _plain(attribute: ir.Attr) -> Any:
@@ -127,8 +202,9 @@ def _text(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def meaning(node: ir.Node, opsets: Mapping[str, int]) -> int | None:
+def operator_version(node: ir.Node, opsets: Mapping[str, int]) -> int | None:
     """The version of the operator that the opset gives; None for operators that ONNX does not know."""
-    version = opsets.get(node.domain)
-    known = version is not None and onnx.defs.has(node.op_type, version, node.domain)
-    return onnx.defs.get_schema(node.op_type, version or 0, node.domain).since_version if known else None
+    opset = opsets.get(node.domain)
+    if opset is None or not onnx.defs.has(node.op_type, opset, node.domain):
+        return None
+    return onnx.defs.get_schema(node.op_type, opset, node.domain).since_version

@@ -145,7 +145,7 @@ def normalised(graph: ir.Graph) -> ir.Value:
         if len(consumers) != 1 or consumers[0].op_type not in ELEMENTWISE:
             return value
         others = [other for other in consumers[0].inputs if other is not value]
-        if any(onnx_file.weight(other) is None for other in others):
+        if any(onnx_file.initializer_array(other) is None for other in others):
             return value
         value = consumers[0].outputs[0]
 
@@ -169,7 +169,7 @@ def _float_constants(nodes: list[ir.Node]) -> list[ir.Value]:
 
 
 def _array(value: ir.Value) -> NDArray[np.float32]:
-    array = onnx_file.weight(value)
+    array = onnx_file.initializer_array(value)
     assert array is not None
     return array
 
@@ -211,7 +211,7 @@ def _part_constants(graph: ir.Graph, kept: list[ir.Node], narrow: list[ir.Node])
     """Give every node that is kept a constant of its own where a node in float16 reads the same."""
     shared = {str(value.name) for value in _float_constants(narrow)}
     for value in [value for value in _float_constants(kept) if str(value.name) in shared]:
-        copy = onnx_file.constant(graph, f"{value.name}_float32", _array(value))
+        copy = onnx_file.add_initializer(graph, f"{value.name}_float32", _array(value))
         for node in kept:
             for index in [index for index, each in enumerate(node.inputs) if each is value]:
                 node.replace_input_with(index, copy)

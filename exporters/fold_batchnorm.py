@@ -30,7 +30,7 @@ def fold_batchnorm(src: Path, dst: Path) -> str:
     # Chosen before any is folded: of two in a row only the first, since a second rounding could not be proven.
     for norm in [node for node in model.graph if node.op_type == "BatchNormalization" and obstacle(node) is None]:
         _fold(model.graph, norm)
-    onnx_file.drop_unused_constants(model.graph)
+    onnx_file.drop_unused_initializers(model.graph)
     onnx_file.write(model, dst)
     return f"BatchNormalization {before} → {onnx_file.count(model, 'BatchNormalization')}"
 
@@ -49,7 +49,7 @@ def obstacle(norm: ir.Node) -> str | None:
         return "it is in training mode"
     if layer.op_type == "Gemm" and not _plain(layer):
         return "its Gemm scales or turns its operands"
-    if any(onnx_file.weight(constant) is None for constant in [*layer.inputs[1:], *norm.inputs[1:5]]):
+    if any(onnx_file.initializer_array(constant) is None for constant in [*layer.inputs[1:], *norm.inputs[1:5]]):
         return "its numbers are computed, not constants"
     return None
 
@@ -68,10 +68,10 @@ def along_outputs(layer: ir.Node, gain: NDArray[np.float64], rank: int) -> NDArr
 def _fold(graph: ir.Graph, norm: ir.Node) -> None:
     conv = norm.inputs[0].producer()  # type: ignore[union-attr]
     assert conv is not None
-    gamma, beta, mean, var = (np.float64(onnx_file.weight(value)) for value in norm.inputs[1:5])
+    gamma, beta, mean, var = (np.float64(onnx_file.initializer_array(value)) for value in norm.inputs[1:5])
     epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
-    weight = np.float64(onnx_file.weight(conv.inputs[1]))
-    bias = np.float64(onnx_file.weight(conv.inputs[2])) if len(conv.inputs) > 2 else np.zeros_like(mean)
+    weight = np.float64(onnx_file.initializer_array(conv.inputs[1]))
+    bias = np.float64(onnx_file.initializer_array(conv.inputs[2])) if len(conv.inputs) > 2 else np.zeros_like(mean)
     module = onnx_file.module_of(conv)
     with np.errstate(all="ignore"):
         gain = gamma / np.sqrt(var + epsilon)
@@ -101,4 +101,4 @@ def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Valu
     if old is not None:
         old.name = f"{name}.unfolded"
         graph.register_initializer(old)
-    return onnx_file.constant(graph, name, array)
+    return onnx_file.add_initializer(graph, name, array)

@@ -16,19 +16,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-IR_VERSIONS = {19: 9}
-
-
 def read(path: Path, *, check: bool = True) -> ir.Model:
     """The model in ``path``; raises ValueError where it is broken or points to data outside itself.
 
     ``check=False`` is for files with operators that ONNX does not know, as ONNX Runtime compiles them.
     """
     try:
-        proto = onnx.load(path, format="protobuf", load_external_data=False)  # else .json and .txt are read as text
-        _refuse_tensors(proto)
+        # Without format="protobuf" onnx goes by the suffix, and reads .json and .txt as text.
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
+        _refuse_bad_tensors(proto)
         if check:
-            onnx.checker.check_model(str(path))  # from the file: the model would be serialised once more for it
+            # Checked from the file: a model in memory would be serialised once more for it.
+            onnx.checker.check_model(str(path))
         return ir.from_proto(proto)
     except DecodeError as error:
         raise ValueError(f"{path.name} is truncated or no ONNX file at all") from error
@@ -38,11 +37,14 @@ def read(path: Path, *, check: bool = True) -> ir.Model:
         raise ValueError(f"{path.name} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
 
 
-def _refuse_tensors(proto: onnx.ModelProto) -> None:
+def _refuse_bad_tensors(proto: onnx.ModelProto) -> None:
+    """Raise ValueError where a tensor lies in another file, or where its data and its shape do not fit."""
     for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise ValueError(f"it keeps {tensor.name} in another file, and only files that hold all are read")
-        try:  # the checker takes more data than the shape has room for
+
+        # onnx.checker accepts a tensor with more data than its shape has room for; reading the numbers does not.
+        try:
             ir.serde.deserialize_tensor(tensor).numpy()
         except (ValueError, TypeError) as error:
             raise ValueError(f"{tensor.name} does not hold what its shape says") from error
@@ -54,25 +56,30 @@ def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
         yield message
         return
     for field, value in message.ListFields():
-        if field.message_type is not None:
-            for each in [value] if isinstance(value, Message) else value:
-                yield from _tensors(each)
+        if field.message_type is None:
+            continue
+        submessages = [value] if isinstance(value, Message) else value
+        for submessage in submessages:
+            yield from _tensors(submessage)
 
 
 def write(model: ir.Model, path: Path) -> None:
     """Sort, check and write ``model`` into one file."""
     model.graph.sort()
+    # Deterministic: the same model gives the same bytes, by which a later run knows what it can reuse.
     content = ir.to_proto(model).SerializeToString(deterministic=True)
     onnx.checker.check_model(content, full_check=True)
     path.write_bytes(content)
 
 
-def weight(value: ir.Value | None) -> NDArray[np.float32] | None:
-    """The constant behind an input of a node, or None where it is computed."""
-    return None if value is None or value.const_value is None else value.const_value.numpy()
+def initializer_array(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """The numbers of the initializer ``value``, as stored; None where the value is computed or missing."""
+    if value is None or value.const_value is None:
+        return None
+    return value.const_value.numpy()
 
 
-def constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
     """A new initializer ``name`` in ``graph``."""
     value = ir.Value(
         name=name,
@@ -84,10 +91,18 @@ def constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value
     return value
 
 
+def drop_unused_initializers(graph: ir.Graph) -> None:
+    """Forget initializers that no node reads any more."""
+    unused = [name for name, value in graph.initializers.items() if not value.uses()]
+    for name in unused:
+        del graph.initializers[name]
+
+
 def raise_opset(model: ir.Model, least: int) -> None:
     """Declare at least opset ``least``, of operators that mean the same in both, and the IR version it came with."""
     model.graph.opset_imports[""] = max(least, model.graph.opset_imports[""])
-    model.ir_version = max(IR_VERSIONS[least], model.ir_version)
+    came_with = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", least)])
+    model.ir_version = max(came_with, model.ir_version)
 
 
 def count(model: ir.Model, *operators: str) -> int:
@@ -95,22 +110,16 @@ def count(model: ir.Model, *operators: str) -> int:
     return sum(node.op_type in operators for node in model.graph)
 
 
-def drop_unused_constants(graph: ir.Graph) -> None:
-    """Forget initializers that no node reads any more."""
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        del graph.initializers[name]
-
-
 def module_of(node: ir.Node | onnx.NodeProto) -> str:
     """The PyTorch module that a node came from: ``/layer1/layer1.0/conv1/Conv`` is ``layer1.0.conv1``."""
-    parts = (node.name or "").strip("/").split("/")[:-1]
+    scopes = (node.name or "").strip("/").split("/")[:-1]
     names: list[str] = []
-    for part in parts:
+    for scope in scopes:
         # The exporter writes a path of scopes; a scope that repeats its parent's name extends it.
-        if names and part.startswith(names[-1] + "."):
-            names[-1] = part
+        if names and scope.startswith(names[-1] + "."):
+            names[-1] = scope
         else:
-            names.append(part)
+            names.append(scope)
     return ".".join(names)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from exporters import onnx_file, pairs, reference
-from exporters.constant import constant
+from exporters import number_formats, onnx_file, reference
+from exporters.constant import evaluate_constant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ NARROW = {"tensor(float16)": "float16", BYTES: "uint8"}
 
 
 @dataclass(frozen=True)
-class Piece:
+class Subgraph:
     """What computes the tensor ``output`` from the tensors ``inputs``: some nodes of one file and their weights."""
 
     output: str
@@ -68,7 +68,7 @@ class Piece:
         return found
 
 
-class Pieces:
+class Subgraphs:
     """One ONNX file in pieces, between ``cuts``; ``types`` are the element types of the cuts."""
 
     def __init__(self, path: Path) -> None:
@@ -100,14 +100,14 @@ class Pieces:
         """Whether any of its QuantizeLinear has a zero point that makes it cut off other values than its range does."""
         zeros = {node.input[2] for node in self.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2}
         arrays = [self.array(name) for name in zeros if name in self.weights]
-        return any((str(array.dtype), int(zero)) not in pairs.WHOLE for array in arrays for zero in array.ravel())
+        return any(number_formats.stored_as(array.dtype, zero) is None for array in arrays for zero in array.ravel())
 
-    def at(self, cuts: Sequence[str]) -> list[Piece]:
+    def at(self, cuts: Sequence[str]) -> list[Subgraph]:
         """The piece of each of ``cuts``, in the order given; the graph's inputs are cuts as well."""
         ends = {*cuts, *self.sources}
         return [self._piece(name, ends) for name in cuts]
 
-    def _piece(self, output: str, ends: set[str]) -> Piece:
+    def _piece(self, output: str, ends: set[str]) -> Subgraph:
         wanted, found = [output], set()
         inputs: dict[str, None] = {}
         while wanted:
@@ -122,10 +122,10 @@ class Pieces:
                     wanted.append(name)
         nodes = tuple(node for node in self.graph.node if node.output[0] in found)
         half = any(self.types.get(name) == onnx.TensorProto.FLOAT16 for name in (output, *inputs))
-        return Piece(output, tuple(inputs), nodes, half)
+        return Subgraph(output, tuple(inputs), nodes, half)
 
     def model(
-        self, piece: Piece, also: Sequence[str] = (), weights: dict[str, NDArray[np.float32]] | None = None
+        self, piece: Subgraph, also: Sequence[str] = (), weights: dict[str, NDArray[np.float32]] | None = None
     ) -> onnx.ModelProto:
         """``piece`` as a model of its own, with ``also`` as further outputs and these ``weights`` in place of its own.
 
@@ -166,16 +166,16 @@ class Pieces:
 
         return run
 
-    def constant(self, piece: Piece, name: str) -> NDArray[np.float32] | None:
+    def constant_array(self, piece: Subgraph, name: str) -> NDArray[np.float32] | None:
         """The constant ``name`` that ``piece`` reads, dequantised, float32; None where it is computed."""
         if name in self.weights:
             return self.array(name)
         graph = ir.from_proto(self.model(piece)).graph
-        found = constant(next((value for node in graph for value in node.outputs if value.name == name), None))
+        found = evaluate_constant(next((value for node in graph for value in node.outputs if value.name == name), None))
         return None if found is None else found.values.astype("float32")
 
 
-def cuts(good: Pieces, bad: Pieces) -> list[str]:
+def cuts(good: Subgraphs, bad: Subgraphs) -> list[str]:
     """The float tensors that both files compute, in the order of ``good``; raises ValueError where none are shared."""
     if good.sources != bad.sources:
         raise ValueError(

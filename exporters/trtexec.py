@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
     Version = tuple[int, ...]
 
-# What says how the types of a graph are kept, from the first version that says it so (trtexec's help of each version).
-TYPED: Mapping[Version, Mapping[str, Sequence[str]]] = {
-    (8, 4): {"fp32": (), "fp16": ("--fp16",), "int8-trt8": ("--int8", "--fp16")},
-    (10, 0): dict.fromkeys(("fp32", "fp16", "int8", "int8-trt8", "int8-fp16", "fp8"), ("--stronglyTyped",)),
-    (11, 0): dict.fromkeys(("fp32", "fp16", "int8", "int8-trt8", "int8-fp16", "fp8"), ()),
-}
+
+# Versions from here on keep all types of a graph; older ones keep those that flags of its precision name.
+STRONGLY_TYPED: Version = (10, 0)
+# What asks for it, from the first version that takes it (trtexec's help of each version): 11 knows nothing else.
+TYPED: Mapping[Version, Sequence[str]] = {(8, 4): (), STRONGLY_TYPED: ("--stronglyTyped",), (11, 0): ()}
+# What keeps trtexec from timing the engine as well.
 ONLY_BUILD: Mapping[Version, str] = {(8, 4): "--buildOnly", (8, 6): "--skipInference"}
 # Knobs of a recipe as trtexec's flags, and the first version that has them.
 FLAGS: Mapping[str, tuple[str, Version]] = {
@@ -58,9 +58,12 @@ echo "$engine: built for this device by TensorRT {version}"
 def script(name: str, model: str, sha256: str, shape: Sequence[int], precision: str, options: Mapping[str, Any]) -> str:
     """The script ``name`` for the ONNX file ``model`` with images of ``shape`` (C, H, W).
 
-    ``options`` are knobs of a recipe; ``target`` and ``tensorrt`` among them name the device. Raises ValueError where
-    the TensorRT there lacks what is asked for.
+    ``options`` are knobs of a recipe; ``target`` and ``tensorrt`` among them name the device. ``precision`` is only a
+    name: which TensorRT keeps its types is ``typing`` among them (``any``, ``weak`` or ``strong``), and ``weak_flags``
+    are the builder's flags for the weak one, where that can. Raises ValueError where the TensorRT there lacks what is
+    asked for.
     """
+    quoted_flags = [shlex.quote(flag) for flag in flags(shape, precision, options)]
     return SCRIPT.format(
         name=shlex.quote(name),
         model=shlex.quote(model),
@@ -70,54 +73,79 @@ def script(name: str, model: str, sha256: str, shape: Sequence[int], precision: 
         version=options["tensorrt"],
         number=_number(_version(options)),
         places=" ".join(PLACES),
-        flags=" \\\n  ".join(map(shlex.quote, flags(shape, precision, options))),
+        flags=" \\\n  ".join(quoted_flags),
     )
 
 
 def flags(shape: Sequence[int], precision: str, options: Mapping[str, Any]) -> list[str]:
     """What trtexec of ``options`` is told beside the names of the files; raises ValueError as ``script`` does."""
     version = _version(options)
-    found = [*_typed(version, precision), _since(ONLY_BUILD, version), *_shapes(shape, options.get("profiles"))]
-    found.append("--profilingVerbosity=detailed")
+    told = [
+        *_typing_flags(version, precision, options),
+        _since(ONLY_BUILD, version),
+        *_shape_flags(shape, options.get("profiles")),
+        "--profilingVerbosity=detailed",
+    ]
     if "workspace" in options:
-        found.append(f"--memPoolSize=workspace:{max(1, options['workspace'] >> 20)}")
+        # trtexec counts in MiB.
+        mebibytes = max(1, options["workspace"] >> 20)
+        told.append(f"--memPoolSize=workspace:{mebibytes}")
     for knob, (flag, since) in FLAGS.items():
-        if knob in options and version < since:
+        if knob not in options:
+            continue
+        if version < since:
             raise ValueError(f"TensorRT {options['tensorrt']} has no {flag.split('=')[0]}")
-        if knob in options:
-            found.append(flag.format(options[knob]))
+        told.append(flag.format(options[knob]))
+    # What the DLA cannot run is an error without it.
     if "dla_core" in options and "no_gpu_fallback" not in options:
-        found.append("--allowGPUFallback")
-    return found
+        told.append("--allowGPUFallback")
+    return told
 
 
 def _version(options: Mapping[str, Any]) -> Version:
     return tuple(int(part) for part in options["tensorrt"].split("."))
 
 
-def _typed(version: Version, precision: str) -> Sequence[str]:
-    known = _since(TYPED, version)
-    if precision not in known:
-        raise ValueError(f"TensorRT {'.'.join(map(str, version))} does not keep the types of {precision}")
-    flags: Sequence[str] = known[precision]
-    return flags
+def _typing_flags(version: Version, precision: str, options: Mapping[str, Any]) -> list[str]:
+    """What keeps the types of the graph; raises ValueError where this TensorRT does not keep them."""
+    asked_by: Sequence[str] = _since(TYPED, version)
+    weak_flags = options.get("weak_flags")
+    if version < STRONGLY_TYPED and weak_flags is not None:
+        return [f"--{flag.lower()}" for flag in weak_flags]
+    if version >= STRONGLY_TYPED and options["typing"] in {"any", "strong"}:
+        return [*asked_by]
+    raise ValueError(f"TensorRT {_dotted(version)} does not keep the types of {precision}")
 
 
 def _since(table: Mapping[Version, Any], version: Version) -> Any:
     """The row of the newest version at or before this one; raises ValueError before the first."""
-    found = [row for since, row in table.items() if since <= version]
-    if not found:
-        raise ValueError(f"there is no recipe for TensorRT {'.'.join(map(str, version))}")
-    return found[-1]
+    newest = None
+    for since, row in table.items():
+        if since <= version:
+            newest = row
+    if newest is None:
+        raise ValueError(f"there is no recipe for TensorRT {_dotted(version)}")
+    return newest
 
 
-def _shapes(shape: Sequence[int], profiles: Sequence[Sequence[int]] | None) -> list[str]:
-    (batches,) = profiles or [(1, 1, 1)]
+def _shape_flags(shape: Sequence[int], profiles: Sequence[Sequence[int]] | None) -> list[str]:
+    """The smallest, best and largest batch of the one profile that trtexec builds; one image where nobody said."""
+    ((least, best, most),) = profiles or [(1, 1, 1)]
     sizes = "x".join(map(str, shape))
-    return [f"--{end}Shapes=images:{n}x{sizes}" for end, n in zip(("min", "opt", "max"), batches, strict=True)]
+    return [
+        f"--minShapes=images:{least}x{sizes}",
+        f"--optShapes=images:{best}x{sizes}",
+        f"--maxShapes=images:{most}x{sizes}",
+    ]
+
+
+def _dotted(version: Version) -> str:
+    return ".".join(map(str, version))
 
 
 def _number(version: Version) -> int:
     """How trtexec writes its version: 8502 for 8.5.2, 101602 for 10.16.2."""
     major, minor, patch = (*version, 0, 0)[:3]
-    return (major * 10 if major < 10 else major * 100) * 100 + minor * 100 + patch
+    # From 10 on the minor number has two digits.
+    minor_digits = 10 if major < 10 else 100
+    return (major * minor_digits + minor) * 100 + patch

@@ -19,14 +19,17 @@ from pipeline.workspace import explain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Short ways to a level of --log-level.
 LOUDNESS = (
     (("-v", "--verbose"), "debug", "say more: what is made again, and why"),
     (("--quiet",), "error", "no news and no progress bars, only the result"),
 )
+# Commands that take --config.
+CONFIGURED = ("build", "train")
 
 
-def parser(asked: str | None = None) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The command line, and the part of each command; with ``asked``, the flags of that one only, to answer at once."""
+def parser(only: str | None = None) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The command line, and the part of each command; with ``only``, the flags of that one alone, to answer at once."""
     top = argparse.ArgumentParser(prog="python -m pipeline", description="A ResNet from PyTorch to a verified engine.")
     top.add_argument("--version", action="version", version=__version__)
     verbs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -39,53 +42,66 @@ def parser(asked: str | None = None) -> tuple[argparse.ArgumentParser, dict[str,
             epilog=getattr(command, "EXAMPLES", None),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        # A command of several actions answers with their parsers, which take these flags instead.
-        for each in (command.add_flags(verb) if asked in (None, name) else None) or [verb]:
-            heard = each.add_mutually_exclusive_group()
-            heard.add_argument(
-                "--log-level", choices=news.LEVELS, default="info", help="what is said beside the result"
-            )
-            for names, level, text in LOUDNESS:
-                heard.add_argument(*names, action="store_const", dest="log_level", const=level, help=text)
-            each.add_argument("--debug", action="store_true", help="show the traceback of an error")
-            each.add_argument(
-                "--trust", metavar="MODULE:FUNCTION", help="run this function of your own, of which DIR was built"
-            )
+        # A command of several actions answers with their parsers, which take the shared flags in its place.
+        actions = None
+        if only in (None, name):
+            actions = command.add_flags(verb)
+        for taking in actions or [verb]:
+            _add_shared_flags(taking)
         verb.set_defaults(run=command.run)
     return top, verbs.choices
 
 
+def _add_shared_flags(command: argparse.ArgumentParser) -> None:
+    """The flags that every command has."""
+    loudness = command.add_mutually_exclusive_group()
+    loudness.add_argument("--log-level", choices=news.LEVELS, default="info", help="what is said beside the result")
+    for names, level, text in LOUDNESS:
+        loudness.add_argument(*names, action="store_const", dest="log_level", const=level, help=text)
+    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    command.add_argument(
+        "--trust", metavar="MODULE:FUNCTION", help="run this function of your own, of which DIR was built"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; every failure is one sentence and its exit code, and --debug shows the traceback."""
-    line = list(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    # Where SIGINT is ignored, as in the background of a shell, it stays so.
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     try:
-        return _run(line)
+        return _run(words)
     except KeyboardInterrupt:
-        kept = "; the finished stages are kept and the next run goes on from them" if line[:1] == ["build"] else ""
-        sys.stderr.write(f"interrupted{kept}\n")
+        sentence = "interrupted"
+        if words[:1] == ["build"]:
+            sentence += "; the finished stages are kept and the next run goes on from them"
+        sys.stderr.write(f"{sentence}\n")
         return Exit.INTERRUPTED
     except Exception as error:
-        if "--debug" in line:
+        # The arguments may not have been read yet: only the words are there.
+        if "--debug" in words:
             raise
         failure = _failure(error)
         sys.stderr.write(f"error: {failure}\n")
         return failure.exit_code
 
 
-def _run(line: list[str]) -> int:
-    top, verbs = parser(line[0] if line else "")
-    if line[:1] in (["build"], ["train"]):
-        line = [line[0], *config.expanded(verbs[line[0]], line[1:])]
+def _run(words: list[str]) -> int:
+    name = words[0] if words else ""
+    top, verbs = parser(name)
+    if name in CONFIGURED:
+        words = [name, *config.expanded(verbs[name], words[1:])]
     with redirect_stdout(news.Output(sys.stdout)) as output:
         try:
-            arguments = top.parse_args(line)
+            arguments = top.parse_args(words)
             news.level = arguments.log_level
-            user_network.TRUSTED.update(filter(None, [arguments.trust]))
+            if arguments.trust:
+                user_network.TRUSTED.add(arguments.trust)
             return int(arguments.run(arguments))
         finally:
+            # A reader who left is noticed here, and not when Python exits.
             output.flush()
 
 

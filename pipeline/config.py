@@ -21,60 +21,90 @@ OUTSIDE = {"help", "config", "save_config", "debug", "log_level", "trust"}
 
 def expanded(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
     """``argv`` of a command, with what its ``--config`` says in front; raises BadRequest where that cannot be said."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config", type=Path)
-    path = first.parse_known_args(argv)[0].config
-    return [*([] if path is None else _flags(parser, path)), *argv]
+    config_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    config_parser.add_argument("--config", type=Path)
+    arguments, _ = config_parser.parse_known_args(argv)
+    if arguments.config is None:
+        return list(argv)
+    # In front: of a flag that is given twice, argparse takes the last one.
+    return [*_flags(parser, arguments.config), *argv]
 
 
 def _flags(parser: argparse.ArgumentParser, path: Path) -> Iterator[str]:
-    known = {action.dest: action for action in parser._actions if action.option_strings}  # noqa: SLF001
+    """What the file says, as words of the command line."""
+    actions = _actions(parser)
     for key, value in _table(path).items():
-        action = known.get(name := key.replace("-", "_"))
+        name = key.replace("-", "_")
+        action = actions.get(name)
         if action is None or name in OUTSIDE:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            cure = f"did you mean {near[0].replace('_', '-')}?" if near else f"see {parser.prog} --help"
-            raise BadRequest(f"--config {path}: there is no {key}; {cure}")
+            raise BadRequest(f"--config {path}: there is no {key}; {_cure(parser, name)}")
         if action.nargs == 0:
             if not isinstance(value, bool):
                 raise BadRequest(f"--config {path}: {key} is true or false, not {value!r}")
-            yield from [flag(name)] if value else []
-            continue
-        listed = isinstance(value, list)
-        values = value if listed else [value]
-        if listed != (action.nargs == "+") or any(isinstance(each, (bool, dict, list)) for each in values):
-            kind = "a list, as in [1, 2]" if action.nargs == "+" else "one value"
-            raise BadRequest(f"--config {path}: {key} takes {kind}, not {value!r}")
-        yield from _checked(action, key, [str(each) for each in values], path)
+            if value:
+                yield flag(name)
+        else:
+            texts = _texts(action, key, value, path)
+            yield from _checked(action, key, texts, path)
 
 
-def _checked(action: argparse.Action, key: str, values: list[str], path: Path) -> list[str]:
+def _actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """The flags of a command, by the name of their value."""
+    return {action.dest: action for action in parser._actions if action.option_strings}  # noqa: SLF001
+
+
+def _cure(parser: argparse.ArgumentParser, name: str) -> str:
+    """What to write in place of ``name``, which is no flag."""
+    near = difflib.get_close_matches(name, _actions(parser), n=1, cutoff=0.5)
+    if not near:
+        return f"see {parser.prog} --help"
+    return f"did you mean {near[0].replace('_', '-')}?"
+
+
+def _texts(action: argparse.Action, key: str, value: Any, path: Path) -> list[str]:
+    """The value or the values of a flag, as they would stand on the command line."""
+    takes_list = action.nargs == "+"
+    is_list = isinstance(value, list)
+    values = value if is_list else [value]
+    # To argparse a TOML table or a truth value would be a text like any other.
+    is_nested = any(isinstance(item, (bool, dict, list)) for item in values)
+    if is_list != takes_list or is_nested:
+        kind = "a list, as in [1, 2]" if takes_list else "one value"
+        raise BadRequest(f"--config {path}: {key} takes {kind}, not {value!r}")
+    return [str(item) for item in values]
+
+
+def _checked(action: argparse.Action, key: str, texts: list[str], path: Path) -> list[str]:
     """The flag and its values, once each has been read as argparse will; the file is named where one cannot be."""
-    for text in values:
+    for text in texts:
         try:
-            read = action.type(text) if callable(action.type) else text
+            value = action.type(text) if callable(action.type) else text
         except (ValueError, argparse.ArgumentTypeError) as error:
             raise BadRequest(f"--config {path}: {key} = {text!r}: {error}") from error
-        if action.choices is not None and read not in action.choices:
-            raise BadRequest(f"--config {path}: {key} = {text!r}: take one of {', '.join(map(str, action.choices))}")
+        if action.choices is not None and value not in action.choices:
+            choices = ", ".join(str(choice) for choice in action.choices)
+            raise BadRequest(f"--config {path}: {key} = {text!r}: take one of {choices}")
         # Else such a file could say any flag, also those that are not for it.
-        if text.startswith("-") and not isinstance(read, (int, float)):
+        if text.startswith("-") and not isinstance(value, (int, float)):
             raise BadRequest(f"--config {path}: {key} = {text!r}: a value that starts with - would be read as a flag")
-    return [max(action.option_strings, key=len), *values]
+    # The long form of a flag that has a short one too.
+    return [max(action.option_strings, key=len), *texts]
 
 
 def _table(path: Path) -> dict[str, Any]:
+    """The table of the file that holds the flags: of a pyproject.toml one of its own."""
     try:
-        read = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadRequest(f"--config {path} cannot be read as TOML: {error}") from error
     if path.name != "pyproject.toml":
-        return read
-    tools = read.get("tool")
-    found = tools.get("pipeline") if isinstance(tools, dict) else None
-    if not isinstance(found, dict):
+        return content
+
+    tools = content.get("tool")
+    table = tools.get("pipeline") if isinstance(tools, dict) else None
+    if not isinstance(table, dict):
         raise BadRequest(f"--config {path} has no table [tool.pipeline]; write the flags there")
-    return found
+    return table
 
 
 def refuse_to_save(path: Path) -> None:
@@ -83,15 +113,19 @@ def refuse_to_save(path: Path) -> None:
         raise BadRequest(f"--save-config {path}: name a file in a folder that is there")
 
 
-def save(path: Path, asked: dict[str, Any]) -> None:
-    """Write the knobs in ``asked`` that are set, so that ``--config`` asks for the same."""
+def save(path: Path, knobs: dict[str, Any]) -> None:
+    """Write the ``knobs`` that are set, so that ``--config`` asks for the same."""
     import tomli_w
 
     from pipeline import workspace
 
-    given = {name: value for name, value in asked.items() if value is not None and value is not False}
-    said = {name.replace("_", "-"): str(value) if isinstance(value, Path) else value for name, value in given.items()}
-    workspace.put(path, tomli_w.dumps(said).encode())
+    table = {}
+    for name, value in knobs.items():
+        # TOML has no null; a switch that is off is as good as none.
+        if value is None or value is False:
+            continue
+        table[name.replace("_", "-")] = str(value) if isinstance(value, Path) else value
+    workspace.put(path, tomli_w.dumps(table).encode())
 
 
 # What a parser of a flag's text takes, as JSON schema has it; all others read whole numbers, some with a unit.
@@ -100,23 +134,26 @@ KINDS: dict[Any, Any] = {float: "number", Path: "string", None: "string"}
 
 def schema(parser: argparse.ArgumentParser) -> dict[str, Any]:
     """A JSON schema (draft 2020-12) of such a file, for editors."""
+    properties = {}
+    for name, action in _actions(parser).items():
+        if name not in OUTSIDE:
+            properties[name.replace("_", "-")] = {**_value_schema(action), "description": action.help}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "python -m pipeline build --config",
         "type": "object",
         "additionalProperties": False,
-        "properties": {
-            action.dest.replace("_", "-"): {**_kind(action), "description": action.help}
-            for action in parser._actions  # noqa: SLF001
-            if action.option_strings and action.dest not in OUTSIDE
-        },
+        "properties": properties,
     }
 
 
-def _kind(action: argparse.Action) -> dict[str, Any]:
+def _value_schema(action: argparse.Action) -> dict[str, Any]:
+    """What a flag takes."""
+    if action.nargs == 0:
+        return {"type": "boolean"}
     one: dict[str, Any] = {"type": KINDS.get(action.type, ["integer", "string"])}
     if action.choices is not None:
         one = {"enum": list(action.choices)}
-    if action.nargs == 0:
-        one = {"type": "boolean"}
-    return {"type": "array", "items": one, "minItems": 1} if action.nargs == "+" else one
+    if action.nargs == "+":
+        return {"type": "array", "items": one, "minItems": 1}
+    return one

@@ -6,12 +6,16 @@ import http.client
 import tempfile
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.errors import BadRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from http.client import HTTPResponse
+
+# Bytes that are read at a time.
+BLOCK = 2**20
 
 
 def cache(name: str) -> Path:
@@ -32,9 +36,18 @@ def fetch(url: str, path: Path, most: int, proven: Callable[[Path], object], cur
         part = Path(folder, path.name)
         try:
             with urllib.request.urlopen(url, timeout=60) as answer, part.open("wb") as file:  # noqa: S310
-                while (block := answer.read(2**20)) and file.tell() <= most:
-                    file.write(block)
+                _copy(answer, file, most)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise BadRequest(f"{url} could not be fetched ({error}); {cure}") from error
         proven(part)
         part.replace(path)
+
+
+def _copy(answer: HTTPResponse, file: BinaryIO, most: int) -> None:
+    """The content of ``answer``; not much more than ``most`` bytes, however much is sent."""
+    # What is longer than it may be is cut here, and refused by the proof of its content.
+    while file.tell() <= most:
+        block = answer.read(BLOCK)
+        if not block:
+            return
+        file.write(block)

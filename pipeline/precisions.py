@@ -23,13 +23,16 @@ COMPILED_FP8 = replace(COMPILED, step_sqnr_db=20)
 class Precision:
     """One precision.
 
-    ``stages`` are those between folding and the engine, by name, in order; ``tolerance`` bounds everything behind them.
+    ``stages`` are those between folding and the engine, by name, in order; the stage that writes Q/DQ pairs has the
+    name of its number format. ``tolerance`` bounds everything behind them.
     ``number_format`` is a row of exporters.number_formats, None where nothing is quantised; then no range is needed.
     ``opset`` is what its graph is written with. ``typing`` says which TensorRT keeps its types: ``weak`` (TensorRT 8),
     ``strong`` (10 and newer) or ``any``; ``weak_flags`` are the builder's for the weak one.
     ``computes_in`` is the type of the units that it needs, as the data of devices name them. ``scales`` is the type of
     the scales of its Q/DQ pairs, where it has any. ``weak_form`` and ``strong_form`` are the precisions that it is
     written as for a TensorRT with weak typing and for any other, None where it is written as it is.
+    ``placements`` are the rows of calibration.qdq.PLACEMENTS whose rules its pairs can follow. ``calib_cache``: whether
+    its ranges can be read from a file, and written there.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Precision:
     scales: Literal["float32", "float16"] = "float32"
     weak_form: str | None = None
     strong_form: str | None = None
+    placements: tuple[str, ...] = ("tensorrt",)
+    calib_cache: bool = False
 
     @property
     def calibrated(self) -> bool:
@@ -65,6 +70,8 @@ PRECISIONS = {
             number_format="int8",
             weak_form="int8-trt8",
             strong_form="int8-fp16",
+            placements=("tensorrt", "onnxruntime"),
+            calib_cache=True,
         ),
         # For TensorRT with strong typing, which computes the rest of an int8 graph in float32.
         Precision(
@@ -76,6 +83,7 @@ PRECISIONS = {
             computes_in="int8",
             number_format="int8",
             scales="float16",
+            calib_cache=True,
         ),
         # For TensorRT 8, which imports weights in float32 only.
         Precision(
@@ -87,6 +95,7 @@ PRECISIONS = {
             computes_in="int8",
             number_format="int8",
             weak_flags=("INT8", "FP16"),
+            calib_cache=True,
         ),
         # For Ada, Blackwell and Thor.
         Precision(

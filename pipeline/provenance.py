@@ -14,7 +14,9 @@ from typing import Any
 from pipeline import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
+# The folders of this project's own code, in ROOT.
 PACKAGES = ("pipeline", "exporters", "calibration")
+# Distributions whose version may change a result.
 TOOLS = (
     "torch", "onnx", "onnx-ir", "onnxsim", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "numpy",
     "pillow", "safetensors", "scikit-learn",
@@ -24,11 +26,17 @@ TOOLS = (
 @cache
 def source_hash(*files: str) -> str:
     """SHA-256 over these files of this project, or over every Python file of the three packages."""
-    paths = [ROOT / file for file in files] or [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
-    seen = hashlib.sha256()
+    paths = [ROOT / file for file in files]
+    if not files:
+        for package in PACKAGES:
+            paths.extend((ROOT / package).rglob("*.py"))
+
+    digest = hashlib.sha256()
     for path in sorted(paths):
-        seen.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
-    return seen.hexdigest()
+        # The name too: a file that moved is another source.
+        name = path.relative_to(ROOT).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 @cache
@@ -38,10 +46,10 @@ def commit() -> str | None:
         return None
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
-    except OSError:
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+    except OSError:  # git is not installed
         return None
-    return done.stdout.strip() or None
+    return finished.stdout.strip() or None
 
 
 def versions(names: tuple[str, ...] = TOOLS) -> dict[str, str | None]:
@@ -79,8 +87,13 @@ def environment() -> dict[str, Any]:
 
 
 def _cpu() -> str:
+    """The name of the processor; of its architecture where the system does not say it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    for line in lines:
+        if line.startswith("model name"):
+            _, _, name = line.partition(":")
+            return name.strip()
+    return platform.machine()

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadRequest
+from pipeline.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from pipeline.precisions import Precision
 
 
 def _knob(default: Any, text: str, **options: Any) -> Any:
@@ -27,8 +30,8 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         try:
             value = int(text)
         except ValueError:
-            value = least - 1
-        if not least <= value <= most:
+            value = None
+        if value is None or not least <= value <= most:
             raise argparse.ArgumentTypeError(f"{text} is no whole number from {least} to {most}")
         return value
 
@@ -37,14 +40,18 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 def size(text: str) -> int:
     """A number of bytes, as in 2G, 512M, 64K or 1048576."""
-    if (found := re.fullmatch(r"([1-9]\d{0,14})([KMG]?)", text.upper())) is None:
+    parts = re.fullmatch(r"([1-9]\d{0,14})([KMG]?)", text.upper())
+    if parts is None:
         raise argparse.ArgumentTypeError(f"{text} is no size; give one as in 2G or 512M")
-    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
+    number, unit = parts.groups()
+    return int(number) << {"": 0, "K": 10, "M": 20, "G": 30}[unit]
 
 
 # What may mend the accuracy of INT8, the cheapest first; `auto` is all that leaves the weights what they are.
 RECOVERIES = ("equalise", "mixed", "qat")
 AUTO = ("equalise", "mixed")
+# The data sets that are read from a folder of the user's.
+ROOTED = ("fashion-mnist", "cifar10")
 
 _count = whole(1, 10**9)
 _pixels = whole(1, 4096)
@@ -177,38 +184,40 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse at the door what no stage could do."""
+        self._refuse_unknown_words()
+        row = PRECISIONS[self.precision]
         if self.placement is None:
-            chosen = "onnxruntime" if self.target == "cpu" and self.precision == "int8" else "tensorrt"
-            object.__setattr__(self, "placement", chosen)
+            # A frozen dataclass takes its own late default no other way.
+            object.__setattr__(self, "placement", _default_placement(self.target, row))
+
         self._refuse_normalisation()
-        _ = self.profiles
+        _ = self.profiles  # computed for its refusals
         for knob, needed in (("error_on_timing_cache_miss", "timing_cache"), ("no_gpu_fallback", "dla_core")):
             if getattr(self, knob) and getattr(self, needed) is None:
                 raise BadRequest(f"{flag(knob)} goes with {flag(needed)}")
         refuse_margins(self.max_drop, self.confidence)
-        if self.data_root is not None and self.data not in (rooted := ("fashion-mnist", "cifar10")):
-            raise BadRequest(f"--data-root goes with --data {' or '.join(rooted)}, not with --data {self.data}")
-        if self.calib_cache is not None and not self.precision.startswith("int8"):
-            raise BadRequest(f"--calib-cache goes with --precision int8…, not with --precision {self.precision}")
-        if self.placement != "tensorrt" and self.precision != "int8":
-            raise BadRequest(f"--placement {self.placement} goes with --precision int8, not {self.precision}")
-        if self.calib_cache is not None and self.calib_cache.is_dir():
-            raise BadRequest(f"--calib-cache {self.calib_cache} is a folder; name a file")
-        if "qat" in self.recoveries and not self.precision.startswith("int8"):
-            raise BadRequest(f"--recover {self.recover}: qat goes with --precision int8…, not {self.precision}")
+        if self.data_root is not None and self.data not in ROOTED:
+            raise BadRequest(f"--data-root goes with --data {' or '.join(ROOTED)}, not with --data {self.data}")
+        self._refuse_for_precision(row)
         if self.weights is not None and self.epochs is not None:
             raise BadRequest("--weights and --epochs exclude each other: given weights are not trained")
 
     @property
     def recoveries(self) -> tuple[str, ...]:
         """What ``recover`` names; raises BadRequest where there is none of that name."""
-        found = {"none": (), "auto": AUTO}.get(self.recover, tuple(self.recover.split(",")))
-        if unknown := [name for name in found if name not in RECOVERIES]:
-            some = ", ".join(RECOVERIES)
-            raise BadRequest(
-                f"--recover {self.recover}: there is no {unknown[0]!r}; take none, auto, or with commas some of {some}"
-            )
-        return found
+        if self.recover == "none":
+            return ()
+        if self.recover == "auto":
+            return AUTO
+
+        names = tuple(self.recover.split(","))
+        for name in names:
+            if name not in RECOVERIES:
+                some = ", ".join(RECOVERIES)
+                raise BadRequest(
+                    f"--recover {self.recover}: there is no {name!r}; take none, auto, or with commas some of {some}"
+                )
+        return names
 
     @property
     def profiles(self) -> list[tuple[int, int, int]] | None:
@@ -216,33 +225,76 @@ class Recipe:
 
         Raises BadRequest where there is none between.
         """
-        given = (self.min_batch, self.opt_batch, self.max_batch)
-        if given == (None, None, None):
+        given = [batches for batches in (self.min_batch, self.opt_batch, self.max_batch) if batches is not None]
+        if not given:
             return None
-        count = max(len(batches or ()) for batches in given)
-        if any(batches is not None and len(batches) != count for batches in given):
+        count = max(len(batches) for batches in given)
+        if any(len(batches) != count for batches in given):
             raise BadRequest("--min-batch, --opt-batch and --max-batch take as many numbers as there are profiles")
-        least, best, most = given
-        least = least or [1] * count
-        most = most or [max(16, *pair) for pair in zip(least, best or least, strict=True)]
-        best = best or [min(max(8, low), high) for low, high in zip(least, most, strict=True)]
-        found = list(zip(least, best, most, strict=True))
-        if wrong := [each for each in found if list(each) != sorted(each)]:
-            low, good, high = wrong[0]
-            raise BadRequest(f"--min-batch {low} --opt-batch {good} --max-batch {high}: they must not fall")
-        return found
+
+        # A default gives way where a number that was given lies beyond it.
+        smallest = self.min_batch or [1] * count
+        largest = self.max_batch
+        if not largest:
+            beneath = zip(smallest, self.opt_batch or smallest, strict=True)
+            largest = [max(16, low, best) for low, best in beneath]
+        best = self.opt_batch or [min(max(8, low), high) for low, high in zip(smallest, largest, strict=True)]
+
+        profiles = list(zip(smallest, best, largest, strict=True))
+        for low, good, high in profiles:
+            if not low <= good <= high:
+                raise BadRequest(f"--min-batch {low} --opt-batch {good} --max-batch {high}: they must not fall")
+        return profiles
+
+    def _refuse_unknown_words(self) -> None:
+        """Raise BadRequest where a knob has a value that the command line would not take, as Python can give it."""
+        for knob in fields(self):
+            value = getattr(self, knob.name)
+            choices = PRECISIONS if knob.name == "precision" else knob.metadata.get("choices")
+            if value is not None and choices is not None and value not in choices:
+                raise BadRequest(f"{flag(knob.name)} {value} is none of {', '.join(map(str, choices))}")
 
     def _refuse_normalisation(self) -> None:
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if values is not None and len(values) not in (1, 3):
+            if values is None:
+                continue
+            if len(values) not in (1, 3):
                 raise BadRequest(f"--{name} takes one value or one per channel (1 or 3), not {len(values)}")
-            if not all(math.isfinite(value) and value >= 0 for value in values or ()):
+            if not all(math.isfinite(value) and value >= 0 for value in values):
                 raise BadRequest(f"--{name} takes numbers from 0 to 1, as torchvision prints them")
+
         if self.std is not None and min(self.std) <= 0:
             raise BadRequest(f"--std must be above 0, not {min(self.std):g}: pixels are divided by it")
-        if max(self.mean or [0], default=0) > 1 or max(self.std or [0], default=0) > 1:
+        if max([*(self.mean or ()), *(self.std or ())], default=0) > 1:
             raise BadRequest("--mean and --std are in 0..1 units, as torchvision prints them; divide yours by 255")
+
+    def _refuse_for_precision(self, row: Precision) -> None:
+        """Raise BadRequest where a flag does not go with the precision."""
+        if self.calib_cache is not None and not row.calib_cache:
+            those = _formats_where(lambda other: other.calib_cache)
+            raise BadRequest(f"--calib-cache goes with --precision {those}, not with --precision {self.precision}")
+        if self.placement not in row.placements:
+            those = " or ".join(name for name, other in PRECISIONS.items() if self.placement in other.placements)
+            raise BadRequest(f"--placement {self.placement} goes with --precision {those}, not {self.precision}")
+        if self.calib_cache is not None and self.calib_cache.is_dir():
+            raise BadRequest(f"--calib-cache {self.calib_cache} is a folder; name a file")
+        if "qat" in self.recoveries and "qat" not in row.stages:
+            those = _formats_where(lambda other: "qat" in other.stages)
+            raise BadRequest(f"--recover {self.recover}: qat goes with --precision {those}, not {self.precision}")
+
+
+def _default_placement(target: str | None, row: Precision) -> str:
+    """On the CPU the rules of what runs there, where the precision can follow them."""
+    if target == "cpu" and "onnxruntime" in row.placements:
+        return "onnxruntime"
+    return "tensorrt"
+
+
+def _formats_where(holds: Callable[[Precision], bool]) -> str:
+    """``int8…`` for the precisions of INT8: the number formats of those of which ``holds``."""
+    formats = dict.fromkeys(str(row.number_format) for row in PRECISIONS.values() if holds(row))
+    return " or ".join(f"{number_format}…" for number_format in formats)
 
 
 NAMES = tuple(knob.name for knob in fields(Recipe))
@@ -266,13 +318,17 @@ def add_flags(parser: argparse.ArgumentParser, tables: Mapping[str, Iterable[str
     section: argparse._ActionsContainer = parser
     for knob in fields(knobs):
         options = dict(knob.metadata)
-        if (group := options.pop("group", None)) is not None:
-            section = parser.add_argument_group(group)
+        title = options.pop("group", None)
+        if title is not None:
+            section = parser.add_argument_group(title)
         if knob.name in tables:
             options["choices"] = tuple(tables[knob.name])
+
         flags = [flag(knob.name)]
-        if "short" in options:
-            flags.insert(0, options.pop("short"))
+        short = options.pop("short", None)
+        if short is not None:
+            flags.insert(0, short)
+        # Where the default is None the help says in words what it is, and False is a flag left out.
         if knob.default not in (None, False):
             options["help"] += f" (default: {knob.default})"
         section.add_argument(*flags, dest=knob.name, default=knob.default, **options)

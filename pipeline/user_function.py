@@ -13,28 +13,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def find(asked: str, sentence: str, wanted: str) -> Callable[..., Any]:
-    """The function that ``asked`` names; raises BadRequest, which begins with ``sentence``, where there is none.
+def find(path: str, sentence: str, wanted: str) -> Callable[..., Any]:
+    """The function that ``path`` names; raises BadRequest, which begins with ``sentence``, where there is none.
 
     ``wanted`` says what it has to do.
     """
-    module, _, name = asked.partition(":")
+    module, _, name = path.partition(":")
     if not module or not name:
         raise BadRequest(f"{sentence} is not module:function; {wanted}")
+
     try:
+        # Standard output belongs to the result, whatever the module prints while it is imported.
         with contextlib.redirect_stdout(sys.stderr):
             function = getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+        # Either the module itself, or a package that it is in, is not there; or one that it imports.
+        itself_is_missing = error.name is not None and f"{module}.".startswith(f"{error.name}.")
+        if not itself_is_missing:
             raise BadRequest(f"{sentence}: {module} could not be imported ({error}); install what it needs") from error
         raise BadRequest(
             f"{sentence}: there is no module {module} here; run from its folder or put that on PYTHONPATH"
         ) from error
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # code of others may do anything, and also end the program
         raise BadRequest(f"{sentence}: {module} could not be imported ({said(error)})") from error
+
+    if function is None:
+        raise BadRequest(f"{sentence}: {module} has no {name}; {wanted}")
     if not callable(function):
-        found = "no" if function is None else "no callable"
-        raise BadRequest(f"{sentence}: {module} has {found} {name}; {wanted}")
+        raise BadRequest(f"{sentence}: {module} has no callable {name}; {wanted}")
     return function  # type: ignore[no-any-return]
 
 

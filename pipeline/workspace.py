@@ -18,6 +18,7 @@ from pipeline.errors import BadRequest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# The system's words for a full disk, a full quota and a file that may not grow.
 FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
 
@@ -30,18 +31,19 @@ def directory(path: Path) -> Iterator[Path]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDONLY)
+        lock = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise BadRequest(
             f"-o {path}: the directory cannot be made ({error.strerror}); choose another with -o"
         ) from error
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BadRequest(f"-o {path}: another build is writing there; wait for it or choose another -o") from error
-        for left in path.glob(".unfinished-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        # Nobody else holds the directory, so these are of runs that were killed.
+        for abandoned in path.glob(".unfinished-*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
         try:
             unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=path))
         except OSError as error:
@@ -53,7 +55,7 @@ def directory(path: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     finally:
-        os.close(handle)
+        os.close(lock)
 
 
 def sha256(path: Path) -> str:
@@ -66,14 +68,18 @@ def other(path: Path, digest: object) -> str | None:
     """Why ``path`` is not the file with this hash, for a sentence; None where it is."""
     if not path.is_file():
         return f"{path.name} is gone"
-    return None if sha256(path) == digest else f"{path.name} was changed after the build wrote it"
+    if sha256(path) != digest:
+        return f"{path.name} was changed after the build wrote it"
+    return None
 
 
 def place(fresh: Path, path: Path) -> None:
     """Move a finished file to its name; before and after a crash there is a whole file or none."""
+    # The content must be on the disk before the name is.
     with fresh.open("rb") as file:
         os.fsync(file.fileno())
     # Some writers make private files whatever the umask says; a build is to be read by whom the user allows.
+    # The mask can only be read by setting one.
     mask = os.umask(0)
     os.umask(mask)
     fresh.chmod(0o666 & ~mask)
@@ -113,14 +119,18 @@ def forget_others(path: Path, kept: set[str]) -> None:
 
     The directory may hold a person's own files: only a file whose content its note proves is ours.
     """
-    for note in path.glob("[0-9][0-9]-*.json"):
-        said = read_note(note)
-        name = said.get("file")
-        if isinstance(name, str) and name.split(".")[0] == note.stem and name not in kept:
-            file = path / name
-            if file.is_file() and sha256(file) == said.get("sha256"):
-                file.unlink()
-                note.unlink()
+    for note_path in path.glob("[0-9][0-9]-*.json"):
+        note = read_note(note_path)
+        name = note.get("file")
+        # A note tells of the file beside it alone, whose name has its stem and no folder.
+        if not isinstance(name, str) or name.split(".")[0] != note_path.stem:
+            continue
+        if name in kept:
+            continue
+        file = path / name
+        if file.is_file() and sha256(file) == note.get("sha256"):
+            file.unlink()
+            note_path.unlink()
 
 
 def note_of(path: Path) -> Path:
@@ -132,6 +142,6 @@ def read_note(path: Path) -> dict[str, Any]:
     """The note at ``path``; empty where there is none that can be read."""
     try:
         note = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):  # JSON of any depth is read by recursion
         return {}
     return note if isinstance(note, dict) else {}

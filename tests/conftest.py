@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,28 @@ HEAVY = (
     "torch", "onnxruntime", "onnxsim", "tensorrt", "tensorrt_rtx", "sklearn", "scipy", "safetensors", "rich", "msgpack",
     "tensorstore", "huggingface_hub",
 )  # fmt: skip
+
+
+# Lists that tests compare with, one item a line; `pytest --renew` writes them anew.
+GOLDEN = ROOT / "tests" / "golden"
+Golden = Callable[[str, Sequence[str]], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--renew", action="store_true", help="write the lists in tests/golden instead of comparing")
+
+
+@pytest.fixture
+def golden(pytestconfig: pytest.Config) -> Golden:
+    """Compare ``lines`` with the golden list of that name."""
+
+    def compare(name: str, lines: Sequence[str]) -> None:
+        path = GOLDEN / f"{name}.txt"
+        if pytestconfig.getoption("--renew"):
+            path.write_text("".join(f"{line}\n" for line in lines))
+        assert list(lines) == path.read_text().splitlines(), f"{path} has another list; pytest --renew writes this one"
+
+    return compare
 
 
 class Cli:

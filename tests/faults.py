@@ -219,8 +219,8 @@ def pair_after(tensor: str, name: str) -> Fault:
         held = ir.from_proto(model)
         value = next(v for node in held.graph for v in node.outputs if v.name == tensor)
         readers = [(use.node, use.idx) for use in value.uses()]
-        scale = onnx_file.constant(held.graph, f"{name}_s", np.array(0.05, np.float32))
-        zero = onnx_file.constant(held.graph, f"{name}_z", np.array(0, np.int8))
+        scale = onnx_file.add_initializer(held.graph, f"{name}_s", np.array(0.05, np.float32))
+        zero = onnx_file.add_initializer(held.graph, f"{name}_z", np.array(0, np.int8))
         quantise = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}_q")
         quantise.outputs[0].name = f"{name}_q"
         dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name=f"{name}_dq")

@@ -99,7 +99,7 @@ def accepted(path: Path) -> str:
     """``yes``, or why TensorRT-RTX does not build it."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            tensorrt_rtx.build(path, Path(folder, "engine"))
+            tensorrt_rtx.BACKEND.build(path, Path(folder, "engine"))
         except (RuntimeError, ValueError) as error:
             return str(error)
     return "yes"

@@ -117,7 +117,7 @@ class _Reader:
     """
 
     def __init__(self, node: ir.Node, seen: Statistics) -> None:
-        weight = np.abs(channel_space.weight(node))
+        weight = np.abs(channel_space.weight_by_output(node))
         energy = np.einsum("oip,oip->oi", weight, weight, dtype=np.float64)
         self.groups, self.positions = channel_space.groups(node), weight.shape[2]
         self.peak, self.power = seen.peak, seen.power

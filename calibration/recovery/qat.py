@@ -58,7 +58,8 @@ def qat(
     import torch
 
     model = onnx_file.read(src)
-    student = Student(model.graph, {name: (amax[name], top) for name, top in qdq.tensors(src, placement).items()})
+    formats = qdq.tensors(src, placement)
+    student = Student(model.graph, {name: (amax[name], formats[name]) for name in formats})
     with torch.random.fork_rng(devices=[]):
         lost = _tune(student, images, count, seed, advance)
     for name, tuned in student.weights.items():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.qdq import WEIGHTED, channel_axis
-from calibration.ranges import LEVELS
 from exporters import constant, onnx_file
+from exporters.number_formats import INT8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,22 +17,25 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
+    from exporters.number_formats import NumberFormat
+
     Tensors = dict[str, torch.Tensor]
 
 
 class Student:
-    """A float graph in PyTorch; ``pairs`` has the amax and the largest level of each tensor that INT8 rounds.
+    """A float graph in PyTorch; ``pairs`` has the amax and the number format of each tensor that is rounded.
 
     ``teacher`` are its constants, ``weights`` those of its layers, to be trained.
     """
 
-    def __init__(self, graph: ir.Graph, pairs: Mapping[str, tuple[float, int]]) -> None:
+    def __init__(self, graph: ir.Graph, pairs: Mapping[str, tuple[float, NumberFormat]]) -> None:
         import torch
 
         self.nodes, self.pairs, self.output = list(graph), pairs, str(graph.outputs[0].name)
         self.input = str(graph.inputs[0].name)
         self.teacher: Tensors = {
-            name: torch.from_numpy(np.array(onnx_file.weight(value))) for name, value in graph.initializers.items()
+            name: torch.from_numpy(np.array(onnx_file.initializer_array(value)))
+            for name, value in graph.initializers.items()
         }
         unknown = sorted({node.op_type for node in self.nodes} - OPERATORS.keys())
         if unknown:
@@ -59,15 +62,18 @@ class Student:
     def _paired(self, name: str, value: torch.Tensor) -> torch.Tensor:
         if name not in self.pairs:
             return value
-        amax, top = self.pairs[name]
-        return _rounded(value, amax / top if amax > 0 else 1.0, 0 if top > LEVELS else -top, top)
+        amax, number_format = self.pairs[name]
+        largest = number_format.largest_level
+        smallest = 0 if number_format.never_negative else -largest
+        return _rounded(value, amax / largest if amax > 0 else 1.0, smallest, largest)
 
 
 def _rounded_weight(weight: Any, axis: int) -> Any:
     import torch
 
     amax = weight.detach().abs().amax(tuple(dim for dim in range(weight.ndim) if dim != axis), keepdim=True)
-    return _rounded(weight, torch.where(amax > 0, amax / LEVELS, torch.ones_like(amax)), -LEVELS, LEVELS)
+    largest = INT8.largest_level
+    return _rounded(weight, torch.where(amax > 0, amax / largest, torch.ones_like(amax)), -largest, largest)
 
 
 def _rounded(value: torch.Tensor, scale: Any, least: int, top: int) -> torch.Tensor:

@@ -17,7 +17,8 @@ TYPES = {
     "bf16": "bfloat16",
 }
 # A description is kept in a note: no more layers than this, and no longer names.
-MOST, LONGEST = 2000, 160
+MOST = 2000
+LONGEST = 160
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,10 @@ class Operation:
     @property
     def in_8_bits(self) -> bool:
         """Whether all inputs and outputs have 8 bits."""
-        return bool(self.inputs and self.outputs) and {*self.inputs, *self.outputs} <= EIGHT_BITS
+        # Of one that no layer is listed for nothing is known.
+        if not self.inputs or not self.outputs:
+            return False
+        return {*self.inputs, *self.outputs} <= EIGHT_BITS
 
 
 @dataclass(frozen=True)
@@ -80,28 +84,38 @@ class EngineDescription:
             "layers": len(self.layers) + self.left_out,
             "reformats": self.reformats,
             "convolutions": len(self.convolutions),
-            "convolutions_that_read_8_bits": sum(each.reads_8_bits for each in self.convolutions),
-            "convolutions_in_8_bits": sum(each.in_8_bits for each in self.convolutions),
+            "convolutions_that_read_8_bits": sum(operation.reads_8_bits for operation in self.convolutions),
+            "convolutions_in_8_bits": sum(operation.in_8_bits for operation in self.convolutions),
             "adds": len(self.adds),
-            "adds_in_8_bits": sum(each.in_8_bits for each in self.adds),
-            "adds_fused": sum(each.fused for each in self.adds),
+            "adds_in_8_bits": sum(operation.in_8_bits for operation in self.adds),
+            "adds_fused": sum(operation.fused for operation in self.adds),
         }
 
     def remarks(self) -> Iterator[tuple[str, str]]:
         """Modules of an engine with 8-bit tensors that are not in 8 bits throughout, each with what it does."""
-        types = {each for layer in self.layers for each in (*layer.inputs, *layer.outputs)}
+        # Of an engine in float there is nothing to remark.
+        types: set[str] = set()
+        for layer in self.layers:
+            types.update(layer.inputs, layer.outputs)
         if not EIGHT_BITS & types:
             return
-        for what, operations in (("convolution", self.convolutions), ("residual Add", self.adds)):
-            for each in operations:
-                if not each.inputs:
-                    yield each.module, f"no layer is listed for the {what}"
-                elif not each.in_8_bits:
-                    yield each.module, f"{what} reads {joined(each.inputs)}, hands on {joined(each.outputs)}"
+
+        for operation in self.convolutions:
+            yield from _remarks("convolution", operation)
+        for operation in self.adds:
+            yield from _remarks("residual Add", operation)
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON keeps it."""
         return asdict(self)
+
+
+def _remarks(what: str, operation: Operation) -> Iterator[tuple[str, str]]:
+    """The module of ``operation``, which is a ``what``, and what it does in more than 8 bits, if anything."""
+    if not operation.inputs:
+        yield operation.module, f"no layer is listed for the {what}"
+    elif not operation.in_8_bits:
+        yield operation.module, f"{what} reads {joined(operation.inputs)}, hands on {joined(operation.outputs)}"
 
 
 def of_layers(
@@ -110,40 +124,54 @@ def of_layers(
     layers: Sequence[Layer],
     convolutions: Sequence[Operation],
     adds: Sequence[Operation],
-    **known: int | None,
+    *,
+    weights: int | None,
+    activations: int | None = None,
+    dla: int | None,
 ) -> EngineDescription:
     """The description, with no more than MOST of its ``layers``."""
     return EngineDescription(
-        backend,
-        source,
-        tuple(layers[:MOST]),
-        tuple(convolutions),
-        tuple(adds),
+        backend=backend,
+        source=source,
+        layers=tuple(layers[:MOST]),
+        convolutions=tuple(convolutions),
+        adds=tuple(adds),
         reformats=sum(layer.reformat for layer in layers),
         left_out=len(layers[MOST:]),
-        **known,
+        weights=weights,
+        activations=activations,
+        dla=dla,
     )
 
 
 def from_json(kept: Mapping[str, Any]) -> EngineDescription:
     """The description that ``to_json`` gave; raises ValueError where it is not whole."""
     try:
-        layers = tuple(Layer(**_tuples(each)) for each in kept["layers"])
-        operations = {
-            name: tuple(Operation(**_tuples(each)) for each in kept[name]) for name in ("convolutions", "adds")
-        }
-        return EngineDescription(**{**kept, **operations, "layers": layers})
+        layers = tuple(Layer(**_tuples(layer)) for layer in kept["layers"])
+        convolutions = _operations(kept["convolutions"])
+        adds = _operations(kept["adds"])
+        return EngineDescription(**{**kept, "layers": layers, "convolutions": convolutions, "adds": adds})
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"the description that was kept is not whole ({error!r}); build again") from error
 
 
 def reading_8_bits(kept: Mapping[str, Any]) -> int | None:
     """How many convolutions of the description that ``to_json`` gave read 8 bits; None where no layers are listed."""
-    return from_json(kept).counts()["convolutions_that_read_8_bits"] if kept["layers"] else None
+    if not kept["layers"]:
+        return None
+    return from_json(kept).counts()["convolutions_that_read_8_bits"]
+
+
+def _operations(kept: Sequence[Mapping[str, Any]]) -> tuple[Operation, ...]:
+    return tuple(Operation(**_tuples(operation)) for operation in kept)
 
 
 def _tuples(kept: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(map(str, value)) if isinstance(value, list | tuple) else value for key, value in kept.items()}
+    """The fields of a layer or an operation, whose types and modules JSON has as lists."""
+    fields = {}
+    for name, value in kept.items():
+        fields[name] = tuple(map(str, value)) if isinstance(value, list | tuple) else value
+    return fields
 
 
 def type_name(text: str) -> str:

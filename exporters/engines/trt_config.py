@@ -21,21 +21,20 @@ FLAGS = {
 }
 
 
-def configure(trt: Any, builder: Any, network: Any, options: Mapping[str, Any], weak: Sequence[str]) -> Any:
-    """The builder's configuration for ``options``; ``weak`` are the flags of types that a weakly typed network needs.
+def configure(trt: Any, builder: Any, network: Any, options: Mapping[str, Any], weak_flags: Sequence[str]) -> Any:
+    """The builder's configuration for ``options``; ``weak_flags`` are of the types that a weakly typed network needs.
 
     Raises SystemExit with a sentence where this TensorRT lacks what is asked for.
     """
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    images = network.get_input(0)
-    for batches in options.get("profiles") or (BATCHES,):
-        profile = builder.create_optimization_profile()
-        profile.set_shape(images.name, *((batch, *tuple(images.shape)[1:]) for batch in batches))
-        config.add_optimization_profile(profile)
-    fallback = "dla_core" in options and not options.get("no_gpu_fallback")
-    for flag in [*weak, *(["GPU_FALLBACK"] if fallback else [])]:
+    _add_profiles(builder, config, network.get_input(0), options.get("profiles") or (BATCHES,))
+
+    for flag in weak_flags:
         _flag(trt, config, flag)
+    # A DLA runs some layers only; the others would be errors.
+    if "dla_core" in options and not options.get("no_gpu_fallback"):
+        _flag(trt, config, "GPU_FALLBACK")
     for knob, value in options.items():
         if knob in FLAGS:
             _flag(trt, config, FLAGS[knob])
@@ -44,15 +43,25 @@ def configure(trt: Any, builder: Any, network: Any, options: Mapping[str, Any], 
     return config
 
 
+def _add_profiles(builder: Any, config: Any, images: Any, profiles: Sequence[Sequence[int]]) -> None:
+    """One profile for each of ``profiles``, whose numbers of images are the smallest, the best and the largest."""
+    _, *image_shape = images.shape
+    for batches in profiles:
+        profile = builder.create_optimization_profile()
+        shapes = [(batch, *image_shape) for batch in batches]
+        profile.set_shape(images.name, *shapes)
+        config.add_optimization_profile(profile)
+
+
 def _flag(trt: Any, config: Any, name: str) -> None:
     config.set_flag(_member(trt, "BuilderFlag", name))
 
 
 def _member(trt: Any, enum: str, name: str) -> Any:
-    found = getattr(getattr(trt, enum), name, None)
-    if found is None:
+    member = getattr(getattr(trt, enum), name, None)
+    if member is None:
         raise SystemExit(f"TensorRT {trt.__version__} has no {enum}.{name}")
-    return found
+    return member
 
 
 def _workspace(trt: Any, config: Any, size: int) -> None:
@@ -92,8 +101,8 @@ def timing_cache(config: Any, path: Path) -> Any:
 
     Raises SystemExit where another GPU or TensorRT wrote it.
     """
-    held = path.read_bytes() if path.exists() else b""
-    cache = config.create_timing_cache(held)
+    content = path.read_bytes() if path.exists() else b""
+    cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         raise SystemExit(
             f"{path} is no timing cache of this GPU and TensorRT; name another file, and a new one is written there"

@@ -3,7 +3,7 @@
 A build has four parts, each a module beside this one:
 
 1. ``request``: what was asked for, with all that its target decides. What can be refused is refused here, before any
-   work. ``engines`` chooses the engines.
+   work. ``backends`` chooses what makes the engines.
 2. ``plan``: the stages in order, with their bounds. Each is a plain function from a file to a file (``stages``).
 3. ``run``: makes or reuses each file, loads what was written afresh, and judges it (``pipeline.parity``).
 4. ``results``: the answers, report.json, and the page for people (``pipeline.report``).

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exporters.number_formats import INT8
 from pipeline import workspace
 from pipeline.building.calibration_statistics import batches, keep, seen_over
 from pipeline.errors import BadRequest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from calibration.histogram import Histogram
     from calibration.statistics import Amaxes
+    from exporters.number_formats import NumberFormat
     from pipeline.data.images import Images
 
     Mend = Callable[[Path, Path], tuple[str, dict[str, Any]]]
@@ -34,8 +36,8 @@ BINS = 32
 class Calibration:
     """What calibrates, and how.
 
-    ``form`` is a row of qdq.FORMATS and ``placement`` of qdq.PLACEMENTS. ``cache`` is the user's own file, ``settle``:
-    fewer images may do, ``hold``: some are set aside where there are enough, whatever the method.
+    ``placement`` is a row of qdq.PLACEMENTS. ``cache`` is the user's own file, ``settle``: fewer images may do,
+    ``hold``: some are set aside where there are enough, whatever the method.
     """
 
     images: Images
@@ -45,7 +47,7 @@ class Calibration:
     settle: bool = False
     hold: bool = False
     placement: str = "tensorrt"
-    form: str = "int8"
+    number_format: NumberFormat = INT8
 
     def parameters(self) -> dict[str, Any]:
         """What the ranges depend on, for the note of the stage."""
@@ -56,7 +58,7 @@ class Calibration:
             "seed": self.seed,
             "settle": self.settle,
             "placement": self.placement,
-            "form": self.form,
+            "number_format": self.number_format.name,
         }
         if self.cache is None:
             return said
@@ -98,15 +100,16 @@ def quantise(job: Calibration, src: Path, dst: Path, mend: Mend | None = None) -
 
     details: dict[str, Any] = {}
     if job.is_table and job.cache is not None and job.cache.is_file():
-        amax, said = _from_table(job.cache, [*qdq.tensors(src, job.placement, job.form)]), f"scales of {job.cache}"
+        tensors = qdq.tensors(src, job.placement, job.number_format)
+        amax, said = _from_table(job.cache, [*tensors]), f"scales of {job.cache}"
     else:
         amax, said, details = measured(job, src, dst)
-    qdq.quantise(src, dst, amax, job.placement, job.form)
+    qdq.quantise(src, dst, amax, job.placement, job.number_format)
     if mend is not None:
         note, details["recovery"] = mend(src, dst)
         said = f"{said}; {note}"
     done, convolutions = qdq.quantised(dst)
-    return Made(f"{qdq.summary(dst)}, {said}", done / convolutions, details)
+    return Made(f"{qdq.summary(dst, job.number_format)}, {said}", done / convolutions, details)
 
 
 def _from_table(path: Path, tensors: list[str]) -> dict[str, float]:
@@ -129,10 +132,10 @@ def measured(job: Calibration, src: Path, dst: Path) -> tuple[dict[str, float], 
     odd = screen(job.images)
     used, held = job.split
     # TensorRT's implicit INT8 wants a scale for every tensor, Q/DQ pairs for some.
-    levels = qdq.tensors(src, job.placement, job.form)
-    tensors = observe.activations(src) if job.is_table else [*levels]
+    formats = qdq.tensors(src, job.placement, job.number_format)
+    tensors = observe.activations(src) if job.is_table else [*formats]
     seen = seen_over(job, src, tensors, used)
-    ranges = _ranges(seen.histograms, levels)
+    ranges = _ranges(seen.histograms, formats)
     method, said, found = job.method, job.method, dict[str, Any]()
     if method == "auto":
         method, said, found = _auto(job, src, dst, ranges, held)
@@ -162,11 +165,14 @@ def _account(histogram: Histogram, amax: float) -> dict[str, Any]:
     }
 
 
-def _ranges(histograms: dict[str, Histogram], levels: dict[str, int]) -> Amaxes:
-    from calibration.ranges import LEVELS, METHODS
+def _ranges(histograms: dict[str, Histogram], formats: dict[str, NumberFormat]) -> Amaxes:
+    from calibration.ranges import METHODS
 
-    seen = [(name, each, levels.get(name, LEVELS)) for name, each in histograms.items()]
-    return {method: {name: find(each, top) for name, each, top in seen} for method, find in METHODS.items()}
+    seen = [(name, each, formats.get(name, INT8)) for name, each in histograms.items()]
+    return {
+        method: {name: find(each, number_format) for name, each, number_format in seen}
+        for method, find in METHODS.items()
+    }
 
 
 def _auto(
@@ -178,7 +184,7 @@ def _auto(
 
     outcome = tournament.compete(
         src,
-        lambda method, path: qdq.quantise(src, path, ranges[method], job.placement, job.form),
+        lambda method, path: qdq.quantise(src, path, ranges[method], job.placement, job.number_format),
         ranges,
         dst.with_suffix(".trial"),
         lambda: batches(job.images, held),

@@ -76,7 +76,8 @@ def _look(seen: Seen) -> None:
 
     By mse's ranges, whatever the method: minmax grows with every image, and entropy jumps where it does not matter.
     """
-    from calibration.ranges import LEVELS, mse, squared_error
+    from calibration.ranges import mse, squared_error
+    from exporters.number_formats import INT8
 
     now, before = {name: mse(each) for name, each in seen.histograms.items()}, seen.before.get("mse")
     seen.before = {"mse": now}
@@ -84,7 +85,9 @@ def _look(seen: Seen) -> None:
         return
     worse: dict[str, float] = {}
     for name, each in seen.histograms.items():
-        old, new = (squared_error(each, ranges[name] / LEVELS) if ranges[name] else 0.0 for ranges in (before, now))
+        old, new = (
+            squared_error(each, ranges[name] / INT8.largest_level) if ranges[name] else 0.0 for ranges in (before, now)
+        )
         worse[name] = (
             10 * math.log10(old / new) if old and new else math.inf * (old != new or before[name] != now[name])
         )

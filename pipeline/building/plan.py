@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from exporters.number_formats import NUMBER_FORMATS
 from pipeline import engine_seal
-from pipeline.building import calibrate, engines, stages
+from pipeline.building import backends, calibrate, stages
 from pipeline.precisions import EXACT, FLOAT16, PRECISIONS, QUANTISED, REORDERED
 from pipeline.stage import Role, Stage, Tolerance
 
@@ -17,16 +18,23 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from exporters.engines.backend import Backend
     from pipeline.data.images import Images
     from pipeline.models.frozen import NetworkDescription
+    from pipeline.precisions import Precision
     from pipeline.recipe import Recipe
 
-    Lossy = Callable[[Recipe, Images, Images], Stage | None]
+    # A function that makes the stage of this name; None where the recipe does not ask for it.
+    Lossy = Callable[[str, "Branch"], Stage | None]
 
 # What writes every graph, and so belongs into the key of every stage that does.
 GRAPH = ("onnx", "onnx-ir", "numpy")
 # Calibration images that equalisation looks at; ten times as many change nothing (docs/results/recovery.md).
 EQUALISE = 32
+# The last stage that all precisions share: every branch of the plan begins at its file.
+TRUNK = "fold_batchnorm"
+# Stages that change nothing an engine needs, and so may be passed over: what `--allow-fallback` can name.
+FALLBACKS = ("simplify",)
 
 RETRAINED = (
     "qat retrained the weights: its certificate proves the structure, and the test images alone speak for its answers."
@@ -36,234 +44,299 @@ FLOAT16_ON_CPU = (
     "float16 sums on a GPU may differ."
 )
 
-
-def _float16_stage(name: str, recipe: Recipe, calibration: Images, _: Images) -> Stage:
-    return Stage(
-        name,
-        "typing",
-        recipe.precision,
-        ".onnx",
-        partial(stages.fp16, calibration),
-        bounds(name, "typing", recipe.precision, recipe),
-        {"images": calibration.digest},
-        (*GRAPH, "onnxruntime"),
-        not_proven=FLOAT16_ON_CPU,
-    )
-
-
-def _equalise_stage(recipe: Recipe, images: Images, _: Images) -> Stage | None:
-    if "equalise" not in recipe.recoveries:
-        return None
-    from pipeline.data import sampling
-
-    few = sampling.some(images, EQUALISE, recipe.seed)
-    return Stage(
-        "equalise",
-        "recovery",
-        recipe.precision,
-        ".onnx",
-        partial(stages.equalise, few),
-        bounds("equalise", "recovery", recipe.precision, recipe),
-        {"images": few.digest},
-        (*GRAPH, "onnxruntime"),
-    )
-
-
-def _qat_stage(recipe: Recipe, calibration: Images, train: Images) -> Stage | None:
-    if "qat" not in recipe.recoveries:
-        return None
-    # The user's own calibration images are what the network will see; the data set may be another.
-    images = train if recipe.calib_data is None else calibration
-    job = calibrate.Calibration(calibration, recipe.calib_method, recipe.seed, placement=recipe.placement)
-    return Stage(
-        "qat",
-        "recovery",
-        recipe.precision,
-        ".onnx",
-        partial(stages.qat, job, images),
-        bounds("qat", "recovery", recipe.precision, recipe),
-        {**job.parameters(), "train": images.digest},
-        ("torch", *GRAPH, "onnxruntime"),
-        not_proven=RETRAINED,
-    )
-
-
-def _quantised_stage(number_format: str, recipe: Recipe, images: Images, _: Images) -> Stage:
-    settle = recipe.calib_samples is None
-    mixed = "mixed" in recipe.recoveries
-    job = calibrate.Calibration(
-        images, recipe.calib_method, recipe.seed, recipe.calib_cache, settle, mixed, recipe.placement, number_format
-    )
-    asked = bounds(number_format, "quantised", recipe.precision, recipe)
-    parameters = job.parameters()
-    mend = None
-    if mixed:
-        from pipeline.building import recover
-
-        # The user's own calibration images have no labels, or those of other classes.
-        held = asked if recipe.calib_data is None else replace(asked, drop=None)
-        mend = partial(recover.mixed, job, held)
-        parameters["mixed"] = [held.sqnr_db, held.agreement, held.drop]
-    return Stage(
-        number_format,
-        "quantised",
-        recipe.precision,
-        ".onnx",
-        partial(calibrate.quantise, job, mend=mend),
-        asked,
-        parameters,
-        (*GRAPH, "onnxruntime"),
-    )
-
-
-def _float_weights_stage(recipe: Recipe, *_: Images) -> Stage:
-    return Stage(
-        "float_weights",
-        "typing",
-        recipe.precision,
-        ".onnx",
-        stages.float_weights,
-        bounds("float_weights", "typing", recipe.precision, recipe),
-        {},
-        GRAPH,
-    )
-
-
-# What makes each stage that a precision may name between folding and the engine.
-LOSSY: dict[str, Lossy] = {
-    "equalise": _equalise_stage,
-    "qat": _qat_stage,
-    "int8": partial(_quantised_stage, "int8"),
-    "fp8": partial(_quantised_stage, "fp8"),
-    "fp16": partial(_float16_stage, "fp16"),
-    "halve": partial(_float16_stage, "halve"),
-    "float_weights": _float_weights_stage,
-}
-
-# The bounds of every stage but those behind the last quantisation, which have those of their precision.
-BOUNDS = {
-    "freeze": EXACT,
-    "export": REORDERED,
-    "simplify": REORDERED,
-    "fold_batchnorm": REORDERED,
+# The bounds of a stage by its name; of one that is not here, by its role.
+STAGE_BOUNDS = {
     "equalise": REORDERED,
     "qat": replace(QUANTISED, retrained=True),
     "fp16": FLOAT16,
-    "int8": QUANTISED,
+    # The same levels and scales: only how weights are stored changes.
     "float_weights": replace(QUANTISED, step_sqnr_db=EXACT.step_sqnr_db),
-    "fp8": QUANTISED,
 }
-
-
-# Roles of the stages behind the last quantisation.
-BEHIND = {"typing", "input", "engine"}
+ROLE_BOUNDS: dict[Role, Tolerance] = {"reference": EXACT, "graph": REORDERED, "quantised": QUANTISED}
+# Roles of the stages behind the last quantisation, which have the bounds of their precision.
+BEHIND: set[Role] = {"typing", "input", "engine"}
 
 
 def bounds(stage: str, role: Role, precision: str, recipe: Recipe) -> Tolerance:
     """The bounds of ``stage`` with the user's margin, where they have one at all; raises KeyError for no such stage."""
-    found = PRECISIONS[precision].tolerance if stage not in BOUNDS and role in BEHIND else BOUNDS[stage]
+    if stage in STAGE_BOUNDS:
+        tolerance = STAGE_BOUNDS[stage]
+    elif role in BEHIND:
+        tolerance = PRECISIONS[precision].tolerance
+    else:
+        tolerance = ROLE_BOUNDS[role]
+
+    # Pixels as bytes are the same numbers, so that this stage changes no bit.
     if role == "input":
-        found = replace(found, step_sqnr_db=EXACT.step_sqnr_db)
-    return found if found.drop is None else replace(found, drop=recipe.max_drop, confidence=recipe.confidence)
+        tolerance = replace(tolerance, step_sqnr_db=EXACT.step_sqnr_db)
+    if tolerance.drop is None:
+        return tolerance
+    return replace(tolerance, drop=recipe.max_drop, confidence=recipe.confidence)
 
 
-# Stages that change nothing an engine needs, and so may be passed over: what `--allow-fallback` can name.
-FALLBACKS = ("simplify",)
+@dataclass(frozen=True)
+class Branch:
+    """What the stages from the folded graph to the engines of one precision are planned from.
+
+    ``precision`` is that of the recipe, or of what is built beside it: ``recipe.precision`` says nothing here.
+    ``prefix`` is written before the names of stages that the recipe's own branch has as well. ``train`` gives no range
+    and no verdict.
+    """
+
+    recipe: Recipe
+    precision: Precision
+    prefix: str
+    calibration: Images
+    train: Images
+
+    def bounds(self, stage: str, role: Role) -> Tolerance:
+        """The bounds of one of its stages."""
+        return bounds(stage, role, self.precision.name, self.recipe)
 
 
 def planned(
     recipe: Recipe, network: nn.Module, description: NetworkDescription, calibration: Images, train: Images
 ) -> list[Stage]:
     """All rows, in order; ``train`` gives no range and no verdict."""
-    from pipeline.models import frozen
+    rows = _trunk(recipe, network, description, calibration)
+    chosen = backends.chosen(recipe)
+    own = Branch(recipe, PRECISIONS[recipe.precision], "", calibration, train)
+    rows += _branch(own, chosen)
 
-    metadata = _metadata(description)
-    rows = [
-        Stage(
-            "freeze",
-            "reference",
-            "fp32",
-            ".safetensors",
-            partial(stages.freeze, network, description),
-            bounds("freeze", "reference", recipe.precision, recipe),
-            {"weights": frozen.digest(network), "network": description.to_json()},
-            ("safetensors",),
-        ),
-        Stage(
-            "export",
-            "graph",
-            "fp32",
-            ".onnx",
-            partial(stages.export, calibration.shape, metadata),
-            bounds("export", "graph", recipe.precision, recipe),
-            {"shape": calibration.shape, "metadata": metadata},
-            ("torch", *GRAPH),
-        ),
-        Stage(
-            "simplify",
-            "graph",
-            "fp32",
-            ".onnx",
-            stages.simplify,
-            bounds("simplify", "graph", recipe.precision, recipe),
-            tools=("onnxsim", *GRAPH),
-            may_fall_back="simplify" in (recipe.allow_fallback or ()),
-        ),
-        Stage(
-            "fold_batchnorm",
-            "graph",
-            "fp32",
-            ".onnx",
-            stages.fold_batchnorm,
-            bounds("fold_batchnorm", "graph", recipe.precision, recipe),
-            {},
-            GRAPH,
-        ),
-    ]
-    for name in PRECISIONS[recipe.precision].stages:
-        stage = LOSSY[name](recipe, calibration, train)
-        if stage is not None:
-            rows.append(stage)
-    rows += _input_stages(recipe, "uint8_input")
-    backends = engines.chosen(recipe)
-    rows += _engine_stages(recipe, rows[-1].name, backends, "engine")
-    others = [backend for backend in backends if engines.module(backend).BESIDE]
-    if others and recipe.beside != "none" and PRECISIONS[recipe.precision].calibrated:
-        half = replace(recipe, precision=recipe.beside)
-        rows.append(replace(_float16_stage("fp16", half, calibration, train), source="fold_batchnorm"))
-        rows += _input_stages(half, "fp16_uint8_input")
-        rows += _engine_stages(half, rows[-1].name, others, f"fp16_engine_{others[0].replace('-', '_')}")
+    # Some networks are faster in what stands beside 8 bits, on backends where it is a matter of kernels.
+    others = [backend for backend in chosen if backend.beside]
+    if own.precision.calibrated and recipe.beside != "none" and others:
+        beside = Branch(recipe, PRECISIONS[recipe.beside], f"{recipe.beside}_", calibration, train)
+        rows += _branch(beside, others)
     return rows
 
 
-def _input_stages(recipe: Recipe, name: str) -> list[Stage]:
-    if recipe.input_dtype == "float32":
-        return []
-    asked = bounds(name, "input", recipe.precision, recipe)
-    return [Stage(name, "input", recipe.precision, ".onnx", stages.uint8_input, asked, {}, GRAPH)]
+def _trunk(recipe: Recipe, network: nn.Module, description: NetworkDescription, calibration: Images) -> list[Stage]:
+    """The stages that all precisions share, from the network in memory to its folded graph."""
+    from pipeline.models import frozen
+
+    metadata = _metadata(description)
+    shape = calibration.shape
+    freeze = Stage(
+        name="freeze",
+        role="reference",
+        precision="fp32",
+        suffix=".safetensors",
+        make=partial(stages.freeze, network, description),
+        tolerance=bounds("freeze", "reference", "fp32", recipe),
+        parameters={"weights": frozen.digest(network), "network": description.to_json()},
+        tools=("safetensors",),
+    )
+    export = Stage(
+        name="export",
+        role="graph",
+        precision="fp32",
+        suffix=".onnx",
+        make=partial(stages.export, shape, metadata),
+        tolerance=bounds("export", "graph", "fp32", recipe),
+        parameters={"shape": shape, "metadata": metadata},
+        tools=("torch", *GRAPH),
+    )
+    simplify = Stage(
+        name="simplify",
+        role="graph",
+        precision="fp32",
+        suffix=".onnx",
+        make=stages.simplify,
+        tolerance=bounds("simplify", "graph", "fp32", recipe),
+        tools=("onnxsim", *GRAPH),
+        may_fall_back="simplify" in (recipe.allow_fallback or ()),
+    )
+    fold_batchnorm = Stage(
+        name=TRUNK,
+        role="graph",
+        precision="fp32",
+        suffix=".onnx",
+        make=stages.fold_batchnorm,
+        tolerance=bounds(TRUNK, "graph", "fp32", recipe),
+        tools=GRAPH,
+    )
+    return [freeze, export, simplify, fold_batchnorm]
 
 
-def _engine_stages(recipe: Recipe, source: str, backends: list[str], first: str) -> list[Stage]:
-    """The engines of ``source``, the first of them under the name ``first``."""
-    stem = first.removesuffix(f"_{backends[0].replace('-', '_')}")
+def _branch(branch: Branch, chosen: list[Backend]) -> list[Stage]:
+    """The stages from the folded graph to the engines of the ``chosen`` backends."""
+    rows = []
+    for name in branch.precision.stages:
+        stage = _lossy_stage(name, branch)
+        if stage is not None:
+            rows.append(stage)
+    if branch.recipe.input_dtype != "float32":
+        rows.append(_input_stage(branch))
+
+    if rows:
+        rows[0] = replace(rows[0], source=TRUNK)
+    last = rows[-1].name if rows else TRUNK
+    return rows + _engine_stages(branch, last, chosen)
+
+
+def _lossy_stage(name: str, branch: Branch) -> Stage | None:
+    """The stage of this name, by the rule of all number formats or by its own."""
+    if name in NUMBER_FORMATS:
+        return _quantised_stage(name, branch)
+    return LOSSY[name](name, branch)
+
+
+def _equalise_stage(name: str, branch: Branch) -> Stage | None:
+    if "equalise" not in branch.recipe.recoveries:
+        return None
+    from pipeline.data import sampling
+
+    images = sampling.some(branch.calibration, EQUALISE, branch.recipe.seed)
+    return Stage(
+        name=name,
+        role="recovery",
+        precision=branch.precision.name,
+        suffix=".onnx",
+        make=partial(stages.equalise, images),
+        tolerance=branch.bounds(name, "recovery"),
+        parameters={"images": images.digest},
+        tools=(*GRAPH, "onnxruntime"),
+    )
+
+
+def _qat_stage(name: str, branch: Branch) -> Stage | None:
+    recipe = branch.recipe
+    if "qat" not in recipe.recoveries:
+        return None
+
+    job = calibrate.Calibration(
+        images=branch.calibration,
+        method=recipe.calib_method,
+        seed=recipe.seed,
+        placement=recipe.placement,
+        number_format=NUMBER_FORMATS[str(branch.precision.number_format)],
+    )
+    # The user's own calibration images are what the network will see; the data set may be another.
+    images = branch.train if recipe.calib_data is None else branch.calibration
+    return Stage(
+        name=name,
+        role="recovery",
+        precision=branch.precision.name,
+        suffix=".onnx",
+        make=partial(stages.qat, job, images),
+        tolerance=branch.bounds(name, "recovery"),
+        parameters={**job.parameters(), "train": images.digest},
+        tools=("torch", *GRAPH, "onnxruntime"),
+        not_proven=RETRAINED,
+    )
+
+
+def _quantised_stage(name: str, branch: Branch) -> Stage:
+    """Q/DQ pairs of the number format ``name``, which is any of the table."""
+    recipe = branch.recipe
+    mixed = "mixed" in recipe.recoveries
+    job = calibrate.Calibration(
+        images=branch.calibration,
+        method=recipe.calib_method,
+        seed=recipe.seed,
+        cache=recipe.calib_cache,
+        settle=recipe.calib_samples is None,
+        hold=mixed,
+        placement=recipe.placement,
+        number_format=NUMBER_FORMATS[name],
+    )
+    tolerance = branch.bounds(name, "quantised")
+    parameters = job.parameters()
+    mend = None
+    if mixed:
+        from pipeline.building import recover
+
+        # The user's own calibration images have no labels, or those of other classes.
+        held_to = tolerance if recipe.calib_data is None else replace(tolerance, drop=None)
+        mend = partial(recover.mixed, job, held_to)
+        parameters["mixed"] = [held_to.sqnr_db, held_to.agreement, held_to.drop]
+    return Stage(
+        name=name,
+        role="quantised",
+        precision=branch.precision.name,
+        suffix=".onnx",
+        make=partial(calibrate.quantise, job, mend=mend),
+        tolerance=tolerance,
+        parameters=parameters,
+        tools=(*GRAPH, "onnxruntime"),
+    )
+
+
+def _float16_stage(name: str, branch: Branch) -> Stage:
+    return Stage(
+        name=name,
+        role="typing",
+        precision=branch.precision.name,
+        suffix=".onnx",
+        make=partial(stages.float16, branch.calibration),
+        tolerance=branch.bounds(name, "typing"),
+        parameters={"images": branch.calibration.digest},
+        tools=(*GRAPH, "onnxruntime"),
+        not_proven=FLOAT16_ON_CPU,
+    )
+
+
+def _float_weights_stage(name: str, branch: Branch) -> Stage:
+    return Stage(
+        name=name,
+        role="typing",
+        precision=branch.precision.name,
+        suffix=".onnx",
+        make=stages.float_weights,
+        tolerance=branch.bounds(name, "typing"),
+        tools=GRAPH,
+    )
+
+
+# What makes each stage that a precision may name between folding and the engine, number formats aside.
+LOSSY: dict[str, Lossy] = {
+    "equalise": _equalise_stage,
+    "qat": _qat_stage,
+    "fp16": _float16_stage,
+    "halve": _float16_stage,
+    "float_weights": _float_weights_stage,
+}
+
+
+def _input_stage(branch: Branch) -> Stage:
+    name = f"{branch.prefix}uint8_input"
+    return Stage(
+        name=name,
+        role="input",
+        precision=branch.precision.name,
+        suffix=".onnx",
+        make=stages.uint8_input,
+        tolerance=branch.bounds(name, "input"),
+        tools=GRAPH,
+    )
+
+
+def _engine_stages(branch: Branch, source: str, chosen: list[Backend]) -> list[Stage]:
+    """The engines of the file of ``source``; the first of the recipe's own branch is the one that is judged."""
+    own = not branch.prefix
     rows: list[Stage] = []
-    for backend in backends:
-        module = engines.module(backend)
-        owner = {"owner": engine_seal.owner()} if hasattr(module, "made_for") else {}
-        name = f"{stem}_{backend.replace('-', '_')}" if rows else first
+    for backend in chosen:
+        options = backends.options(backend, branch.recipe, branch.precision)
+        parameters: dict[str, Any] = {"backend": backend.name, "machine": backend.machine()}
+        if backend.made_for() is not None:
+            parameters["owner"] = engine_seal.owner()
+
+        name = "engine" if own and not rows else f"{branch.prefix}engine_{backend.name.replace('-', '_')}"
         rows.append(
             Stage(
-                name,
-                "engine",
-                recipe.precision,
-                module.SUFFIX,
-                partial(stages.engine, backend, options := engines.options(module, recipe)),
-                bounds(name, "engine", recipe.precision, recipe),
-                {"backend": backend, "machine": module.machine(), **owner, **options},
-                module.PACKAGES,
+                name=name,
+                role="engine",
+                precision=branch.precision.name,
+                suffix=backend.suffix,
+                make=partial(stages.engine, backend, options),
+                tolerance=branch.bounds(name, "engine"),
+                parameters={**parameters, **options},
+                tools=backend.packages,
                 source=source,
-                runs_here=module.RUNS_HERE,
-                not_proven=getattr(module, "NOT_PROVEN", None) if first == "engine" else None,
+                runs_here=backend.runs_here,
+                # Said once for a backend, not again for its engine beside.
+                not_proven=backend.not_proven if own else None,
             )
         )
     return rows
@@ -273,11 +346,12 @@ def _metadata(description: NetworkDescription) -> dict[str, str]:
     """What the ONNX file says of itself."""
     from pipeline import provenance
 
+    versions = provenance.versions(("torch", "onnx", "onnxsim", "numpy"))
     return {
         "architecture": description.arch,
         "classes": json.dumps(description.classes),
         "preprocessing": json.dumps(description.preprocessing, sort_keys=True),
-        "versions": json.dumps(provenance.versions(("torch", "onnx", "onnxsim", "numpy")), sort_keys=True),
+        "versions": json.dumps(versions, sort_keys=True),
         "commit": provenance.commit() or "",
         "source": provenance.source_hash(),
     }

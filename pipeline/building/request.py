@@ -33,7 +33,7 @@ class Order:
 
 def order(asked: Recipe) -> Order:
     """The order for ``asked``; raises BadRequest where it cannot be had."""
-    from pipeline.building import engines
+    from pipeline.building import backends
     from pipeline.console import news
     from pipeline.data import sampling, sets
     from pipeline.data.images import Images
@@ -42,7 +42,7 @@ def order(asked: Recipe) -> Order:
 
     arch, spec = specs.find(asked.arch)
     recipe = resolve.resolved(asked)
-    engines.refuse(recipe)
+    backends.refuse(recipe)
     if recipe.precision != asked.precision:
         news.say(f"--target {recipe.target}: {asked.precision} is {recipe.precision} there")
     data = sets.load(recipe)

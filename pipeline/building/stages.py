@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline import engine_seal
-from pipeline.building import calibrate, calibration_statistics, engines
+from pipeline.building import calibrate, calibration_statistics
 from pipeline.stage import Made
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
+    from exporters.engines.backend import Backend
     from pipeline.data.images import Images
     from pipeline.models.frozen import NetworkDescription
 
@@ -28,91 +32,105 @@ def freeze(network: nn.Module, description: NetworkDescription, _: Path, dst: Pa
 
 def export(shape: tuple[int, int, int], metadata: dict[str, str], src: Path, dst: Path) -> Made:
     """The frozen network, read back, as raw ONNX."""
-    from exporters import export as stage
+    from exporters import export as exporter
     from pipeline.models import frozen
 
-    return Made(stage.export(frozen.read(src)[0], dst, shape, metadata))
+    # From the file, not from memory: what is shipped comes of what was kept.
+    network, _ = frozen.read(src)
+    return Made(exporter.export(network, dst, shape, metadata))
 
 
 def simplify(src: Path, dst: Path) -> Made:
     """The same graph tidied by onnxsim, which leaves BatchNormalization alone."""
-    from exporters import simplify as stage
+    from exporters import simplify as simplifier
 
-    return Made(stage.simplify(src, dst))
+    return Made(simplifier.simplify(src, dst))
 
 
 def fold_batchnorm(src: Path, dst: Path) -> Made:
     """Every BatchNormalization into the convolution before it."""
-    from exporters import fold_batchnorm as stage
+    from exporters import fold_batchnorm as folder
 
-    return Made(stage.fold_batchnorm(src, dst))
+    return Made(folder.fold_batchnorm(src, dst))
 
 
-def fp16(calibration: Images, src: Path, dst: Path) -> Made:
-    """The graph in float16, its INT8 as it is, after a look at every activation on real images."""
+def float16(calibration: Images, src: Path, dst: Path) -> Made:
+    """The graph in float16, its 8-bit levels as they are, after a look at every activation on real images."""
     from calibration import observe
     from calibration.histogram import Peak
-    from exporters import float16
+    from exporters import float16 as converter
 
+    # Only the largest magnitudes are needed: they tell what float16 cannot hold.
     observer = observe.Observer(src, observe.activations(src), Peak)
     observer.take(_batches(calibration, "looking for overflow"))
-    return Made(float16.float16(src, dst, {name: peak.amax for name, peak in observer.seen.items()}))
+    peaks = {name: peak.amax for name, peak in observer.seen.items()}
+    return Made(converter.float16(src, dst, peaks))
 
 
 def float_weights(src: Path, dst: Path) -> Made:
     """The same INT8 graph with its weights in float32 behind Q and DQ."""
-    from exporters import float_weights as stage
+    from exporters import float_weights as unpacker
 
-    return Made(stage.float_weights(src, dst))
+    return Made(unpacker.float_weights(src, dst))
 
 
 def uint8_input(src: Path, dst: Path) -> Made:
     """The same graph with pixels as bytes."""
-    from exporters import uint8_input as stage
+    from exporters import uint8_input as converter
 
-    return Made(stage.uint8_input(src, dst))
+    return Made(converter.uint8_input(src, dst))
 
 
 def equalise(calibration: Images, src: Path, dst: Path) -> Made:
     """The same network with its channels rescaled to fit INT8 better."""
-    from calibration.recovery import equalise as stage
+    from calibration.recovery import equalise as recovery
 
-    return Made(stage.equalise(src, dst, _batches(calibration, "equalising")))
+    return Made(recovery.equalise(src, dst, _batches(calibration, "equalising")))
 
 
 def qat(job: calibrate.Calibration, images: Images, src: Path, dst: Path) -> Made:
     """The same network with weights that INT8 rounds better: trained under its rounding, on ``images``."""
-    from calibration.recovery import qat as stage
+    from calibration.recovery import qat as recovery
     from pipeline.console.progress import bar
 
-    amax, said, _ = calibrate.measured(job, src, dst)
-    with bar("tuning under INT8", stage.RECIPE.steps) as advance:
-        work = stage.qat(src, dst, amax, job.placement, images.select, len(images), job.seed, advance)
-    return Made(f"{work}, {said}")
+    # The ranges of the weights as they are; the stage behind measures those of the tuned ones.
+    amax, ranges, _ = calibrate.measured(job, src, dst)
+    with bar("tuning under INT8", recovery.RECIPE.steps) as advance:
+        work = recovery.qat(src, dst, amax, job.placement, images.select, len(images), job.seed, advance)
+    return Made(f"{work}, {ranges}")
 
 
-def engine(backend: str, options: dict[str, Any], src: Path, dst: Path) -> Made:
+def engine(backend: Backend, options: dict[str, Any], src: Path, dst: Path) -> Made:
     """The engine of one backend."""
     from pipeline.console.progress import phases
 
-    module = engines.module(backend)
-    with phases(f"building {dst.name}") as heard:
-        built: dict[str, Any] = module.build(src, dst, options, heard)
-    count, convolutions = built["int8"], built["convolutions"]
-    counted = f"{convolutions} convolutions" if count is None else f"8-bit convolutions {count} of {convolutions}"
-    work = built.get("work") or f"{backend}, {counted}"
-    share = None if count is None else count / convolutions
-    details = {"backend": backend, "description": built.get("description")}
-    if hasattr(module, "made_for"):
-        details["seal"] = engine_seal.seal(dst, module.made_for())
-    return Made("; ".join([work, *built["warnings"]]), share, details)
+    with phases(f"building {dst.name}") as advance:
+        built = backend.build(src, dst, options, advance)
+
+    # Some builders do not say what runs in 8 bits: the count is None then.
+    if built.eight_bit_convolutions is None:
+        share = None
+        counted = f"{built.convolutions} convolutions"
+    else:
+        share = built.eight_bit_convolutions / built.convolutions
+        counted = f"8-bit convolutions {built.eight_bit_convolutions} of {built.convolutions}"
+
+    details: dict[str, Any] = {"backend": backend.name, "description": built.description}
+    # To open such an engine is to run what it holds: the seal proves who built it, and for which GPU.
+    made_for = backend.made_for()
+    if made_for is not None:
+        details["seal"] = engine_seal.seal(dst, made_for)
+    work = built.work or f"{backend.name}, {counted}"
+    return Made("; ".join([work, *built.warnings]), share, details)
 
 
-def _batches(images: Images, label: str) -> Any:
+def _batches(images: Images, label: str) -> Iterator[NDArray[np.float32]]:
+    """``images`` a few at a time, with a bar under ``label``."""
     from pipeline.console.progress import bar
 
     size = calibration_statistics.batch_size(images)
-    with bar(label, -(-len(images) // size)) as advance:
+    how_many = -(-len(images) // size)
+    with bar(label, how_many) as advance:
         for batch in images.batches(size):
             yield batch
             advance()

@@ -24,10 +24,11 @@ EXAMPLES = """examples:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     from calibration.ranges import METHODS
-    from pipeline.building.engines import BACKENDS
+    from exporters.engines import BACKENDS
     from pipeline.building.plan import FALLBACKS
     from pipeline.precisions import PRECISIONS
 
+    # Knobs whose choices are the rows of a table: a new row is a new choice.
     tables = {
         "precision": PRECISIONS,
         "engine": ("auto", *BACKENDS),
@@ -37,9 +38,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     recipes.add_flags(parser, tables)
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with these flags; others override it")
     parser.add_argument("--save-config", type=Path, metavar="FILE", help="write what was asked for, for --config")
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
-    shown.add_argument("--dry-run", action="store_true", help="say what would be done, after all that can be refused")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
+    output.add_argument("--dry-run", action="store_true", help="say what would be done, after all that can be refused")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,9 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = recipes.from_arguments(arguments)
     if arguments.save_config is not None:
         config.refuse_to_save(arguments.save_config)
-        config.save(arguments.save_config, {name: getattr(arguments, name) for name in recipes.NAMES})
+        asked_for = {name: getattr(arguments, name) for name in recipes.NAMES}
+        config.save(arguments.save_config, asked_for)
+
     if arguments.dry_run:
-        sys.stdout.write("\n".join(orders.outline(orders.order(recipe))) + "\n")
+        order = orders.order(recipe)
+        sys.stdout.write("\n".join(orders.outline(order)) + "\n")
         return Exit.PASS
+
     report = api.build(recipe).report
     return terminal.deliver(report, f"in {report['recipe']['output']}/report.json", as_json=arguments.json)

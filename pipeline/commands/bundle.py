@@ -34,30 +34,39 @@ READING = {
 def add_flags(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     """The flags of each action, and the parsers of all of them."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
     keygen = actions.add_parser("keygen", help="a new Ed25519 key: PATH, which only you can read, and PATH.pub")
     keygen.add_argument("path", type=Path, metavar="PATH")
-    _creating(actions.add_parser("create", help="the bundle of a build that passed"))
+
+    create = actions.add_parser("create", help="the bundle of a build that passed")
+    _add_create_flags(create)
+
     for name, text in READING.items():
-        action = actions.add_parser(name, help=text)
-        action.add_argument("file", type=Path, metavar="FILE")
-        action.add_argument(
-            "--key", type=str, metavar="PUB", action="append", required=True, help="trusted; again for more"
-        )
+        reader = actions.add_parser(name, help=text)
+        reader.add_argument("file", type=Path, metavar="FILE")
+        _add_trusted_keys(reader)
         if name == "export":
-            _exporting(action)
-        if name != "verify":
-            action.add_argument(
+            _add_export_flags(reader)
+        if name == "verify":
+            reader.add_argument("--json", action="store_true", help="print the manifest as JSON")
+        else:
+            reader.add_argument(
                 "-o", "--output", type=Path, metavar="DIR", required=True, help="a folder that is not there"
             )
-        else:
-            action.add_argument("--json", action="store_true", help="print the manifest as JSON")
+
     agent = actions.add_parser("agent", help="the device agent as one file, with the keys that it trusts")
-    agent.add_argument("--key", type=str, metavar="PUB", action="append", required=True, help="trusted; again for more")
+    _add_trusted_keys(agent)
     agent.add_argument("-o", "--output", type=Path, default=Path("edge-agent.pyz"), help="(default: edge-agent.pyz)")
     return list(actions.choices.values())
 
 
-def _exporting(export: argparse.ArgumentParser) -> None:
+def _add_trusted_keys(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--key", type=str, metavar="PUB", action="append", required=True, help="trusted; again for more"
+    )
+
+
+def _add_export_flags(export: argparse.ArgumentParser) -> None:
     export.add_argument("--format", required=True, choices=("triton", "deepstream", "trtexec"))
     export.add_argument("--tensorrt", metavar="VERSION", help="on the device (default: the bundle's)")
     export.add_argument(
@@ -65,7 +74,7 @@ def _exporting(export: argparse.ArgumentParser) -> None:
     )
 
 
-def _creating(create: argparse.ArgumentParser) -> None:
+def _add_create_flags(create: argparse.ArgumentParser) -> None:
     create.add_argument("directory", type=Path, metavar="DIR", help="what -o named when it was built")
     create.add_argument("--key", type=Path, required=True, help="the private key of bundle keygen")
     create.add_argument("-o", "--output", type=Path, required=True, metavar="NAME.edge")
@@ -88,6 +97,7 @@ def _creating(create: argparse.ArgumentParser) -> None:
 
 
 def _milliseconds(text: str) -> float:
+    """A time as argparse reads it."""
     value = float(text)
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is no time from 0 to 1e9 ms")
@@ -98,28 +108,39 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where it is done, 2 where it is refused."""
     from pipeline.ship.agent.errors import AgentError
 
+    action = ACTIONS[arguments.action]
     try:
-        for line in ACTIONS[arguments.action](arguments):
+        for line in action(arguments):
             sys.stdout.write(f"{line}\n")
     except AgentError as error:
+        # The agent runs alone on a device, and knows no errors but its own.
         raise BadRequest(str(error)) from error
     return Exit.PASS
 
 
-def _opened(arguments: argparse.Namespace) -> Bundle:
-    """The bundle, every member of it checked."""
-    from pipeline.ship.agent import container, contents, keys
+def _open(arguments: argparse.Namespace) -> Bundle:
+    """The bundle, signed by one of the trusted keys, and every member of it what was signed."""
+    from pipeline.ship.agent import container, keys
 
-    found = container.opened(str(arguments.file), keys.read(arguments.key))
-    found.check()
-    contents.refuse(found)
-    return found
+    bundle = container.opened(str(arguments.file), keys.read(arguments.key))
+    bundle.check()
+    return bundle
+
+
+def _open_whole(arguments: argparse.Namespace) -> Bundle:
+    """The same, and every member holds what it must hold."""
+    from pipeline.ship.agent import contents
+
+    bundle = _open(arguments)
+    contents.refuse(bundle)
+    return bundle
 
 
 def _export(arguments: argparse.Namespace) -> list[str]:
     from pipeline.ship import export
 
-    return export.export(_opened(arguments), arguments.format, arguments.output, arguments.tensorrt, arguments.engine)
+    bundle = _open_whole(arguments)
+    return export.export(bundle, arguments.format, arguments.output, arguments.tensorrt, arguments.engine)
 
 
 def _keygen(arguments: argparse.Namespace) -> list[str]:
@@ -132,8 +153,11 @@ def _keygen(arguments: argparse.Namespace) -> list[str]:
 def _create(arguments: argparse.Namespace) -> list[str]:
     from pipeline.ship import bundle
 
-    caches = dict(map(_cache, arguments.timing_cache or ()))
-    made = bundle.create(
+    timing_caches: dict[str, Path] = {}
+    for text in arguments.timing_cache or ():
+        device, path = _timing_cache(text)
+        timing_caches[device] = path
+    manifest = bundle.create(
         arguments.directory,
         arguments.key,
         arguments.output,
@@ -142,35 +166,34 @@ def _create(arguments: argparse.Namespace) -> list[str]:
         expires_days=arguments.expires_days,
         max_latency_ms=arguments.max_latency_ms,
         licence=arguments.licence,
-        timing_caches=caches,
+        timing_caches=timing_caches,
         agent=arguments.agent,
     )
-    return [f"{arguments.output}: {_summary(made)}"]
+    return [f"{arguments.output}: {_summary(manifest)}"]
 
 
-def _cache(said: str) -> tuple[str, Path]:
-    device, _, path = said.partition("=")
+def _timing_cache(text: str) -> tuple[str, Path]:
+    """The device type and the file of one --timing-cache."""
+    device, _, path = text.partition("=")
     if not re.fullmatch("[a-z0-9-]+", device) or not path:
-        raise BadRequest(f"--timing-cache {said} is no DEVICE=FILE, as in jetson-orin-nx=a.cache")
+        raise BadRequest(f"--timing-cache {text} is no DEVICE=FILE, as in jetson-orin-nx=a.cache")
     return device, Path(path)
 
 
 def _verify(arguments: argparse.Namespace) -> list[str]:
-    found = _opened(arguments)
+    manifest = _open_whole(arguments).manifest
     if arguments.json:
-        return [json.dumps(found.manifest, indent=1)]
-    return [f"{arguments.file}: signed by {found.manifest['signer']} and whole; {_summary(found.manifest)}"]
+        return [json.dumps(manifest, indent=1)]
+    return [f"{arguments.file}: signed by {manifest['signer']} and whole; {_summary(manifest)}"]
 
 
 def _unpack(arguments: argparse.Namespace) -> list[str]:
     from pipeline.ship import export
-    from pipeline.ship.agent import container, keys
 
-    found = container.opened(str(arguments.file), keys.read(arguments.key))
-    found.check()
+    bundle = _open(arguments)
     with export.folder(arguments.output) as fresh:
-        found.unpack(str(fresh))
-    return [f"{arguments.output}: {_summary(found.manifest)}"]
+        bundle.unpack(str(fresh))
+    return [f"{arguments.output}: {_summary(bundle.manifest)}"]
 
 
 def _agent(arguments: argparse.Namespace) -> list[str]:
@@ -185,13 +208,17 @@ def _agent(arguments: argparse.Namespace) -> list[str]:
 
 
 def _summary(manifest: dict[str, Any]) -> str:
-    model, size = manifest["model"], sum(member["size"] for member in manifest["members"])
-    where = f" for {model['target']}" if model["target"] else ""
-    ends = f", expires {manifest['expires']}" if manifest["expires"] else ""
-    return (
-        f"{model['arch']} in {model['precision']}{where}, {len(manifest['members'])} members, "
-        f"{size / 1e6:.1f} MB, released {manifest['released']}{ends}"
-    )
+    """What a bundle is, for a person."""
+    model = manifest["model"]
+    members = manifest["members"]
+    size = sum(member["size"] for member in members)
+    subject = f"{model['arch']} in {model['precision']}"
+    if model["target"]:
+        subject += f" for {model['target']}"
+    times = f"released {manifest['released']}"
+    if manifest["expires"]:
+        times += f", expires {manifest['expires']}"
+    return f"{subject}, {len(members)} members, {size / 1e6:.1f} MB, {times}"
 
 
 ACTIONS = {

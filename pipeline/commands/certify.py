@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from exporters.certify import Certificate
 
 HELP = "prove every weight, attribute and edge of one ONNX file from the file before"
+# Differences that a person is shown; --json has them all.
 SHOWN = 10
 
 
@@ -36,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise BadRequest(str(error)) from error
     if arguments.json:
-        json.dump({"proven": certificate.proven, **asdict(certificate)}, sys.stdout, indent=1)
+        content = {"proven": certificate.proven, **asdict(certificate)}
+        json.dump(content, sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
         sys.stdout.write("\n".join(_lines(certificate)) + "\n")
@@ -46,19 +48,32 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lines(certificate: Certificate) -> list[str]:
-    compared = f"{certificate.constants} constants and {certificate.nodes} nodes compared"
-    folds = f"BatchNormalization: {certificate.folded} folded, {len(certificate.left)} left"
-    changed = [f"{kind} {a} → {b}" for kind, (a, b) in certificate.operators.items() if a != b]
-    operators = [f"operators: {', '.join(changed)}"] * bool(changed)
-    moved = [f"{certificate.rescaled} channel spaces rescaled by powers of two"] * (certificate.rescaled > 0)
-    others = [f"{certificate.retrained} weights are others, and not proven"] * (certificate.retrained > 0)
-    lines = [
-        "; ".join([compared, folds, *moved, *others]),
-        *operators,
-        *(f"left: {module}: {reason}" for module, reason in certificate.left.items()),
+    """What was compared, what changed, and what is proven of it."""
+    compared = [
+        f"{certificate.constants} constants and {certificate.nodes} nodes compared",
+        f"BatchNormalization: {certificate.folded} folded, {len(certificate.left)} left",
     ]
+    if certificate.rescaled > 0:
+        compared.append(f"{certificate.rescaled} channel spaces rescaled by powers of two")
+    if certificate.retrained > 0:
+        compared.append(f"{certificate.retrained} weights are others, and not proven")
+    lines = ["; ".join(compared)]
+
+    changed_operators = []
+    for kind, (before, after) in certificate.operators.items():
+        if before != after:
+            changed_operators.append(f"{kind} {before} → {after}")
+    if changed_operators:
+        lines.append(f"operators: {', '.join(changed_operators)}")
+    for module, reason in certificate.left.items():
+        lines.append(f"left: {module}: {reason}")
+
     if certificate.proven:
-        return [*lines, f"proven: the largest error is {certificate.largest:.4f} of its bound"]
-    lines += [f"{item.module or 'the graph'}: {item.found}" for item in certificate.refuted[:SHOWN]]
-    more = len(certificate.refuted) - SHOWN
-    return [*lines, *[f"and {more} more"] * (more > 0), f"refuted: {len(certificate.refuted)} differences"]
+        lines.append(f"proven: the largest error is {certificate.largest:.4f} of its bound")
+        return lines
+    lines += [f"{difference.module or 'the graph'}: {difference.found}" for difference in certificate.refuted[:SHOWN]]
+    not_shown = len(certificate.refuted) - SHOWN
+    if not_shown > 0:
+        lines.append(f"and {not_shown} more")
+    lines.append(f"refuted: {len(certificate.refuted)} differences")
+    return lines

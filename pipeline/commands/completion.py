@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.__main__ import parser
 
     top, _ = parser()
+    # As it is installed, and not as python -m pipeline.
     top.prog = "edge-resnet"
     sys.stdout.write(shtab.complete(top, arguments.shell))
     return Exit.PASS

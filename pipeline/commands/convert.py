@@ -39,41 +39,49 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 once the file was read back and holds every number as it was."""
-    destination, dialect = arguments.destination, DIALECTS[arguments.to]
+    destination = arguments.destination
+    dialect = DIALECTS[arguments.to]
     writing.refuse(destination, dialect.name)
     arch, spec = specs.find(arguments.arch)
     if not isinstance(spec, specs.ResNetSpec):
         raise BadRequest(f"convert --arch {arch}: a network of your own has its own names")
+
     source = published.source(arguments.source, arch)
-    fit, said = _fit(source, spec)
-    theirs = translation.back(dialect, spec, checkpoint.taken(fit))
+    fit, naming = _fit(source, spec)
+    translated = translation.back(dialect, spec, checkpoint.taken(fit))
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".unfinished-") as folder:
         fresh = Path(folder, destination.name)
-        writing.write(theirs, fresh)
-        _same(fit, published.source(str(fresh), arch), spec)
+        writing.write(translated, fresh)
+        # The written file is read like any other of that dialect; it gets its name only where nothing was lost.
+        _refuse_changes(fit, published.source(str(fresh), arch), spec)
         workspace.place(fresh, destination)
     sys.stdout.write(
-        f"{len(theirs)} tensors of {source.said}, {said}, are in {destination} in the dialect of {dialect.name}; read "
-        "back, every bit is the same\n"
+        f"{len(translated)} tensors of {source.said}, {naming}, are in {destination} in the dialect of {dialect.name}; "
+        "read back, every bit is the same\n"
     )
     return Exit.PASS
 
 
 def _fit(source: Source, spec: ResNetSpec) -> tuple[Fit, str]:
-    """The weights of ``source`` in a network of as many classes and channels as they have."""
+    """The weights of ``source`` in a network of as many classes and channels as they have, and whose names they had."""
     import torch
 
-    found = translation.opened(source)
-    classes, channels = translation.ends(found, spec)
+    opened = translation.opened(source)
+    classes, channels = translation.ends(opened, spec)
+    # On the device meta a tensor has a shape and no values: only names and shapes are asked for.
     with torch.device("meta"):
+        # Mean and standard deviation are no part of a checkpoint: any will do.
         network = spec.network(classes, channels, (0.0,) * channels, (1.0,) * channels)
-    return translation.fit(found, spec, checkpoint.parameters(network))
+    return translation.fit(opened, spec, checkpoint.parameters(network))
 
 
-def _same(fit: Fit, written: Source, spec: ResNetSpec) -> None:
-    before, after = checkpoint.taken(fit), checkpoint.taken(_fit(written, spec)[0])
-    if other := [key for key, value in before.items() if not _bits(value).equal(_bits(after[key]))]:
-        raise StageFailed(f"convert: {other[0]} was written and read back as another")
+def _refuse_changes(fit: Fit, written: Source, spec: ResNetSpec) -> None:
+    """Raise StageFailed where a tensor of ``fit`` is another in the file that was written."""
+    written_fit, _ = _fit(written, spec)
+    after = checkpoint.taken(written_fit)
+    for key, value in checkpoint.taken(fit).items():
+        if not _bits(value).equal(_bits(after[key])):
+            raise StageFailed(f"convert: {key} was written and read back as another")
 
 
 def _bits(value: Tensor) -> Tensor:

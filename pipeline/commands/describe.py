@@ -30,34 +30,51 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0: this command shows, it does not judge."""
     try:
-        found = dict(_described(arguments.path))
+        descriptions = dict(_described(arguments.path))
     except ValueError as error:
         raise BadRequest(f"describe: {error}") from error
+
     if arguments.json:
-        json.dump([_as_json(name, each) for name, each in found.items()], sys.stdout, indent=1)
+        rows = [_as_json(name, description) for name, description in descriptions.items()]
+        json.dump(rows, sys.stdout, indent=1)
         sys.stdout.write("\n")
-    else:
-        for name, description in found.items():
-            _show(name, description)
+        return Exit.PASS
+    for name, description in descriptions.items():
+        _show(name, description)
     return Exit.PASS
 
 
 def _described(path: Path) -> Iterator[tuple[str, EngineDescription]]:
-    from pipeline.building import engines
+    """The name and the description of every engine of a build, or of the one file."""
+    if path.is_dir():
+        yield from _of_build(path)
+    else:
+        yield path.name, _of_file(path)
+
+
+def _of_build(directory: Path) -> Iterator[tuple[str, EngineDescription]]:
+    from exporters import engines
     from pipeline.finished import build_directory
 
-    if path.is_dir():
-        for file, details in build_directory.engine_files(path):
-            if details.get("backend") == "device":
-                continue
-            if details.get("backend") not in engines.BACKENDS:
-                raise BadRequest(f"{file} was built by a version that kept no description; build again")
-            yield file.name, engines.module(details["backend"]).describe(file, details)
-        return
-    found = [name for name in engines.BACKENDS if path.name.endswith(engines.module(name).SUFFIX)]
-    if not path.is_file() or not found:
-        raise BadRequest(f"{path} is no directory of a build and no file that ONNX Runtime compiled (.ort.onnx)")
-    yield path.name, engines.module(found[0]).describe(path)
+    for path, details in build_directory.engine_files(directory):
+        backend_name = details.get("backend")
+        # A recipe is no engine yet.
+        if backend_name in engines.RECIPES:
+            continue
+        if backend_name not in engines.BACKENDS:
+            raise BadRequest(f"{path} was built by a version that kept no description; build again")
+        yield path.name, engines.named(backend_name).describe(path, details)
+
+
+def _of_file(path: Path) -> EngineDescription:
+    from exporters import engines
+
+    if path.is_file():
+        for name in engines.BACKENDS:
+            backend = engines.named(name)
+            if path.name.endswith(backend.suffix):
+                return backend.describe(path)
+    raise BadRequest(f"{path} is no directory of a build and no file that ONNX Runtime compiled (.ort.onnx)")
 
 
 def _as_json(name: str, description: EngineDescription) -> dict[str, Any]:
@@ -70,12 +87,15 @@ def _show(name: str, description: EngineDescription) -> None:
     from pipeline.console import tables
 
     console = tables.wide_console()
-    rows = (
-        (", ".join(layer.modules) or layer.name, layer.kind, joined(layer.inputs), joined(layer.outputs))
-        for layer in description.layers
-    )
+    rows = []
+    for layer in description.layers:
+        modules = ", ".join(layer.modules) or layer.name
+        rows.append((modules, layer.kind, joined(layer.inputs), joined(layer.outputs)))
+    # Every column is of words, and so stands on the left.
+    columns = dict.fromkeys(("module", "layer", "reads", "hands on"), False)
+
     console.print(f"{name}: {description.backend}, from {description.source}")
-    console.print(tables.table(dict.fromkeys(("module", "layer", "reads", "hands on"), False), rows))
+    console.print(tables.table(columns, rows))
     for line in lines(description):
         console.print(line)
 
@@ -94,13 +114,24 @@ def lines(description: EngineDescription) -> Iterator[str]:
         f"residual Adds: {counts['adds']}, in the layer of a convolution: {counts['adds_fused']}, "
         f"in 8 bits throughout: {counts['adds_in_8_bits']}"
     )
-    sizes = {"weights": description.weights, "activations": description.activations}
-    memory = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items() if size is not None)
-    yield f"memory: {memory or 'not known'}"
-    if description.dla != 0:
-        yield f"layers on a DLA: {'not known' if description.dla is None else description.dla}"
-    modules: dict[str, list[str]] = {}
+    yield f"memory: {_memory(description) or 'not known'}"
+    if description.dla is None:
+        yield "layers on a DLA: not known"
+    elif description.dla > 0:
+        yield f"layers on a DLA: {description.dla}"
+
+    # Each sentence once, with all the modules that it holds for.
+    modules_by_sentence: dict[str, list[str]] = {}
     for module, sentence in description.remarks():
-        modules.setdefault(sentence, []).append(module)
-    for sentence, named in modules.items():
-        yield f"{sentence}: {', '.join(named)}"
+        modules_by_sentence.setdefault(sentence, []).append(module)
+    for sentence, modules in modules_by_sentence.items():
+        yield f"{sentence}: {', '.join(modules)}"
+
+
+def _memory(description: EngineDescription) -> str:
+    """What is known of the memory, in megabytes."""
+    known = []
+    for name, size in (("weights", description.weights), ("activations", description.activations)):
+        if size is not None:
+            known.append(f"{name} {size / 1e6:.1f} MB")
+    return ", ".join(known)

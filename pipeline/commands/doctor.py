@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import EXITS, BadRequest, Exit
+from pipeline.errors import BadRequest, Exit
 
 if TYPE_CHECKING:
     import argparse
@@ -31,18 +31,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where it can be had, 2 where it is refused, 4 where nothing is known."""
-    result = _device(arguments) if arguments.target else _machine(arguments)
+    result = _of_a_device(arguments) if arguments.target else _of_this_machine(arguments)
     if arguments.json:
         json.dump(result, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
     else:
         sys.stdout.write("\n".join(_lines(result)) + "\n")
-    return CODES.get(result["verdict"], EXITS["pass"])
+    return CODES[result["verdict"]]
 
 
-def _device(arguments: argparse.Namespace) -> dict[str, Any]:
+def _of_a_device(arguments: argparse.Namespace) -> dict[str, Any]:
     from pipeline.targets import compatibility, table
 
+    # Without a version the target's JetPack decides.
     version = table.version(arguments.tensorrt) if arguments.tensorrt else None
     answers = compatibility.ask(table.target(arguments.target), version, arguments.precision, arguments.dla)
     return {
@@ -52,7 +53,7 @@ def _device(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _machine(arguments: argparse.Namespace) -> dict[str, Any]:
+def _of_this_machine(arguments: argparse.Namespace) -> dict[str, Any]:
     from pipeline.targets import machine
 
     if arguments.tensorrt or arguments.precision or arguments.dla:
@@ -63,5 +64,8 @@ def _machine(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
     for answer in result["answers"]:
-        yield f"{answer['verdict']:<8} {answer['sentence']}" + (f" [{answer['source']}]" if answer["source"] else "")
+        line = f"{answer['verdict']:<8} {answer['sentence']}"
+        if answer["source"]:
+            line += f" [{answer['source']}]"
+        yield line
     yield f"verdict for {result['about']}: {result['verdict'].upper()}"

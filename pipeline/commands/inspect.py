@@ -25,7 +25,7 @@ def shape(text: str) -> tuple[int, ...]:
     """``1x3x224x224`` as numbers."""
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){3}", text):
         raise argparse.ArgumentTypeError(f"{text} is no shape; give images, channels, height, width, as in 1x3x224x224")
-    return tuple(map(int, text.split("x")))
+    return tuple(int(size) for size in text.split("x"))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0: this command shows, it does not judge."""
-    from pipeline.models import specs, summary
+    from pipeline.models import specs
+    from pipeline.models import summary as summaries
     from pipeline.report import chart, drawing
 
     name, spec = specs.find(arguments.arch)
@@ -49,38 +50,51 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadRequest(f"inspect --arch {name}: only networks of this family have stages to show")
     if arguments.picture is not None:
         chart.refuse(arguments.picture, "--picture")
-    found = summary.summarise(spec, arguments.classes, arguments.input)
+
+    summary = summaries.summarise(spec, arguments.classes, arguments.input)
     if arguments.picture is not None:
-        drawing.network(name, spec, found, arguments.picture)
+        drawing.network(name, spec, summary, arguments.picture)
     if arguments.json:
-        json.dump({"arch": name, "spec": spec.to_json(), **found.to_json()}, sys.stdout, indent=1)
+        content = {"arch": name, "spec": spec.to_json(), **summary.to_json()}
+        json.dump(content, sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
-        _show(name, spec, found)
+        _show(name, spec, summary)
     return Exit.PASS
 
 
-def _show(name: str, spec: ResNetSpec, found: Summary) -> None:
+# The headings of the table, and whether a column holds numbers, which go to the right.
+COLUMNS = {"stage": False, "blocks": False, "output": False, "parameters": True, "MACs of an image": True}
+
+
+def _show(name: str, spec: ResNetSpec, summary: Summary) -> None:
     from pipeline.console import tables
 
-    console = tables.wide_console()
+    # The stem and the end have no blocks.
     blocks = {f"layer{number}": f"{depth} {spec.block}" for number, depth in enumerate(spec.depths, start=1)}
-    rows = (
-        (part.name, blocks.get(part.name, ""), str(list(part.shape)), f"{part.parameters:,}", f"{part.macs:,}")
-        for part in found.parts
-    )
-    heads = {"stage": False, "blocks": False, "output": False, "parameters": True, "MACs of an image": True}
-    console.print(tables.table(heads, rows))
-    for line in lines(name, spec, found):
+    rows = []
+    for part in summary.parts:
+        output = str(list(part.shape))
+        rows.append((part.name, blocks.get(part.name, ""), output, f"{part.parameters:,}", f"{part.macs:,}"))
+
+    console = tables.wide_console()
+    console.print(tables.table(COLUMNS, rows))
+    for line in lines(name, spec, summary):
         console.print(line)
 
 
-def lines(name: str, spec: ResNetSpec, found: Summary) -> Iterator[str]:
+def lines(name: str, spec: ResNetSpec, summary: Summary) -> Iterator[str]:
     """The sums, and what grouping saves."""
-    yield f"{name}: {found.parameters:,} parameters, {found.macs:,} MACs of an image in convolutions and linear layers"
-    if (dense := found.dense) is not None:
-        parameters, macs = dense.parameters / found.parameters, dense.macs / found.macs
-        yield (
-            f"in one group instead of {spec.groups}: {dense.parameters:,} parameters ({parameters:.2f} times as many), "
-            f"{dense.macs:,} MACs ({macs:.2f} times)"
-        )
+    yield (
+        f"{name}: {summary.parameters:,} parameters, {summary.macs:,} MACs of an image "
+        "in convolutions and linear layers"
+    )
+    dense = summary.dense
+    if dense is None:
+        return
+    parameter_ratio = dense.parameters / summary.parameters
+    mac_ratio = dense.macs / summary.macs
+    yield (
+        f"in one group instead of {spec.groups}: {dense.parameters:,} parameters "
+        f"({parameter_ratio:.2f} times as many), {dense.macs:,} MACs ({mac_ratio:.2f} times)"
+    )

@@ -21,9 +21,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     parser.add_argument("file", type=Path, help="an ONNX file, of whatever origin")
     parser.add_argument("--placement", choices=("tensorrt", "onnxruntime"), default="tensorrt", help="whose rules")
-    newest = parser.add_mutually_exclusive_group()
-    newest.add_argument("--opset", type=int, metavar="N", help="the newest opset that is read there")
-    newest.add_argument("--tensorrt", metavar="V", help="the TensorRT that reads it, as in 8.6 or 10.3")
+    # A version of TensorRT says the newest opset that it reads.
+    reader = parser.add_mutually_exclusive_group()
+    reader.add_argument("--opset", type=int, metavar="N", help="the newest opset that is read there")
+    reader.add_argument("--tensorrt", metavar="V", help="the TensorRT that reads it, as in 8.6 or 10.3")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
@@ -31,19 +32,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where no rule is broken, 1 where one is."""
     from exporters import lint, onnx_file
 
-    placement, opset = _reader(arguments)
+    placement, newest_opset = _reader(arguments)
     try:
-        found = lint.lint(onnx_file.read(arguments.file), placement, opset)
+        findings = lint.lint(onnx_file.read(arguments.file), placement, newest_opset)
     except ValueError as error:
         raise BadRequest(f"lint: {error}") from error
     if arguments.json:
-        json.dump([asdict(item) for item in found], sys.stdout, indent=1)
+        json.dump([asdict(finding) for finding in findings], sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
-        for item in found:
-            sys.stdout.write(f"{item.rule} {item.module or 'the graph'}: {item.sentence}\n")
-        sys.stdout.write(f"{arguments.file.name}: {len(found)} findings by the rules of {placement}\n")
-    return Exit.FAIL if found else Exit.PASS
+        for finding in findings:
+            sys.stdout.write(f"{finding.rule} {finding.module or 'the graph'}: {finding.sentence}\n")
+        sys.stdout.write(f"{arguments.file.name}: {len(findings)} findings by the rules of {placement}\n")
+    return Exit.FAIL if findings else Exit.PASS
 
 
 def _reader(arguments: argparse.Namespace) -> tuple[str, int | None]:
@@ -55,4 +56,6 @@ def _reader(arguments: argparse.Namespace) -> tuple[str, int | None]:
     row = table.tensorrt(table.version(arguments.tensorrt))
     if row is None:
         raise BadRequest(f"lint: nothing is known of TensorRT {arguments.tensorrt}; give the opset it reads by --opset")
-    return "tensorrt-8" if row["typing"] == "weak" else "tensorrt", row["opset"]
+    # With weak typing, that of TensorRT 8, pairs have rules of their own.
+    placement = "tensorrt-8" if row["typing"] == "weak" else "tensorrt"
+    return placement, row["opset"]

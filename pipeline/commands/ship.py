@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from pipeline.ship.agent.container import Bundle
     from pipeline.ship.deliver import Asked, Progress
     from pipeline.ship.device import Device
     from pipeline.ship.fleet import Fleet
     from pipeline.ship.remote import Access
+    from pipeline.ship.rollout import Stage
 
 HELP = "send a bundle to devices over SSH, build, verify and activate it there, the canaries first"
 EXAMPLES = """examples:
@@ -94,26 +96,43 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.console import progress
     from pipeline.ship import rollout
 
-    fleet, plan = _fleet(arguments)
-    with rollout.held(arguments.file) if arguments.inventory else nullcontext():
+    fleet, stages = _fleet(arguments)
+    # A single device needs no memory of a rollout, and no lock on it.
+    lock = rollout.held(arguments.file) if arguments.inventory else nullcontext()
+    with lock:
         if arguments.inventory:
             fleet.state = rollout.State(arguments.file, fleet.bundle)
         # A device's bar joins this one: among many at once, none may be the display of the others.
         with progress.bar("devices", len(fleet.devices)) as step:
-            asyncio.run(fleet.run(plan, arguments.parallel, step))
+            asyncio.run(fleet.run(stages, arguments.parallel, step))
     if arguments.report is not None:
         fleet.write_report(arguments.report)
     _deliver(fleet, as_json=arguments.json)
     return fleet.code()
 
 
-def _fleet(arguments: argparse.Namespace) -> tuple[Fleet, Any]:
+def _fleet(arguments: argparse.Namespace) -> tuple[Fleet, tuple[Stage, ...]]:
     """All that can be refused is refused here, before any device is asked."""
     from pipeline.console.news import say
     from pipeline.ship import rollout
+    from pipeline.ship.fleet import Fleet
+
+    bundle = _open_bundle(arguments)
+    chosen_devices = devices(arguments)
+    access = access_of(arguments)
+    if arguments.to and arguments.canary:
+        raise BadRequest("--canary goes with --inventory: --to is one device")
+    stages = rollout.stages(len(chosen_devices), arguments.canary, arguments.then)
+    output = arguments.output or arguments.file.parent
+    _refuse_files(arguments, output)
+    fleet = Fleet(chosen_devices, bundle, _asked(arguments), access, output, None, say, _progress)
+    return fleet, stages
+
+
+def _open_bundle(arguments: argparse.Namespace) -> Bundle:
+    """The bundle to ship, every member of it checked."""
     from pipeline.ship.agent import container, contents, keys
     from pipeline.ship.agent.errors import AgentError
-    from pipeline.ship.fleet import Fleet
 
     try:
         bundle = container.opened(str(arguments.file), keys.read(arguments.key))
@@ -121,16 +140,18 @@ def _fleet(arguments: argparse.Namespace) -> tuple[Fleet, Any]:
         contents.refuse(bundle)
     except AgentError as error:
         raise BadRequest(str(error)) from error
-    found, access = devices(arguments), access_of(arguments)
-    if arguments.to and arguments.canary:
-        raise BadRequest("--canary goes with --inventory: --to is one device")
-    plan = rollout.stages(len(found), arguments.canary, arguments.then)
+    return bundle
+
+
+def _refuse_files(arguments: argparse.Namespace, output: Path) -> None:
+    """Raise BadRequest where a file cannot be read, or what is to be kept of this run cannot be written."""
     for flag, path in (("--install-agent", arguments.install_agent), ("--report", arguments.report)):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise BadRequest(f"{flag} {path}: it is no file in a folder that is there")
     if arguments.install_agent is not None and not arguments.install_agent.is_file():
         raise BadRequest(f"--install-agent {arguments.install_agent}: there is no such file; bundle agent makes it")
-    output = arguments.output or arguments.file.parent
+
+    # The state of a rollout is kept beside the bundle.
     for flag, path in (("-o", output / "devices"), ("NAME.edge", arguments.file.parent)):
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -139,7 +160,6 @@ def _fleet(arguments: argparse.Namespace) -> tuple[Fleet, Any]:
             writable = False
         if not writable:
             raise BadRequest(f"{flag}: {path} cannot be written, and what becomes of the devices is kept there")
-    return Fleet(found, bundle, _asked(arguments), access, output, None, say, _progress), plan
 
 
 def devices(arguments: argparse.Namespace) -> list[Device]:
@@ -159,23 +179,27 @@ def access_of(arguments: argparse.Namespace) -> Access:
     """How these devices are entered; raises BadRequest where a key cannot be used."""
     from pipeline.ship import remote
 
-    found = remote.Access(tuple(arguments.identity), arguments.known_hosts, arguments.python)
-    remote.refuse(found)
-    return found
+    access = remote.Access(tuple(arguments.identity), arguments.known_hosts, arguments.python)
+    remote.refuse(access)
+    return access
 
 
 def _asked(arguments: argparse.Namespace) -> Asked:
+    """What the agents are told: the flags of each of their verbs."""
     from pipeline.ship.deliver import Asked
 
-    flags: dict[str, tuple[str, ...]] = {}
+    flags_of_verb: dict[str, tuple[str, ...]] = {}
     for name, verbs in PASSED.items():
         value = getattr(arguments, name)
         if value is None or value is False:
             continue
-        said = (f"--{name.replace('_', '-')}",) + (() if value is True else (str(value),))
+        words = [f"--{name.replace('_', '-')}"]
+        # A switch has no value.
+        if value is not True:
+            words.append(str(value))
         for verb in verbs:
-            flags[verb] = flags.get(verb, ()) + said
-    return Asked(flags, arguments.install_agent, arguments.bench, arguments.timeout)
+            flags_of_verb[verb] = (*flags_of_verb.get(verb, ()), *words)
+    return Asked(flags_of_verb, arguments.install_agent, arguments.bench, arguments.timeout)
 
 
 @contextmanager
@@ -186,17 +210,32 @@ def _progress(name: str) -> Iterator[Progress]:
         yield update
 
 
+# The headings of the table, and whether a column holds numbers, which go to the right.
+COLUMNS = {
+    "device": False,
+    "group": False,
+    "outcome": False,
+    "version": False,
+    "SQNR dB": True,
+    "agree %": True,
+    "p99 ms": True,
+    "why": False,
+}
+
+
 def _deliver(fleet: Fleet, *, as_json: bool) -> None:
+    """The table of all devices, or the same as JSON."""
     from pipeline.console import tables
 
     rows = list(fleet.rows())
     if as_json:
-        json.dump({"stopped": fleet.stopped, "devices": rows}, sys.stdout, indent=1, allow_nan=False)
+        content = {"stopped": fleet.stopped, "devices": rows}
+        json.dump(content, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
         return
-    heads = ("device", "group", "outcome", "version", "SQNR dB", "agree %", "p99 ms", "why")
+
     console = tables.wide_console()
-    console.print(tables.table({head: head[-1] in "Bs%" for head in heads}, map(_cells, rows)))
+    console.print(tables.table(COLUMNS, map(_cells, rows)))
     if fleet.stopped:
         console.print(f"stopped: {fleet.stopped}; mend that and run the same again, the others were not touched")
     active = sum(row["outcome"].startswith("active") for row in rows)
@@ -204,7 +243,11 @@ def _deliver(fleet: Fleet, *, as_json: bool) -> None:
 
 
 def _cells(row: dict[str, Any]) -> Iterator[str]:
-    yield from (row["device"], row["group"], row["outcome"], row["version"] or "–")
+    yield row["device"]
+    yield row["group"]
+    yield row["outcome"]
+    yield row["version"] or "–"
+    # A device that failed early has no figures.
     yield "–" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}"
     yield "–" if row["agreement"] is None else f"{100 * row['agreement']:.2f}"
     yield "–" if row["p99_ms"] is None else f"{row['p99_ms']:.3f}"

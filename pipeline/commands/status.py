@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HELP = "what the devices of an inventory run, and whether they may"
+# The headings of the table, and whether a column holds numbers, which go to the right.
+COLUMNS = {"device": False, "group": False, "in use": False, "versions": True, "what is wrong": False}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,17 +32,22 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.console import tables
     from pipeline.ship.fleet import statuses, worst
 
-    rows = asyncio.run(statuses(devices(arguments), access_of(arguments), arguments.parallel))
+    chosen_devices = devices(arguments)
+    rows = asyncio.run(statuses(chosen_devices, access_of(arguments), arguments.parallel))
     if arguments.json:
         json.dump(rows, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
     else:
+        well = sum(row["code"] == Exit.PASS for row in rows)
         console = tables.wide_console()
-        heads = ("device", "group", "in use", "versions", "what is wrong")
-        console.print(tables.table({head: head == "versions" for head in heads}, map(_cells, rows)))
-        console.print(f"{sum(row['code'] == Exit.PASS for row in rows)} of {len(rows)} devices are well")
+        console.print(tables.table(COLUMNS, map(_cells, rows)))
+        console.print(f"{well} of {len(rows)} devices are well")
     return worst(row["code"] for row in rows)
 
 
 def _cells(row: dict[str, Any]) -> Iterator[str]:
-    yield from (row["device"], row["group"], row["active"] or "–", str(len(row["versions"])), row["why"])
+    yield row["device"]
+    yield row["group"]
+    yield row["active"] or "–"
+    yield str(len(row["versions"]))
+    yield row["why"]

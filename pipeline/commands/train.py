@@ -35,30 +35,37 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train and print what the kept weights reach on the test images: exit 0, this command does not judge."""
-    asked = {knob.name: getattr(arguments, knob.name) for knob in fields(Training)}
-    training = Training(**asked)
+    asked_for = {knob.name: getattr(arguments, knob.name) for knob in fields(Training)}
+    training = Training(**asked_for)
     if arguments.save_config is not None:
         config.refuse_to_save(arguments.save_config)
-        config.save(arguments.save_config, asked)
+        config.save(arguments.save_config, asked_for)
+
     result = train(training)
-    if result and arguments.json:
+    if result is None:
+        # The first process of the team prints.
+        return Exit.PASS
+    if arguments.json:
         json.dump(result, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
-    elif result:
+    else:
         sys.stdout.write("\n".join(lines(result)) + "\n")
     return Exit.PASS
 
 
 def train(training: Training) -> dict[str, Any] | None:
     """What training.json holds, in the first process of a team; None in the others."""
+    from pipeline.train import course as courses
     from pipeline.train import distributed, training_run
     from pipeline.train.fit import choose_device
 
     device = choose_device(training.device)
-    with distributed.joined(device) as found:
-        planned = training_run.plan(training, device, found)
-        with workspace.directory(planned.output) if found.first else nullcontext(None) as unfinished:
-            return training_run.follow(planned, unfinished)
+    with distributed.joined(device) as team:
+        course = courses.plan(training, device, team)
+        # Only one process of a team can hold the directory.
+        directory = workspace.directory(course.output) if team.first else nullcontext(None)
+        with directory as unfinished:
+            return training_run.follow(course, unfinished)
 
 
 def lines(result: dict[str, Any]) -> list[str]:
@@ -66,4 +73,7 @@ def lines(result: dict[str, Any]) -> list[str]:
     test = result["test"]
     bounds = f"{100 * test['lower']:.2f} … {100 * test['upper']:.2f} at 95 %"
     reached = f"test top-1 {100 * test['top1']:.2f} % ({bounds}), loss {test['loss']:.4f}, {test['n']} images"
-    return [f"{reached}; weights of epoch {result['kept']} of {result['epochs']}", f"next: {result['next']}"]
+    return [
+        f"{reached}; weights of epoch {result['kept']} of {result['epochs']}",
+        f"next: {result['next']}",
+    ]

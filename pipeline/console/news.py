@@ -8,6 +8,7 @@ from typing import Any
 
 # What is said on the error stream: all of it, the news and progress bars, or nothing but errors.
 LEVELS = ("debug", "info", "error")
+# What the user asked for; __main__ sets it.
 level = "info"
 
 
@@ -26,7 +27,7 @@ class Output:
         try:
             return int(self._stream.write(text))
         except BrokenPipeError:
-            self._left()
+            self._discard_the_rest()
             return len(text)
 
     def flush(self) -> None:
@@ -34,20 +35,21 @@ class Output:
         try:
             self._stream.flush()
         except BrokenPipeError:
-            self._left()
+            self._discard_the_rest()
 
-    def _left(self) -> None:
-        # Python must not complain about it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-
-
-def heard(said: str) -> bool:
-    """Whether what is said at level ``said`` is wanted."""
-    return LEVELS.index(said) >= LEVELS.index(level)
+    def _discard_the_rest(self) -> None:
+        # Python flushes standard output at exit, and must not complain either: so the file behind it is another one.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
 
 
-def say(text: str, said: str = "info") -> None:
+def heard(line_level: str) -> bool:
+    """Whether a line of ``line_level`` is wanted."""
+    return LEVELS.index(line_level) >= LEVELS.index(level)
+
+
+def say(text: str, line_level: str = "info") -> None:
     """One line of news, or of detail at level ``debug``."""
-    if heard(said):
+    if heard(line_level):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

@@ -29,18 +29,25 @@ def bar(label: str, total: int | None) -> Iterator[Callable[[], None]]:
 def phases(label: str) -> Iterator[Callable[[str, int, int], None]]:
     """A bar for work of many phases; call what it yields with the phase, its step and its steps."""
     with _task(label, None) as (progress, task):
-        yield lambda phase, step, steps: progress.update(task, description=phase, completed=step, total=steps)
+
+        def show(phase: str, step: int, steps: int) -> None:
+            progress.update(task, description=phase, completed=step, total=steps)
+
+        yield show
 
 
 @contextmanager
 def _task(label: str, total: int | None) -> Iterator[tuple[Progress, TaskID]]:
+    """A task of the display that is shown, or of a new one where there is none."""
     if _shown:
-        task = _shown[-1].add_task(label, total=total)
+        progress = _shown[-1]
+        task = progress.add_task(label, total=total)
         try:
-            yield _shown[-1], task
+            yield progress, task
         finally:
-            _shown[-1].remove_task(task)
+            progress.remove_task(task)
         return
+
     with _display() as progress:
         _shown.append(progress)
         try:
@@ -50,6 +57,7 @@ def _task(label: str, total: int | None) -> Iterator[tuple[Progress, TaskID]]:
 
 
 def _display() -> Progress:
+    """Bars where the error stream is a terminal, lines now and then where it is a log."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -67,12 +75,13 @@ def _display() -> Progress:
     class Lines(Progress):
         """No bar but a line now and then, for a log."""
 
-        spoke = time.monotonic()
+        last_line = time.monotonic()
 
         def advance(self, task_id: TaskID, advance: float = 1) -> None:
             super().advance(task_id, advance)
-            if (now := time.monotonic()) - self.spoke >= PAUSE:
-                self.spoke = now
+            now = time.monotonic()
+            if now - self.last_line >= PAUSE:
+                self.last_line = now
                 news.say(_line(self._tasks[task_id]))
 
     class Rate(ProgressColumn):
@@ -90,16 +99,24 @@ def _display() -> Progress:
     console = Console(stderr=True)
     if console.is_terminal:
         return Progress(*columns, console=console, transient=True, disable=not news.heard("info"))
+    # Rich counts and times the steps, but draws nothing.
     return Lines(console=console, disable=True)
 
 
 def _line(task: Task) -> str:
     """``calibrating: 512 of 2000, 14.2 a second, 105 s left``."""
-    of = "" if task.total is None else f" of {task.total:.0f}"
-    rate = f", {_rate(task)}" if task.speed else ""
-    left = "" if task.time_remaining is None else f", {task.time_remaining:.0f} s left"
-    return f"{task.description}: {task.completed:.0f}{of}{rate}{left}"
+    line = f"{task.description}: {task.completed:.0f}"
+    if task.total is not None:
+        line += f" of {task.total:.0f}"
+    # Rich knows none before the second step.
+    if task.speed:
+        line += f", {_rate(task)}"
+    if task.time_remaining is not None:
+        line += f", {task.time_remaining:.0f} s left"
+    return line
 
 
 def _rate(task: Task) -> str:
-    return f"{task.speed:.1f} a second" if task.speed else ""
+    if not task.speed:
+        return ""
+    return f"{task.speed:.1f} a second"

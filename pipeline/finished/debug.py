@@ -27,7 +27,7 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
     Raises BadRequest where the two cannot be compared piece by piece.
     """
     from exporters import reference
-    from exporters.subgraphs import Pieces
+    from exporters.subgraphs import Subgraphs
 
     reference.give_back_memory()
     for path in (good, bad):
@@ -37,7 +37,7 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
         raise BadRequest(f"{good} and {bad} are the same file; give two that could differ")
     refusals: tuple[type[Exception], ...] = (ValueError, *reference.refusals())
     try:
-        files = Pieces(good), Pieces(bad)
+        files = Subgraphs(good), Subgraphs(bad)
         pairs, logits = walk(*files, few(images))
         found = faults(pairs, wasted(good, bad, images))
     except refusals as error:

@@ -52,9 +52,10 @@ def recheck(
         for row in report["stages"]:
             # Of the report only figures are believed: bounds and verdicts are this program's own.
             role, precision = build_directory.role_of(row)
-            tolerance = plan.bounds(row["name"], role, precision or recipe.precision, replace(recipe, **margins))
+            typed_row = {**row, "role": role, "precision": precision or recipe.precision}
+            tolerance = plan.bounds(row["name"], role, typed_row["precision"], replace(recipe, **margins))
             ended = bool(report["error"]) or any(earlier["verdict"] == "fail" for earlier in rows)
-            rows.append(_judged(row, directory, tolerance, look, ended=ended))
+            rows.append(_judged(typed_row, directory, tolerance, look, ended=ended))
         if workspace.sha256(directory / ANSWERS) != report["answers"]:
             rows[0] |= {"verdict": "fail", "reasons": [f"{ANSWERS} is not what this build wrote"]}
         if touched := conformance.touched(directory, report["conformance"]):

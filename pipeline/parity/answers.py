@@ -1,4 +1,7 @@
-"""The logits of any file, found by its suffix. A new kind of file is a new row in RUNNERS."""
+"""The logits of any file, found by its suffix.
+
+Engines are opened by their backends (exporters.engines). Another kind of file is a new row in RUNNERS.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from onnxruntime import InferenceSession
     from torch import Tensor, nn
 
+    from exporters.engines.backend import Backend
     from pipeline.data.images import Images
 
     Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -32,8 +35,9 @@ class Runner:
     def answers(self, images: Images, label: str) -> NDArray[np.float32]:
         """The logits of all images, (N, classes)."""
         size = images.batch_size
+        batches = -(-len(images) // size)
         logits = []
-        with bar(label, -(-len(images) // size)) as advance:
+        with bar(label, batches) as advance:
             for batch in images.batches(size):
                 logits.append(self.run(batch))
                 advance()
@@ -51,15 +55,44 @@ def of_compiled(path: Path) -> Runner:
 
     from pipeline.models import frozen
 
-    return Runner(_torch_runner(torch.compile(frozen.read(path)[0])), "PyTorch CPU, compiled")
+    network, _ = frozen.read(path)
+    return Runner(_torch_runner(torch.compile(network)), "PyTorch CPU, compiled")
+
+
+def of_model(model: bytes) -> Runner:
+    """A serialised ONNX model that is in no file."""
+    return _onnx(model)
 
 
 def of_file(path: Path, *, fastest: bool = False) -> Runner:
-    """The file, loaded afresh; ``fastest``: as ONNX Runtime runs it by itself, to be timed and not to be judged."""
-    for suffix, open_file in (FASTEST if fastest else RUNNERS).items():
+    """The file, loaded afresh; ``fastest``: as ONNX Runtime runs it by itself, to be timed and not to be judged.
+
+    Raises BadRequest where to open it would run what nobody knows, ValueError where nothing here runs it.
+    """
+    from exporters import engines
+
+    # First the engines: some have the suffix of a graph behind their own.
+    for name in engines.BACKENDS:
+        backend = engines.named(name)
+        if backend.runs_here and path.name.endswith(backend.suffix):
+            return _engine(backend, path)
+    openers = FASTEST if fastest else RUNNERS
+    for suffix, open_file in openers.items():
         if path.name.endswith(suffix):
-            return Runner(*open_file(path))
+            return open_file(path)
     raise ValueError(f"{path.name}: nothing here can run such a file")
+
+
+def _engine(backend: Backend, path: Path) -> Runner:
+    """An engine, opened only where that is safe."""
+    from pipeline import engine_seal
+
+    made_for = backend.made_for()
+    # To open such a file is to run what it holds.
+    if made_for is not None:
+        engine_seal.refuse(path, made_for)
+    loaded = backend.load(path)
+    return Runner(loaded.run, loaded.provider)
 
 
 def _torch_runner(network: Callable[[Tensor], Tensor]) -> Run:
@@ -72,68 +105,29 @@ def _torch_runner(network: Callable[[Tensor], Tensor]) -> Run:
     return run
 
 
-def _safetensors(path: Path) -> tuple[Run, str]:
+def _safetensors(path: Path) -> Runner:
     from pipeline.models import frozen
 
-    return _torch_runner(frozen.read(path)[0]), "PyTorch CPU"
+    network, _ = frozen.read(path)
+    return Runner(_torch_runner(network), "PyTorch CPU")
 
 
-def of_model(model: bytes) -> Runner:
-    """A serialised ONNX model that is in no file."""
-    return Runner(*_onnx(model))
-
-
-def _onnx(model: Path | bytes) -> tuple[Run, str]:
+def _onnx(model: Path | bytes) -> Runner:
+    """A graph as it is written, with no optimisation."""
     from exporters import reference
+    from exporters.engines import ort_session
 
-    return _session(reference.session(model, alone=True))
-
-
-def _optimised(path: Path) -> tuple[Run, str]:
-    from exporters.engines import onnxruntime
-
-    return _session(onnxruntime.optimised(path))
+    loaded = ort_session.loaded(reference.session(model, alone=True))
+    return Runner(loaded.run, loaded.provider)
 
 
-def _compiled(path: Path) -> tuple[Run, str]:
-    from exporters.engines import onnxruntime
+def _optimised(path: Path) -> Runner:
+    from exporters.engines import ort_session
 
-    return _session(onnxruntime.load(path))
-
-
-def _cuda(path: Path) -> tuple[Run, str]:
-    from exporters.engines import onnxruntime_cuda
-
-    return _session(onnxruntime_cuda.load(path))
+    loaded = ort_session.optimised(path)
+    return Runner(loaded.run, loaded.provider)
 
 
-def _session(session: InferenceSession) -> tuple[Run, str]:
-    pixels = as_bytes if session.get_inputs()[0].type == "tensor(uint8)" else np.asarray
-    return lambda batch: np.asarray(session.run(["logits"], {"images": pixels(batch)})[0]), session.get_providers()[0]
-
-
-def as_bytes(batch: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The same pixels as uint8; raises ValueError where they are no whole numbers from 0 to 255."""
-    pixels = batch.clip(0, 255).astype(np.uint8)
-    if not np.array_equal(pixels, batch):
-        raise ValueError("these pixels are no whole numbers from 0 to 255, and the file takes uint8: build for float32")
-    return pixels
-
-
-def _engine(path: Path) -> tuple[Run, str]:
-    from exporters.engines import tensorrt
-    from pipeline import engine_seal
-
-    engine_seal.refuse(path, tensorrt.made_for())
-    return tensorrt.load(path), "TensorRT"
-
-
-# The first suffix that fits decides.
-RUNNERS: dict[str, Callable[[Path], tuple[Run, str]]] = {
-    ".safetensors": _safetensors,
-    ".ort.onnx": _compiled,
-    ".cuda.onnx": _cuda,
-    ".onnx": _onnx,
-    ".engine": _engine,
-}
+# What opens a file that is no engine, by its suffix.
+RUNNERS: dict[str, Callable[[Path], Runner]] = {".safetensors": _safetensors, ".onnx": _onnx}
 FASTEST = {**RUNNERS, ".onnx": _optimised}

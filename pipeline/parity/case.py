@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exporters.subgraphs import Pieces
+    from exporters.subgraphs import Subgraphs
     from pipeline.parity.depth import Pair, Tensors
     from pipeline.parity.fault import Fault
 
@@ -30,7 +30,7 @@ SECONDS = 300
 
 
 def write(
-    directory: Path, fault: Fault, pair: Pair, files: tuple[Pieces, Pieces], image: NDArray[np.float32]
+    directory: Path, fault: Fault, pair: Pair, files: tuple[Subgraphs, Subgraphs], image: NDArray[np.float32]
 ) -> dict[str, Any]:
     """Write the case of ``fault`` on ``image`` (1, C, H, W), run it from there, and answer what case.json says.
 
@@ -72,7 +72,7 @@ def _expected(fault: Fault, pair: Pair, inputs: Tensors) -> tuple[NDArray[np.flo
     return pair.run_good(inputs)[0], OWN[pair.kind] if fault.kind == "own" else None
 
 
-def _reachable(pair: Pair, good: Pieces, inputs: Tensors) -> float:
+def _reachable(pair: Pair, good: Subgraphs, inputs: Tensors) -> float:
     """The SQNR in dB that INT8 reaches here with honest scales: amax / 127 of each channel and of each input."""
     from calibration.qdq import rounded
 

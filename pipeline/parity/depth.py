@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exporters.subgraphs import Piece, Pieces, Run
+    from exporters.subgraphs import Run, Subgraph, Subgraphs
 
     Tensors = dict[str, NDArray[np.float32]]
 
@@ -43,8 +43,8 @@ class Step:
 class Pair:
     """The two pieces that end at one tensor, ready to run."""
 
-    good: Piece
-    bad: Piece
+    good: Subgraph
+    bad: Subgraph
     step: Step
     run_good: Run
     outputs: tuple[str, ...]
@@ -64,7 +64,7 @@ class Pair:
 
 
 def walk(
-    good: Pieces, bad: Pieces, batches: Iterable[NDArray[np.float32]]
+    good: Subgraphs, bad: Subgraphs, batches: Iterable[NDArray[np.float32]]
 ) -> tuple[list[Pair], list[NDArray[np.float32]]]:
     """A pair for every tensor that both files compute, in order, and the logits of ``bad`` run in pieces.
 
@@ -123,7 +123,7 @@ def ratios(expected: NDArray[np.float32], answered: NDArray[np.float32]) -> list
     return [float(value) for value in np.clip(np.nan_to_num(found, nan=-SAME), -SAME, SAME)]
 
 
-def _pair(good: Pieces, bad: Pieces, one: Piece, other: Piece) -> Pair:
+def _pair(good: Subgraphs, bad: Subgraphs, one: Subgraph, other: Subgraph) -> Pair:
     step = Step(one.output, other.module, other.worker.op_type)
     # What its last node that computes says as well: onnxruntime's quantiser puts a pair behind the logits.
     outputs = tuple(dict.fromkeys((other.output, other.worker.output[0], *other.dequantised.values())))
@@ -138,14 +138,14 @@ def _pair(good: Pieces, bad: Pieces, one: Piece, other: Piece) -> Pair:
     )
 
 
-def _rounded(good: Pieces, bad: Pieces, one: Piece, other: Piece) -> Run | None:
+def _rounded(good: Subgraphs, bad: Subgraphs, one: Subgraph, other: Subgraph) -> Run | None:
     """The earlier file's piece with the weights that the later one has after rounding; None where nothing is."""
     if len(one.nodes) != 1 or one.worker.op_type != other.worker.op_type or len(other.nodes) == 1:
         return None
     weights = {}
     # The weight alone: a bias in INT32, as onnxruntime's quantiser writes it, is as near as float32.
     for name, changed in zip(one.worker.input[1:2], other.worker.input[1:2], strict=False):
-        value = bad.constant(other, changed) if name in good.weights and changed not in bad.weights else None
+        value = bad.constant_array(other, changed) if name in good.weights and changed not in bad.weights else None
         if value is not None:
             weights[name] = value
     return good.runner(good.model(one, weights=weights), one.inputs)

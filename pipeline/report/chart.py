@@ -26,14 +26,20 @@ def latencies(result: Mapping[str, Any], path: Path) -> None:
     """Draw p50 to p99 of every row of a bench: milliseconds per image, one line a row, from zero."""
     from matplotlib.figure import Figure
 
+    # Bars are numbered from below, and the first row belongs on top.
     rows = result["rows"][::-1]
     figure = Figure(figsize=(8, 1.2 + 0.4 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
-        first, *_, last = (each / row["batch"] for each in row["milliseconds"].values())
-        axes.barh(place, first, color="tab:blue" if row["name"] == "engine" else "tab:gray")
-        axes.plot([first, last], [place, place], color="black", marker="|")
+        # Of a whole batch, from the median to the highest percentile.
+        percentiles = list(row["milliseconds"].values())
+        median = percentiles[0] / row["batch"]
+        highest = percentiles[-1] / row["batch"]
+        color = "tab:blue" if row["name"] == "engine" else "tab:gray"
+        axes.barh(place, median, color=color)
+        axes.plot([median, highest], [place, place], color="black", marker="|")
     axes.set_yticks(range(len(rows)), [f"{row['name']}, batch {row['batch']}" for row in rows])
     axes.set_xlabel("milliseconds per image: median, and to the 99th percentile")
-    axes.set_title(f"{result['directory']} on {result['environment']['gpu'] or result['environment']['cpu']}")
+    machine = result["environment"]["gpu"] or result["environment"]["cpu"]
+    axes.set_title(f"{result['directory']} on {machine}")
     figure.savefig(path)

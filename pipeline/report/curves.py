@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+# Figure of history.jsonl, label of its axis, and the factor to that unit.
 PANELS = (("loss", "loss, nats", 1), ("top1", "top-1, %", 100))
+# Part of a row of history.jsonl, its name in the legend, and its colour.
 PARTS = (("train", "training images, augmented", "tab:blue"), ("validation", "validation images", "tab:orange"))
 
 
@@ -17,17 +19,25 @@ def training(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    kept = [row["epoch"] for row in history if row["best"]][-1]
+    best_epochs = [row["epoch"] for row in history if row["best"]]
     for axes, (figure_name, label, factor) in zip(figure.subplots(1, 2), PANELS, strict=True):
         for part, name, color in PARTS:
-            rows = [row for row in history if row[part]]
-            values = [factor * row[part][figure_name] for row in rows]
-            axes.plot([row["epoch"] for row in rows], values, marker=".", color=color, label=name)
-        axes.axvline(kept, color="tab:gray", linestyle=":", label="weights kept")
+            epochs = []
+            values = []
+            for row in history:
+                # Without validation images there is no such part.
+                if row[part]:
+                    epochs.append(row["epoch"])
+                    values.append(factor * row[part][figure_name])
+            axes.plot(epochs, values, marker=".", color=color, label=name)
+        # The best until then, so the last one of all.
+        axes.axvline(best_epochs[-1], color="tab:gray", linestyle=":", label="weights kept")
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
+    # One legend for both panels, in the last.
     axes.legend()
     figure.suptitle(title)
+    # Without its date the same training draws the same file.
     figure.savefig(path, metadata={"Date": None})

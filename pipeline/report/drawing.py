@@ -12,70 +12,121 @@ if TYPE_CHECKING:
     from pipeline.models.summary import Summary
 
 
-def network(name: str, spec: ResNetSpec, found: Summary, path: Path) -> None:
+# All in units of the axes: a column is 1 wide, a line of text 0.45 high.
+LINE_HEIGHT = 0.45
+GAP = 0.8
+LOWEST = -6
+
+
+def network(name: str, spec: ResNetSpec, summary: Summary, path: Path) -> None:
     """Draw the network into ``path``; data flows down each column and on to the next."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.2 * len(found.parts), 4), layout="constrained")
+    figure = Figure(figsize=(2.2 * len(summary.parts), 4), layout="constrained")
     axes = figure.subplots()
-    for place, part in enumerate(found.parts):
-        axes.text(place, 0, f"{part.name}\n{' × '.join(map(str, part.shape[1:]))}", ha="center", weight="bold")
-        depth = -0.5
-        for text, skip in _boxes(spec, part.name):
-            depth = _box(axes, place, depth, text, skip)
-        if place:
-            axes.annotate(
-                "", (place - 0.4, 0.2), (place - 0.6, 0.2), arrowprops={"arrowstyle": "->"}, annotation_clip=False
-            )
-    axes.set_xlim(-0.6, len(found.parts) - 0.4)
-    axes.set_ylim(-6, 1)
+    for column, part in enumerate(summary.parts):
+        # The shape of one image, without the batch.
+        shape = " × ".join(str(size) for size in part.shape[1:])
+        axes.text(column, 0, f"{part.name}\n{shape}", ha="center", weight="bold")
+        top = -0.5
+        for text, shortcut in _boxes(spec, part.name):
+            top = _draw_box(axes, column, top, text, shortcut)
+        if column > 0:
+            arrow = {"arrowstyle": "->"}
+            axes.annotate("", (column - 0.4, 0.2), (column - 0.6, 0.2), arrowprops=arrow, annotation_clip=False)
+
+    axes.set_xlim(-0.6, len(summary.parts) - 0.4)
+    axes.set_ylim(LOWEST, 1)
     axes.set_axis_off()
-    axes.set_title(f"{name}: {found.parameters:,} parameters, {found.macs / 1e9:.2f} G MACs of an image")
+    axes.set_title(f"{name}: {summary.parameters:,} parameters, {summary.macs / 1e9:.2f} G MACs of an image")
     figure.savefig(path)
 
 
-def _box(axes: Any, place: float, top: float, text: str, skip: str | None) -> float:
+def _draw_box(axes: Any, column: float, top: float, text: str, shortcut: str | None) -> float:
     """A box with its text, and its shortcut beside it: dashed where it is a projection; the top of the next box."""
-    height = 0.45 * (1 + text.count("\n"))
-    drawn = {"boxstyle": "round,pad=0.3", "facecolor": "aliceblue" if skip is not None else "whitesmoke"}
-    axes.text(place, top - height / 2, text, ha="center", va="center", bbox=drawn, fontsize=8)
-    if skip is not None:
-        arrow = {"arrowstyle": "->", "connectionstyle": "arc3,rad=-0.5", "linestyle": "--" if skip else "-"}
-        axes.annotate("", (place + 0.3, top - height - 0.2), (place + 0.3, top + 0.2), arrowprops=arrow)
-        axes.text(place + 0.48, top - height / 2, skip, ha="center", va="center", fontsize=6, rotation=90)
-    return top - height - 0.8
+    height = LINE_HEIGHT * (1 + text.count("\n"))
+    middle = top - height / 2
+    color = "whitesmoke" if shortcut is None else "aliceblue"
+    box = {"boxstyle": "round,pad=0.3", "facecolor": color}
+    axes.text(column, middle, text, ha="center", va="center", bbox=box, fontsize=8)
+
+    if shortcut is not None:
+        line = "--" if shortcut else "-"
+        arrow = {"arrowstyle": "->", "connectionstyle": "arc3,rad=-0.5", "linestyle": line}
+        axes.annotate("", (column + 0.3, top - height - 0.2), (column + 0.3, top + 0.2), arrowprops=arrow)
+        axes.text(column + 0.48, middle, shortcut, ha="center", va="center", fontsize=6, rotation=90)
+    return top - height - GAP
 
 
 def _boxes(spec: ResNetSpec, part: str) -> Iterator[tuple[str, str | None]]:
     """The text of each box and what its shortcut does: nothing (""), a projection, or None where there is none."""
-    ends = {"pool": "mean over space", "fc": "linear"}
-    if part in ends:
-        yield ends[part], None
+    if part == "pool":
+        yield "mean over space", None
+    elif part == "fc":
+        yield "linear", None
     elif part == "stem":
         yield _stem(spec), None
     else:
-        stage = int(part.removeprefix("layer")) - 1
-        inputs = (spec.widths[0], *spec.outputs)[stage]
-        inner, outputs, stride = spec.inner[stage], spec.outputs[stage], spec.first_strides[stage]
-        changes = stride > 1 or inputs != outputs
-        projection = ("mean, " if spec.shortcut_pool and stride > 1 else "") + "1×1" + (", norm" * spec.shortcut_norm)
-        yield _block(spec, inner, outputs, stride), projection if changes else ""
-        if others := spec.depths[stage] - 1:
-            yield f"{others} ×\n{_block(spec, inner, outputs, 1)}", ""
+        yield from _stage_boxes(spec, int(part.removeprefix("layer")) - 1)
+
+
+def _stage_boxes(spec: ResNetSpec, stage: int) -> Iterator[tuple[str, str]]:
+    """The first block of ``stage``, counted from 0, and one box for all others: they are alike."""
+    # What the stage reads: the first one the stem's channels, each other those of the stage before.
+    inputs = (spec.widths[0], *spec.outputs)[stage]
+    inner = spec.inner[stage]
+    outputs = spec.outputs[stage]
+    stride = spec.first_strides[stage]
+
+    # The shortcut must bring its input to the shape of the output, where that is another.
+    shortcut = ""
+    if stride > 1 or inputs != outputs:
+        shortcut = _projection(spec, stride)
+    yield _block(spec, inner, outputs, stride), shortcut
+
+    others = spec.depths[stage] - 1
+    if others > 0:
+        yield f"{others} ×\n{_block(spec, inner, outputs, 1)}", ""
+
+
+def _projection(spec: ResNetSpec, stride: int) -> str:
+    words = []
+    if spec.shortcut_pool and stride > 1:
+        words.append("mean")
+    words.append("1×1")
+    if spec.shortcut_norm:
+        words.append("norm")
+    return ", ".join(words)
 
 
 def _stem(spec: ResNetSpec) -> str:
-    width, size = spec.widths[0], spec.first_kernel_size
+    width = spec.widths[0]
     half = width // 2
-    kernels = [f"{size}×{size}, {width}"] if spec.stem == "plain" else [f"3×3, {half}", f"3×3, {half}", f"3×3, {width}"]
-    kernels[0] += f", /{spec.first_stride}" * (spec.first_stride > 1)
-    return "\n".join([*kernels, *["max-pool 3×3, /2"] * spec.max_pool])
+    if spec.stem == "plain":
+        lines = [f"{spec.first_kernel_size}×{spec.first_kernel_size}, {width}"]
+    else:
+        lines = [f"3×3, {half}", f"3×3, {half}", f"3×3, {width}"]
+    lines[0] += _divided_by(spec.first_stride)
+    if spec.max_pool:
+        lines.append("max-pool 3×3, /2")
+    return "\n".join(lines)
 
 
 def _block(spec: ResNetSpec, inner: int, outputs: int, stride: int) -> str:
-    by = f", /{stride}" * (stride > 1)
+    """The convolutions of a block, one a line, from its input to its output."""
     if spec.block == "basic":
-        return f"3×3, {inner}{by}\n3×3, {outputs}"
-    first, second = (by, "") if spec.stride_in == "1x1" else ("", by)
-    grouped = f", {spec.groups} groups" * (spec.groups > 1)
-    return f"1×1, {inner}{first}\n3×3, {inner}{grouped}{second}\n1×1, {outputs}"
+        return f"3×3, {inner}{_divided_by(stride)}\n3×3, {outputs}"
+
+    reduce = f"1×1, {inner}"
+    middle = f"3×3, {inner}"
+    if spec.groups > 1:
+        middle += f", {spec.groups} groups"
+    if spec.stride_in == "1x1":
+        reduce += _divided_by(stride)
+    else:
+        middle += _divided_by(stride)
+    return f"{reduce}\n{middle}\n1×1, {outputs}"
+
+
+def _divided_by(stride: int) -> str:
+    return f", /{stride}" if stride > 1 else ""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters import engines
 from pipeline import provenance, workspace
-from pipeline.building import engines
 from pipeline.errors import BadRequest
 from pipeline.finished import build_directory
 from pipeline.parity.fault import median
@@ -100,7 +100,7 @@ def _depth(directory: Path, images: Images, before: Any) -> dict[str, Any]:
 
 def _walked(good: Path, bad: Path, images: Images) -> dict[str, Any]:
     from exporters import reference
-    from exporters.subgraphs import Pieces
+    from exporters.subgraphs import Subgraphs
     from pipeline.data import sampling
     from pipeline.parity.depth import walk
 
@@ -108,7 +108,7 @@ def _walked(good: Path, bad: Path, images: Images) -> dict[str, Any]:
     reference.give_back_memory()
     try:
         # One image at a time: its activations, of both files, are all that is in memory beside the weights.
-        pairs, _ = walk(Pieces(good), Pieces(bad), sampling.some(images, DEPTH).batches(1))
+        pairs, _ = walk(Subgraphs(good), Subgraphs(bad), sampling.some(images, DEPTH).batches(1))
     except refusals as error:
         return {"missing": str(error)}
     steps = [
@@ -129,12 +129,12 @@ def _engines(directory: Path) -> list[dict[str, Any]]:
         found = build_directory.engine_files(directory)
     except BadRequest:
         return []
-    return [_described(path, details) for path, details in found if details["backend"] != "device"]
+    return [_described(path, details) for path, details in found if details["backend"] not in engines.RECIPES]
 
 
 def _described(path: Path, details: dict[str, Any]) -> dict[str, Any]:
     try:
-        return {"file": path.name, **engines.module(details["backend"]).describe(path, details).to_json()}
+        return {"file": path.name, **engines.named(details["backend"]).describe(path, details).to_json()}
     except ValueError as error:
         return {"file": path.name, "missing": str(error)}
 

@@ -10,8 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # Of a line chart: its height in pixels, and the percent at its left that the figures of the y axis take.
-HEIGHT, MARGIN = 220, 9.0
+HEIGHT = 220
+MARGIN = 9.0
+# Of a histogram, in pixels.
 HISTOGRAM = 60
+# A step of an axis is one of these times a power of ten.
+ROUND_STEPS = (1, 2, 2.5, 5, 10)
+# Fields of a drop that count images, and have no place on an axis of shares.
+COUNTS = {"lost", "gained"}
 
 
 @dataclass(frozen=True)
@@ -25,25 +31,43 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The place of ``value``, to a hundredth."""
-        share = (min(max(value, self.low), self.high) - self.low) / ((self.high - self.low) or 1)
+        width = (self.high - self.low) or 1  # a scale of one value puts it at its start
+        inside = min(max(value, self.low), self.high)
+        share = (inside - self.low) / width
         return round(self.start + share * (self.end - self.start), 2)
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Round values around [``low``, ``high``], about ``count`` steps apart from each other."""
     width = (high - low) or abs(high) or 1.0
+    step = _round_step(width, count)
+    # A bound that is a multiple but for its last bits is one.
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    # At least one step, since an axis needs two ends.
+    last = max(last, first + 1)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def _round_step(width: float, count: int) -> float:
+    """The smallest round step of which ``count`` cover ``width``."""
     power = 10.0 ** math.floor(math.log10(width / count))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power * count >= width * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, max(last, first + 1) + 1)]
+    # The largest factor always does, but for the last bits of a logarithm: hence a thousandth less.
+    return next(factor * power for factor in ROUND_STEPS if factor * power * count >= width * 0.999)
 
 
 def lines(series: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
     """A line for each of ``series`` over its index, broken where it is None."""
-    seen = [value for values in series.values() for value in values if value is not None]
-    marks = ticks(min(seen, default=0.0), max(seen, default=0.0))
-    longest = max((len(values) for values in series.values()), default=0)
-    across, up = Scale(0, max(longest - 1, 1), MARGIN, 99), Scale(marks[0], marks[-1], HEIGHT - 8, 14)
+    drawn_values: list[float] = []
+    longest = 0
+    for values in series.values():
+        drawn_values.extend(value for value in values if value is not None)
+        longest = max(longest, len(values))
+
+    marks = ticks(min(drawn_values, default=0.0), max(drawn_values, default=0.0))
+    across = Scale(0, max(longest - 1, 1), MARGIN, 99)
+    # The top of a picture is its y of 0: a larger value has a smaller one.
+    up = Scale(marks[0], marks[-1], HEIGHT - 8, 14)
     return {
         "height": HEIGHT,
         "margin": MARGIN,
@@ -54,51 +78,67 @@ def lines(series: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
 
 
 def _path(values: Sequence[float | None], across: Scale, up: Scale) -> str:
-    drawn, open_ = [], False
+    """An SVG path through ``values``: M moves to the first one of each piece, L draws on to the next."""
+    commands = []
+    is_drawing = False
     for index, value in enumerate(values):
-        if value is not None:
-            drawn.append(f"{'L' if open_ else 'M'}{across(index):g} {up(value):g}")
-            if not open_ and (index + 1 == len(values) or values[index + 1] is None):
-                drawn.append("h0")  # a value alone is a dot
-        open_ = value is not None
-    return "".join(drawn)
+        if value is None:
+            is_drawing = False
+            continue
+        command = "L" if is_drawing else "M"
+        commands.append(f"{command}{across(index):g} {up(value):g}")
+        is_last = index + 1 == len(values) or values[index + 1] is None
+        if is_last and not is_drawing:
+            commands.append("h0")  # a value alone is a dot
+        is_drawing = True
+    return "".join(commands)
 
 
 def histogram(account: Mapping[str, Any]) -> dict[str, Any]:
     """The counts of one tensor from 0 to the largest magnitude seen, on a logarithmic scale, and its range."""
-    counts, seen, amax = account["histogram"], float(account["seen"]), float(account["amax"])
-    widest = max(seen, amax) or 1.0
-    across, up = Scale(0, widest, 0, 100), Scale(0, math.log1p(max(counts, default=0)), HISTOGRAM, 2)
-    places = [across(seen * number / max(len(counts), 1)) for number in range(len(counts) + 1)]
-    steps = "".join(
-        f"H{left:g}V{up(math.log1p(count)):g}H{right:g}"
-        for count, left, right in zip(counts, places, places[1:], strict=False)
-    )
-    return {"height": HISTOGRAM, "path": f"M0 {HISTOGRAM}{steps}V{HISTOGRAM}Z", "range": across(amax)}
+    counts = account["histogram"]
+    largest_seen = float(account["seen"])
+    amax = float(account["amax"])
+
+    # A range may end beyond the values seen, or before: the picture shows both ends.
+    across = Scale(0, max(largest_seen, amax) or 1.0, 0, 100)
+    up = Scale(0, math.log1p(max(counts, default=0)), HISTOGRAM, 2)
+    edges = [across(largest_seen * number / max(len(counts), 1)) for number in range(len(counts) + 1)]
+
+    # Of each bar: to its left edge, to its height, to its right edge.
+    outline = ""
+    for number, count in enumerate(counts):
+        outline += f"H{edges[number]:g}V{up(math.log1p(count)):g}H{edges[number + 1]:g}"
+    return {"height": HISTOGRAM, "path": f"M0 {HISTOGRAM}{outline}V{HISTOGRAM}Z", "range": across(amax)}
 
 
 def reach(rows: Sequence[Mapping[str, Any]]) -> float:
     """The largest change in top-1 that a bound or an allowance of ``rows`` reaches, and a tenth of it."""
-    bounds = [abs(row["drop"][key]) for row in rows if row["drop"] for key in ("lower", "upper")]
-    allowed = [row["tolerance"]["drop"] for row in rows if row["drop"] and row["tolerance"]["drop"] is not None]
-    return 1.1 * max(bounds + allowed, default=0)
+    changes = [0.0]
+    for row in rows:
+        if not row["drop"]:
+            continue
+        changes += [abs(row["drop"]["lower"]), abs(row["drop"]["upper"])]
+        if row["tolerance"]["drop"] is not None:
+            changes.append(row["tolerance"]["drop"])
+    return 1.1 * max(changes)
 
 
 def intervals(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Each row's loss of top-1 with its bounds and what is allowed, from minus to plus :func:`reach`."""
     across = Scale(-reach(rows), reach(rows), 0, 100)
-    return {
-        row["name"]: {
-            name: across(value)
-            for name, value in {**row["drop"], "allowed": row["tolerance"]["drop"]}.items()
-            if name not in {"lost", "gained"} and value is not None
+    places: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if not row["drop"]:
+            continue
+        values = {**row["drop"], "allowed": row["tolerance"]["drop"]}
+        places[row["name"]] = {
+            name: across(value) for name, value in values.items() if name not in COUNTS and value is not None
         }
-        for row in rows
-        if row["drop"]
-    }
+    return places
 
 
 def shares(values: Mapping[str, float]) -> dict[str, float]:
     """Each value in percent of the largest."""
-    most = max(values.values(), default=0) or 1
-    return {name: round(100 * value / most, 2) for name, value in values.items()}
+    largest = max(values.values(), default=0) or 1
+    return {name: round(100 * value / largest, 2) for name, value in values.items()}

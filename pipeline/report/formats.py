@@ -21,7 +21,7 @@ FORMATS = {
     "junit": (junit.render, "write JUnit XML there, one test case a stage and check"),
     "sarif": (sarif.render, "write SARIF 2.1.0 there, one result for what is no pass"),
 }
-# What a build has of its own in its directory.
+# Files of a build, whose place no file of a check may take.
 BUILT = re.compile(r"report\.(json|html)|evidence\.json|answers\.safetensors|\d\d-.*")
 
 
@@ -31,13 +31,16 @@ def refuse(paths: Mapping[str, Path]) -> None:
     for name, path in paths.items():
         if path.is_dir():
             raise BadRequest(f"--{name} {path} is a folder; name a file")
-        whole = path.resolve()
-        if whole in taken:
+        # Two names may lead to one file.
+        real_path = path.resolve()
+        if real_path in taken:
             raise BadRequest(f"--{name} {path} is asked for another format too; name two files")
-        if BUILT.fullmatch(whole.name) and (whole.parent / "report.json").exists():
+        in_a_build = (real_path.parent / "report.json").exists()
+        if in_a_build and BUILT.fullmatch(real_path.name):
             raise BadRequest(f"--{name} {path} is a file of the build there; name another")
-        taken.add(whole)
+        taken.add(real_path)
         try:
+            # Only a file that is made shows that one can be made.
             with tempfile.TemporaryFile(dir=path.parent):
                 pass
         except OSError as error:
@@ -50,6 +53,7 @@ def write(checked: Checked, paths: Mapping[str, Path]) -> None:
     """Each file whole, in the place of one that may be there."""
     for name, path in paths.items():
         render, _ = FORMATS[name]
+        # In the same folder, since a file is moved in one step only within a file system.
         handle, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:

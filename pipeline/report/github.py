@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
     from pipeline.finished.check import Checked
 
+# Findings that pass or were not run get no annotation.
 LEVELS = {"fail": "error", "undecided": "warning"}
-# GitHub drops a summary above 1 MiB whole.
+# Characters of a text in the summary: GitHub drops a summary above 1 MiB whole.
 LONGEST = 300
+# What means something in Markdown or HTML.
+MARKUP = frozenset("<>&|*_`[]\\")
 
 
 def on() -> bool:
@@ -27,18 +30,24 @@ def on() -> bool:
 
 def tell(checked: Checked) -> None:
     """Annotations on the error stream, where the runner reads them too, and the summary into GITHUB_STEP_SUMMARY."""
-    for each in failed(checked.findings):
-        title = _escaped(f"{each.rule} {each.check}: {checked.name}, {each.stage}", ":,")
-        sys.stderr.write(f"::{LEVELS[each.verdict]} title={title}::{_escaped(each.message)}\n")
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        try:
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(render(checked))
-        except OSError as error:
-            raise BadRequest(
-                f"GITHUB_STEP_SUMMARY names {summary}, which cannot be written ({error.strerror}); "
-                "give --no-github or mend the variable"
-            ) from error
+    for finding in failed(checked.findings):
+        # The title is a property of the command: there a colon or a comma would end it.
+        title = _escaped(f"{finding.rule} {finding.check}: {checked.name}, {finding.stage}", "%\r\n:,")
+        message = _escaped(finding.message, "%\r\n")
+        sys.stderr.write(f"::{LEVELS[finding.verdict]} title={title}::{message}\n")
+
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not summary:
+        return
+    try:
+        # Other commands of the same step may have written there before.
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(render(checked))
+    except OSError as error:
+        raise BadRequest(
+            f"GITHUB_STEP_SUMMARY names {summary}, which cannot be written ({error.strerror}); "
+            "give --no-github or mend the variable"
+        ) from error
 
 
 def render(checked: Checked) -> str:
@@ -48,24 +57,43 @@ def render(checked: Checked) -> str:
 
 def _lines(checked: Checked) -> Iterator[str]:
     yield f"### edge-resnet: {_plain(checked.name)}: {checked.report['verdict'].upper()}\n"
-    for each in failed(checked.findings):
-        yield f"- **{each.verdict}** {each.rule} `{each.check}` of {_plain(each.stage)}: {_plain(each.message)}"
-    checks = list(dict.fromkeys(each.check for each in checked.findings))
-    yield f"\n| stage | {' | '.join(checks)} |\n|{' --- |' * (len(checks) + 1)}"
-    found = {(each.stage, each.check): each.verdict.replace("_", " ") for each in checked.findings}
-    for stage in dict.fromkeys(each.stage for each in checked.findings):
-        yield f"| {_plain(stage)} | {' | '.join(found.get((stage, check), '') for check in checks)} |"
+    for finding in failed(checked.findings):
+        subject = f"{finding.rule} `{finding.check}` of {_plain(finding.stage)}"
+        yield f"- **{finding.verdict}** {subject}: {_plain(finding.message)}"
+    yield from _table_lines(checked)
     for title, sentences in checked.evidence.items():
         yield f"\n**{title}**\n"
-        yield from (f"- {_plain(sentence)}" for sentence in sentences or ["nothing"])
+        for sentence in sentences or ["nothing"]:
+            yield f"- {_plain(sentence)}"
 
 
-def _escaped(text: str, also: str = "") -> str:
-    return "".join(f"%{ord(each):02X}" if each in "%\r\n" + also else each for each in text)
+def _table_lines(checked: Checked) -> Iterator[str]:
+    """One row a stage and one column a check, both in the order of the findings."""
+    stages: list[str] = []
+    checks: list[str] = []
+    verdicts: dict[tuple[str, str], str] = {}
+    for finding in checked.findings:
+        if finding.stage not in stages:
+            stages.append(finding.stage)
+        if finding.check not in checks:
+            checks.append(finding.check)
+        verdicts[finding.stage, finding.check] = finding.verdict.replace("_", " ")
+
+    yield f"\n| stage | {' | '.join(checks)} |\n|{' --- |' * (len(checks) + 1)}"
+    for stage in stages:
+        # Not every stage has every check: the cell stays empty.
+        cells = [verdicts.get((stage, check), "") for check in checks]
+        yield f"| {_plain(stage)} | {' | '.join(cells)} |"
+
+
+def _escaped(text: str, special: str) -> str:
+    """``text`` with each of the ``special`` characters as GitHub's runner reads it: a percent sign and its code."""
+    return "".join(f"%{ord(character):02X}" if character in special else character for character in text)
 
 
 def _plain(text: str) -> str:
     """Text without a meaning in Markdown or HTML, on one line."""
-    short = " ".join(text.split())
-    short = short if len(short) <= LONGEST else short[:LONGEST] + " …"
-    return "".join(f"&#{ord(each)};" if each in "<>&|*_`[]\\" else each for each in short)
+    line = " ".join(text.split())
+    if len(line) > LONGEST:
+        line = line[:LONGEST] + " …"
+    return "".join(f"&#{ord(character)};" if character in MARKUP else character for character in line)

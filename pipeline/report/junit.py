@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.finished.check import Checked
+    from pipeline.finished.findings import Finding
 
 # Undecided is an error and no failure, as JUnit has it: the test itself could not tell.
 TAGS = {"fail": "failure", "undecided": "error", "not_run": "skipped"}
@@ -17,28 +20,42 @@ FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 def render(checked: Checked) -> str:
     """The whole file. The three lists of evidence are properties of the suite."""
-    verdicts = [each.verdict for each in checked.findings]
-    counts = {"tests": str(len(verdicts))} | {
-        name: str(verdicts.count(verdict))
-        for name, verdict in (("failures", "fail"), ("errors", "undecided"), ("skipped", "not_run"))
-    }
-    top = ET.Element("testsuites", counts)
-    suite = ET.SubElement(top, "testsuite", {"name": _text(checked.name), **counts})
+    counts = _counts(checked.findings)
+    suites = ET.Element("testsuites", counts)
+    suite = ET.SubElement(suites, "testsuite", {"name": _text(checked.name), **counts})
     properties = ET.SubElement(suite, "properties")
     for name, sentences in checked.evidence.items():
         for sentence in sentences:
             ET.SubElement(properties, "property", {"name": name, "value": _text(sentence)})
-    for each in checked.findings:
-        about = {"classname": f"{_text(checked.name)}.{_text(each.stage)}", "name": each.check}
-        case = ET.SubElement(suite, "testcase", about)
-        if each.verdict in TAGS:
-            told = {"message": _text(each.message)}
-            if each.verdict != "not_run":
-                told["type"] = each.rule
-            ET.SubElement(case, TAGS[each.verdict], told)
-    ET.indent(top)
-    return ET.tostring(top, encoding="unicode", xml_declaration=True) + "\n"
+    for finding in checked.findings:
+        _add_case(suite, checked.name, finding)
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _counts(findings: Sequence[Finding]) -> dict[str, str]:
+    """How many test cases there are, and of each result but a pass."""
+    verdicts = [finding.verdict for finding in findings]
+    return {
+        "tests": str(len(verdicts)),
+        "failures": str(verdicts.count("fail")),
+        "errors": str(verdicts.count("undecided")),
+        "skipped": str(verdicts.count("not_run")),
+    }
+
+
+def _add_case(suite: ET.Element, build: str, finding: Finding) -> None:
+    classname = f"{_text(build)}.{_text(finding.stage)}"
+    case = ET.SubElement(suite, "testcase", {"classname": classname, "name": finding.check})
+    if finding.verdict not in TAGS:
+        return
+    attributes = {"message": _text(finding.message)}
+    # A test that was skipped has no type in JUnit.
+    if finding.verdict != "not_run":
+        attributes["type"] = finding.rule
+    ET.SubElement(case, TAGS[finding.verdict], attributes)
 
 
 def _text(text: str) -> str:
+    """``text`` with a replacement character for each that XML cannot hold."""
     return FORBIDDEN.sub("\ufffd", text)

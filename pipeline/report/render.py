@@ -14,20 +14,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TEMPLATES = Path(__file__).with_name("html")
+# The largest first.
 UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
+# What a damaged file of a build raises in what reads it or in a template.
+DAMAGED = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError)
 
 
 def rendered(template: str, **known: Any) -> str:
     """The template with its style inlined; all that is ``known`` is text that others wrote, and is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(TEMPLATES)
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"points": points, "percent": percent, "decibels": decibels, "size": size}
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        # A figure that a template asks for in vain is an error, not an empty cell.
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"points": points, "percent": percent, "decibels": decibels, "size": size}
+
+    # The browser applies the one style whose hash the policy has, and nothing that came in with the data.
     style = (TEMPLATES / "style.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-    return made.get_template(template).render(style=style, policy=policy, **known)
+    return environment.get_template(template).render(style=style, policy=policy, **known)
 
 
 @contextmanager
@@ -37,19 +48,25 @@ def refusing(*directories: Path) -> Iterator[None]:
 
     try:
         yield
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, TemplateError) as error:
-        named = " or ".join(map(str, directories))
-        raise BadRequest(f"what {named} keeps of its build is not whole ({error!r}); build again") from error
+    except (*DAMAGED, TemplateError) as error:
+        names = " or ".join(str(directory) for directory in directories)
+        raise BadRequest(f"what {names} keeps of its build is not whole ({error!r}); build again") from error
 
 
 def points(value: float) -> str:
     """A share in percent, or a difference of shares in points: 0.0123 is 1.23."""
+    # A minus sign, not a hyphen.
     return f"{100 * value:.2f}".replace("-", "−")
 
 
 def percent(value: float) -> str:
     """A share in percent, as exact as it is small."""
-    return "0" if value == 0 else f"{100 * value:.2f}" if value >= 0.0005 else f"{100 * value:.2g}"
+    if value == 0:
+        return "0"
+    # Below 0.05 % two places would show one digit or none.
+    if value < 0.0005:
+        return f"{100 * value:.2g}"
+    return f"{100 * value:.2f}"
 
 
 def decibels(value: float | None) -> str:
@@ -59,5 +76,7 @@ def decibels(value: float | None) -> str:
 
 def size(value: float) -> str:
     """Bytes, for a person."""
-    unit = next((name for name, least in UNITS.items() if value >= least), None)
-    return f"{value:g} bytes" if unit is None else f"{value / UNITS[unit]:.3g} {unit}"
+    for unit, least in UNITS.items():
+        if value >= least:
+            return f"{value / least:.3g} {unit}"
+    return f"{value:g} bytes"

@@ -14,54 +14,67 @@ if TYPE_CHECKING:
     from pipeline.finished.check import Checked
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+# Findings that pass or were not run are no results.
 LEVELS = {"fail": "error", "undecided": "warning"}
 
 
 def render(checked: Checked) -> str:
     """The whole file. The three lists of evidence are properties of the run, and its notifications."""
-    rules = [
-        {"id": identity, "name": check, "shortDescription": {"text": text}} for check, (identity, text) in RULES.items()
-    ]
-    told = [
-        {"level": "note", "message": {"text": f"{title}: {sentence}"}}
-        for title, sentences in checked.evidence.items()
-        for sentence in sentences
-    ]
+    rules = []
+    for check, (identity, text) in RULES.items():
+        rules.append({"id": identity, "name": check, "shortDescription": {"text": text}})
     run = {
         "tool": {"driver": {"name": "edge-resnet", "version": __version__, "rules": rules}},
-        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": told}],
-        "results": [_result(checked.name, each) for each in failed(checked.findings)],
+        # The check itself ran to its end, whatever it found.
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": _notifications(checked)}],
+        "results": [_result(checked.name, finding) for finding in failed(checked.findings)],
         "properties": {"verdict": checked.report["verdict"], **checked.evidence},
     }
     content = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def _result(build: str, each: Finding) -> dict[str, Any]:
+def _notifications(checked: Checked) -> list[dict[str, Any]]:
+    """Each sentence of the three lists of evidence."""
+    notifications = []
+    for title, sentences in checked.evidence.items():
+        for sentence in sentences:
+            text = f"{title}: {sentence}"
+            notifications.append({"level": "note", "message": {"text": text}})
+    return notifications
+
+
+def _result(build: str, finding: Finding) -> dict[str, Any]:
     # The same fault of the same build is the same alert in every run.
-    identity = hashlib.sha256(f"{build}/{each.stage}/{each.rule}".encode()).hexdigest()[:16]
+    fault = f"{build}/{finding.stage}/{finding.rule}"
+    fingerprint = hashlib.sha256(fault.encode()).hexdigest()[:16]
+    # GitHub's code scanning asks for a file and a line; an ONNX file has no lines, so it is the first.
+    place = {
+        "artifactLocation": {"uri": _uri(finding.file or build)},
+        "region": {"startLine": 1},
+    }
     return {
-        "ruleId": each.rule,
-        "ruleIndex": list(RULES).index(each.check),
-        "level": LEVELS[each.verdict],
-        "message": {"text": f"{each.stage}: {each.message}"},
+        "ruleId": finding.rule,
+        "ruleIndex": list(RULES).index(finding.check),
+        "level": LEVELS[finding.verdict],
+        "message": {"text": f"{finding.stage}: {finding.message}"},
         "locations": [
             {
-                "physicalLocation": {
-                    "artifactLocation": {"uri": _uri(each.file or build)},
-                    "region": {"startLine": 1},
-                },
-                "logicalLocations": [{"name": each.stage, "kind": "module"}],
+                "physicalLocation": place,
+                "logicalLocations": [{"name": finding.stage, "kind": "module"}],
             }
         ],
-        "partialFingerprints": {"primaryLocationLineHash": identity},
-        "properties": each.figures,
+        "partialFingerprints": {"primaryLocationLineHash": fingerprint},
+        "properties": finding.figures,
     }
 
 
 def _uri(path: str) -> str:
     """Relative to where this runs, the root of the checkout in CI; a file that lies elsewhere keeps its whole URI."""
-    whole, here = Path(path).resolve(), Path.cwd()
-    if not whole.is_relative_to(here):
-        return whole.as_uri()
-    return (Path("/") / whole.relative_to(here)).as_uri().removeprefix("file:///")
+    real_path = Path(path).resolve()
+    root = Path.cwd()
+    if not real_path.is_relative_to(root):
+        return real_path.as_uri()
+    # Only an absolute path has a URI, which escapes what a URI may not hold: so one below / for a moment.
+    relative = Path("/") / real_path.relative_to(root)
+    return relative.as_uri().removeprefix("file:///")

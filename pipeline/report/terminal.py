@@ -10,9 +10,24 @@ from pipeline.console.tables import COLOURS, table, wide_console
 from pipeline.errors import EXITS, Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-COLUMNS = ("stage", "work", "SQNR dB", "step dB", "agree %", "top-1 %", "top-5 %", "drop", "verdict")
+    from rich.table import Table
+
+# The headings of the table, and whether a column holds numbers, which go to the right.
+COLUMNS = {
+    "stage": False,
+    "work": False,
+    "SQNR dB": True,
+    "step dB": True,
+    "agree %": True,
+    "top-1 %": True,
+    "top-5 %": True,
+    "drop, {confidence:g} %": True,
+    "verdict": False,
+}
+# What stands in the table where a stage was not judged.
+NO_FIGURES = ["–"] * 6
 
 
 def deliver(report: Mapping[str, Any], where: str, *, as_json: bool) -> Exit:
@@ -33,53 +48,99 @@ def show(report: Mapping[str, Any], where: str) -> None:
     from rich.text import Text
 
     console = wide_console()
-    heads = {"drop": f"drop, {100 * report['recipe']['confidence']:g} %"}
-    columns = {heads.get(column, column): column[-1] in "Bp%" for column in COLUMNS}
-    console.print(table(columns, map(_cells, report["stages"])))
-    for title in ("proven", "proxy", "not_proven"):
-        for sentence in report.get(title, ()):
-            console.print(f"{title.replace('_', ' ')}: {sentence}")
+    console.print(_stage_table(report))
+    for sentence in _evidence(report):
+        console.print(sentence)
     for row in report["stages"]:
         for reason in row["reasons"]:
             console.print(f"{row['name']}: {reason}")
-    against = [each for each in report.get("findings", ()) if each["check"].startswith("baseline")]
-    if passed := sum(each["verdict"] == "pass" for each in against):
-        console.print(f"against the baseline: {passed} of {len(against)} checks pass")
-    for each in against:
-        if each["verdict"] != "pass":
-            console.print(f"{each['stage']}: {each['check']}: {each['verdict']}: {each['message']}")
+    for sentence in _against_baseline(report.get("findings", ())):
+        console.print(sentence)
     if report.get("speed"):
         console.print(speed(report["speed"]))
-    judged = any(row["name"].startswith("engine") and row["accuracy"] for row in report["stages"])
-    verdict = report["verdict"].upper() + ("" if judged else ", no engine judged")
-    colour = COLOURS[report["verdict"]]
-    console.print("verdict:", Text(verdict + ",", colour), where)
+
+    # A build that failed before its engine, or whose engine is for another machine, has a verdict on graphs alone.
+    engine_judged = any(row["role"] == "engine" and row["accuracy"] for row in report["stages"])
+    verdict = report["verdict"].upper()
+    if not engine_judged:
+        verdict += ", no engine judged"
+    console.print("verdict:", Text(f"{verdict},", COLOURS[report["verdict"]]), where)
 
 
-def speed(found: Mapping[str, Any]) -> str:
+def _stage_table(report: Mapping[str, Any]) -> Table:
+    """One row a stage."""
+    confidence = 100 * report["recipe"]["confidence"]
+    columns = {heading.format(confidence=confidence): is_right for heading, is_right in COLUMNS.items()}
+    return table(columns, [_cells(row) for row in report["stages"]])
+
+
+def _evidence(report: Mapping[str, Any]) -> Iterator[str]:
+    """What is proven, what is shown by a stand-in, and what is not proven."""
+    for title in ("proven", "proxy", "not_proven"):
+        for sentence in report.get(title, ()):
+            yield f"{title.replace('_', ' ')}: {sentence}"
+
+
+def _against_baseline(findings: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """How many checks against the baseline pass, and each that does not."""
+    passed = 0
+    others = []
+    for finding in findings:
+        if not finding["check"].startswith("baseline"):
+            continue
+        if finding["verdict"] == "pass":
+            passed += 1
+        else:
+            others.append(finding)
+    if passed:
+        yield f"against the baseline: {passed} of {passed + len(others)} checks pass"
+    for finding in others:
+        yield f"{finding['stage']}: {finding['check']}: {finding['verdict']}: {finding['message']}"
+
+
+def speed(comparison: Mapping[str, Any]) -> str:
     """The sentence for the time of an 8-bit engine next to its float neighbour."""
-    bounds = f"{found['value']:.2f} ({found['lower']:.2f} … {found['upper']:.2f}) of the time of {found['next_to']}"
-    faster = "slower: do not ship it for its speed" if found["lower"] > 1 else "faster"
-    verdict = faster if found["lower"] > 1 or found["upper"] < 1 else "not told apart"
-    return f"speed: {found['engine']} takes {bounds}, one image a run on this machine: {verdict}"
+    # A bound on either side of 1 tells them apart; an interval that holds 1 does not.
+    if comparison["lower"] > 1:
+        verdict = "slower: do not ship it for its speed"
+    elif comparison["upper"] < 1:
+        verdict = "faster"
+    else:
+        verdict = "not told apart"
+    ratio = f"{comparison['value']:.2f} ({comparison['lower']:.2f} … {comparison['upper']:.2f})"
+    return (
+        f"speed: {comparison['engine']} takes {ratio} of the time of {comparison['next_to']}, "
+        f"one image a run on this machine: {verdict}"
+    )
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    drift, step, accuracy = row["drift"], row["step"], row["accuracy"]
-    made = "built, not run" if row["file"] else "not reached"
-    verdict = made if row["verdict"] == "not_run" else row["verdict"]
-    figures = ["–"] * 6
-    if drift is not None and accuracy is not None:
-        figures = [
-            _decibels(drift["sqnr_db"]),
-            _decibels(step["sqnr_db"]),
-            f"{100 * drift['top1_agreement']:.2f}",
-            f"{100 * accuracy['top1']:.2f}",
-            f"{100 * accuracy['top5']:.2f}",
-            f"< {100 * row['drop']['upper']:.2f}",
-        ]
-    return [(row["file"] or row["name"]).split(".")[0], row["work"] or "–", *figures, verdict]
+    stage = (row["file"] or row["name"]).split(".")[0]
+    work = row["work"] or "–"
+    return [stage, work, *_figures(row), _verdict(row)]
 
 
-def _decibels(value: float | None) -> str:
-    return "same" if value is None else f"{value:.1f}"
+def _verdict(row: Mapping[str, Any]) -> str:
+    if row["verdict"] != "not_run":
+        return str(row["verdict"])
+    return "built, not run" if row["file"] else "not reached"
+
+
+def _figures(row: Mapping[str, Any]) -> list[str]:
+    drift = row["drift"]
+    accuracy = row["accuracy"]
+    if drift is None or accuracy is None:
+        return NO_FIGURES
+    return [
+        _decibels(drift["sqnr_db"]),
+        _decibels(row["step"]["sqnr_db"]),
+        f"{100 * drift['top1_agreement']:.2f}",
+        f"{100 * accuracy['top1']:.2f}",
+        f"{100 * accuracy['top5']:.2f}",
+        f"< {100 * row['drop']['upper']:.2f}",
+    ]
+
+
+def _decibels(sqnr_db: float | None) -> str:
+    """None is no difference at all."""
+    return "same" if sqnr_db is None else f"{sqnr_db:.1f}"

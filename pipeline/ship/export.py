@@ -171,7 +171,13 @@ def _script(bundle: Bundle, folder: Path, tensorrt: str | None) -> str:
     if version is None:
         raise BadRequest("the bundle names no TensorRT; name that of the device, as in --tensorrt 10.3.0")
     table.version(version)
-    told = {"target": model["target"] or "the device", "tensorrt": version, "profiles": [model["batches"]]}
+    told = {
+        "target": model["target"] or "the device",
+        "tensorrt": version,
+        "profiles": [model["batches"]],
+        "typing": model["typing"],
+        "weak_flags": model["weak_flags"],
+    }
     digest = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()
     try:
         text = trtexec.script(SCRIPT, MODEL, digest, model["input"], model["precision"], told)

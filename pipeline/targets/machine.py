@@ -6,8 +6,8 @@ import os
 import platform
 from pathlib import Path
 
+from exporters import engines
 from pipeline import provenance
-from pipeline.building import engines
 from pipeline.errors import cure
 from pipeline.targets.compatibility import Answer
 
@@ -59,9 +59,9 @@ def _package(import_name: str, package: str, purpose: str) -> Answer:
 
 
 def _backend(name: str) -> Answer:
-    backend = engines.module(name)
+    backend = engines.named(name)
     reason = backend.available()
     if reason:
         return Answer("refused", f"--engine {name}: {reason}", "")
-    what = "builds and runs" if backend.RUNS_HERE else "builds, and runs nothing"
+    what = "builds and runs" if backend.runs_here else "builds, and runs nothing"
     return Answer("go", f"--engine {name} {what} here", "")

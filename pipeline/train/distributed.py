@@ -41,6 +41,7 @@ class Team:
         if self.count > 1:
             import torch
 
+            # A sum needs the numbers of all processes, so none gets past it before the last one came.
             self.sum(torch.zeros(1))
 
     def agree(self, numbers: Sequence[int], sentence: str) -> None:
@@ -49,8 +50,10 @@ class Team:
 
         own = torch.tensor(list(numbers), dtype=torch.float64)
         # Each value and its square: the variance over the processes is 0 only where all are the same.
-        total = self.sum(torch.stack([own, own * own]))
-        if not torch.equal(total[0], own * self.count) or not torch.equal(total[1], own * own * self.count):
+        total, total_of_squares = self.sum(torch.stack([own, own * own]))
+        same_mean = torch.equal(total, own * self.count)
+        same_squares = torch.equal(total_of_squares, own * own * self.count)
+        if not same_mean or not same_squares:
             raise BadRequest(sentence)
 
 
@@ -60,11 +63,16 @@ def joined(device: str) -> Iterator[Team]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Team()
         return
+
     import torch
 
+    # The team also sums numbers that lie on the CPU, which NCCL cannot do.
+    backend = "gloo"
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl"
+    torch.distributed.init_process_group(backend)
+
     team = Team(torch.distributed.get_rank(), torch.distributed.get_world_size())
     if not team.first:
         news.level = "error"

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from pipeline.data.images import Images
     from pipeline.train.knobs import Training
 
-ORDER, SHARD = 0, 1
+# What random numbers are for: the order of an epoch, or what happens to the images of a shard.
+ORDER = 0
+SHARD = 1
 
 
 @dataclass(frozen=True)
@@ -59,43 +61,61 @@ class Feed:
         order = _order(self.training.seed, epoch, len(self.images))
         start = (place * self.shards + number) * self.size
         chosen = order[start : start + self.size]
+        pixels = self.images.select(chosen)
+        labels = self.images.labels[chosen]
+
+        # Each augmentation draws from the same generator, so their order decides the pixels: a changed order is
+        # another training.
         rng = _generator(self.training.seed, SHARD, step, number)
-        pixels, labels = self.images.select(chosen), self.images.labels[chosen]
         pixels = shifted(pixels, self.training.shift, rng)
         if self.training.flip == "yes":
             pixels = flipped(pixels, rng)
-        share, partner = 1.0, np.arange(len(labels))
+        share = 1.0
+        partner = np.arange(len(labels))
         if self.training.mixup:
-            share, partner = rng.beta(self.training.mixup, self.training.mixup), rng.permutation(len(labels))
+            share = rng.beta(self.training.mixup, self.training.mixup)
+            partner = rng.permutation(len(labels))
             pixels = mixed(pixels, pixels[partner], share)
-        return Shard(pixels, labels, labels[partner], share, int(rng.integers(2**63)))
+        network_seed = int(rng.integers(2**63))
+
+        return Shard(pixels, labels, labels[partner], share, network_seed)
 
     def ahead(self, start: int, end: int, numbers: range) -> Iterator[list[Shard]]:
         """The shards ``numbers`` of each step from ``start`` to before ``end``, prepared by threads ahead of time."""
         self.images.select(np.arange(1))  # fills the cache once, before the threads
+        # The steps that are being prepared, in their order. There are never more of them than threads plus one, so
+        # that memory does not grow where the network is slower than the threads.
         waiting: deque[list[Future[Shard]]] = deque()
         with ThreadPoolExecutor(self.training.workers) as pool:
             for step in range(start, end):
                 waiting.append([pool.submit(self.shard, step, number) for number in numbers])
                 if len(waiting) > self.training.workers:
-                    yield [shard.result() for shard in waiting.popleft()]
+                    yield _results(waiting.popleft())
             while waiting:
-                yield [shard.result() for shard in waiting.popleft()]
+                yield _results(waiting.popleft())
+
+
+def _results(futures: list[Future[Shard]]) -> list[Shard]:
+    return [future.result() for future in futures]
 
 
 def shifted(pixels: NDArray[np.float32], share: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Each image moved by up to ``share`` of its size along both axes, black moving in."""
     count, _, height, width = pixels.shape
-    down, across = int(height * share), int(width * share)
+    down = int(height * share)
+    across = int(width * share)
+    # Every move is a window of the padded image; the windows are views, and only the chosen ones are copied.
     padded = np.pad(pixels, ((0, 0), (0, 0), (down, down), (across, across)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), (2, 3))
-    top, left = rng.integers(2 * down + 1, size=count), rng.integers(2 * across + 1, size=count)
+    top = rng.integers(2 * down + 1, size=count)
+    left = rng.integers(2 * across + 1, size=count)
     return np.ascontiguousarray(windows[np.arange(count), :, top, left])
 
 
 def flipped(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Half of the images, by chance, mirrored left to right."""
-    return np.where((rng.random(len(pixels)) < 0.5)[:, None, None, None], pixels[..., ::-1], pixels)
+    is_mirrored = rng.random(len(pixels)) < 0.5
+    return np.where(is_mirrored[:, None, None, None], pixels[..., ::-1], pixels)
 
 
 def mixed(one: NDArray[np.float32], other: NDArray[np.float32], share: float) -> NDArray[np.float32]:
@@ -108,6 +128,7 @@ def _generator(seed: int, *place: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *place])))
 
 
+# All shards of an epoch, and all threads, ask for the same order.
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return _generator(seed, ORDER, epoch).permutation(count)

@@ -33,18 +33,18 @@ BUILD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def choose_device(asked: str) -> str:
+def choose_device(device: str) -> str:
     """The device that ``--device`` means here; raises BadRequest where there is no such GPU."""
     import torch
 
-    if asked == "auto":
+    if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise BadRequest(
             f"--device cuda: torch {torch.__version__} sees no GPU here; "
             "use --device cpu, or install a CUDA build of torch"
         )
-    return asked
+    return device
 
 
 def fit(
@@ -64,19 +64,25 @@ def fit(
     """
     import torch
 
-    team = team or Team()
+    if team is None:
+        team = Team()
     feed = Feed(images, training, training.shards or team.count)
     steps = epochs * feed.steps
     learner = Learner(network, training, steps, device, team)
     progress = keeper.load(learner) if keeper else Progress()
-    mine = range(team.rank * feed.shards // team.count, (team.rank + 1) * feed.shards // team.count)
+    # Each process has a run of neighbouring shards of every batch.
+    first_shard = team.rank * feed.shards // team.count
+    end_shard = (team.rank + 1) * feed.shards // team.count
+    own_shards = range(first_shard, end_shard)
+
     with bar(f"training, {epochs} epochs", steps) as advance:
+        # What a killed run did already.
         for _ in range(progress.step):
             advance()
         while progress.step < steps and not over(progress.history, training.patience):
-            end = (progress.step // feed.steps + 1) * feed.steps
-            _epoch(learner, feed, progress, end, mine, keeper, advance)
-            row = _row(learner, progress, feed.steps, validation)
+            epoch_end = (progress.step // feed.steps + 1) * feed.steps
+            _epoch(learner, feed, progress, epoch_end, own_shards, keeper, advance)
+            row = _history_row(learner, progress, feed.steps, validation)
             if row["validation"] and not math.isfinite(row["validation"]["loss"]):
                 output = keeper.output if keeper else None
                 raise StageFailed(resume.diverged(progress.step, "the validation loss is infinite", output))
@@ -84,6 +90,7 @@ def fit(
             if keeper:
                 news.say(line(row, epochs))
                 keeper.keep(learner, progress)
+
     if learner.average is not network:
         network.load_state_dict(learner.average.state_dict())
     network.to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
@@ -94,63 +101,83 @@ def _epoch(
     learner: Learner,
     feed: Feed,
     progress: Progress,
-    end: int,
-    mine: range,
+    epoch_end: int,
+    own_shards: range,
     keeper: Keeper | None,
     advance: Callable[[], None],
 ) -> None:
-    """All steps to before ``end``; a run that goes on begins within the epoch."""
-    started = time.monotonic()
+    """All steps to before ``epoch_end``; a run that goes on begins within the epoch."""
     output = keeper.output if keeper else None
-    for shards in feed.ahead(progress.step, end, mine):
+    started = time.monotonic()
+    for shards in feed.ahead(progress.step, epoch_end, own_shards):
         try:
             loss, right = learner.step(progress.step, shards)
         except FloatingPointError as error:
             raise StageFailed(resume.diverged(progress.step, f"the loss is {error}", output)) from error
-        now = time.monotonic()
+
+        ended = time.monotonic()
         progress.step += 1
-        progress.loss, progress.right = progress.loss + loss, progress.right + right
-        progress.seconds, started = progress.seconds + now - started, now
+        progress.loss += loss
+        progress.right += right
+        progress.seconds += ended - started
+        started = ended
         advance()
-        if keeper and progress.step < end:
+
+        # At the end of an epoch its row comes first, and ``fit`` writes the checkpoint with it.
+        if keeper and progress.step < epoch_end:
             keeper.save(learner, progress)
     resume.refuse_nan(learner, progress.step, output)
 
 
-def _row(learner: Learner, progress: Progress, steps: int, validation: Images | None) -> dict[str, Any]:
-    """The epoch that just ended, as history.jsonl has it; ``train`` is what the steps saw, augmented and smoothed."""
+def _history_row(learner: Learner, progress: Progress, steps: int, validation: Images | None) -> dict[str, Any]:
+    """The epoch that just ended, as history.jsonl has it; ``train`` is what the steps saw, augmented and smoothed.
+
+    The sums of the epoch in ``progress`` begin anew.
+    """
     started = time.monotonic()
-    judged = None
+    validation_score = None
+    is_best = True
     if validation is not None:
-        judged = score(learner.average, validation, learner.pixels, learner.team)
+        validation_score = score(learner.average, validation, learner.pixels, learner.team)
+        rank = _rank(validation_score)
+        is_best = all(rank > _rank(earlier["validation"]) for earlier in progress.history)
+
     row = {
         "epoch": progress.step // steps,
         "step": progress.step,
         "learning_rate": learner.optimizer.param_groups[0]["lr"],
         "train": {"loss": progress.loss / steps, "top1": progress.right / steps},
-        "validation": judged,
+        "validation": validation_score,
         "seconds": round(progress.seconds + time.monotonic() - started, 3),
-        "best": judged is None or all(_rank(judged) > _rank(row["validation"]) for row in progress.history),
+        "best": is_best,
     }
-    progress.loss = progress.right = progress.seconds = 0.0
+    progress.loss = 0.0
+    progress.right = 0.0
+    progress.seconds = 0.0
     return row
 
 
-def _rank(judged: dict[str, float]) -> tuple[float, float]:
-    return judged["top1"], -judged["loss"]
+def _rank(validation_score: dict[str, float]) -> tuple[float, float]:
+    """What makes one epoch better than another: top-1, and where that is the same a lower loss."""
+    return validation_score["top1"], -validation_score["loss"]
 
 
 def over(history: list[dict[str, Any]], patience: int | None) -> bool:
     """Whether the last ``patience`` epochs were none of them the best until then."""
-    return patience is not None and len(history) >= patience and not any(row["best"] for row in history[-patience:])
+    if patience is None or len(history) < patience:
+        return False
+    return not any(row["best"] for row in history[-patience:])
 
 
 def line(row: dict[str, Any], epochs: int) -> str:
     """An epoch for a person."""
-    parts = [
-        f"{name} loss {row[name]['loss']:.4f}, top-1 {100 * row[name]['top1']:.2f} %"
-        for name in ("train", "validation")
-        if row[name]
-    ]
-    best = ", the best so far" if row["best"] and row["validation"] else ""
-    return f"epoch {row['epoch']} of {epochs}: {'; '.join(parts)}{best} ({row['seconds']:.0f} s)"
+    scores = _score_text("train", row["train"])
+    if row["validation"]:
+        scores += "; " + _score_text("validation", row["validation"])
+        if row["best"]:
+            scores += ", the best so far"
+    return f"epoch {row['epoch']} of {epochs}: {scores} ({row['seconds']:.0f} s)"
+
+
+def _score_text(name: str, scored: dict[str, float]) -> str:
+    return f"{name} loss {scored['loss']:.4f}, top-1 {100 * scored['top1']:.2f} %"

@@ -12,7 +12,7 @@ from pipeline.recipe import Recipe, _knob, flag, whole
 
 ARITHMETIC = ("auto", "float32", "bfloat16", "float16", "float64")
 OPTIMIZERS = ("sgd", "adamw")
-_BUILD = {each.name: each for each in fields(Recipe)}
+_BUILD = {knob.name: knob for knob in fields(Recipe)}
 _count = whole(1, 10**9)
 
 
@@ -81,14 +81,20 @@ class Training:
 
     def __post_init__(self) -> None:
         """Refuse at the door what no training could do."""
+        # To make the recipe is to check what both have: it raises BadRequest.
         _ = self.recipe
         for name in ("warmup", "momentum", "label_smoothing", "shift", "ema", "validation"):
-            if not 0 <= (value := getattr(self, name)) < 1:
+            value = getattr(self, name)
+            if not 0 <= value < 1:
                 raise BadRequest(f"{flag(name)} {value:g} is no share: it takes 0 or more, and less than 1")
+
         for name in ("learning_rate", "weight_decay", "mixup"):
             value = getattr(self, name)
-            if not math.isfinite(value) or value < 0 or (name == "learning_rate" and value == 0):
+            # Without decay and without mixup there is training, without a learning rate there is none.
+            is_idle = name == "learning_rate" and value == 0
+            if not math.isfinite(value) or value < 0 or is_idle:
                 raise BadRequest(f"{flag(name)} {value:g}: it takes a number above 0")
+
         if self.patience is not None and not self.validation:
             raise BadRequest("--patience needs validation images; give --validation above 0")
         if self.new_head and self.weights is None:
@@ -97,10 +103,17 @@ class Training:
     @property
     def recipe(self) -> Recipe:
         """What a build would be asked for to see the same images with the same network."""
-        same = set(_BUILD) & {each.name for each in fields(self)} - {"weights", "epochs", "output"}
-        return Recipe(**{name: getattr(self, name) for name in same})
+        # A build takes no --epochs with --weights, and has another directory.
+        not_shared = {"weights", "epochs", "output"}
+        own_names = {knob.name for knob in fields(self)}
+        shared_names = (own_names & set(_BUILD)) - not_shared
+        return Recipe(**{name: getattr(self, name) for name in shared_names})
 
     def numbers(self) -> dict[str, Any]:
         """Every knob that the weights depend on, but for the images, as JSON has them."""
-        free = {"data", "data_root", "device", "workers", "save_seconds", "no_curves", "output"}
-        return {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items() if name not in free}
+        no_influence = {"data", "data_root", "device", "workers", "save_seconds", "no_curves", "output"}
+        values = {}
+        for name, value in asdict(self).items():
+            if name not in no_influence:
+                values[name] = str(value) if isinstance(value, Path) else value
+        return values

@@ -33,12 +33,20 @@ class Learner:
         self.dtype = torch.float64 if arithmetic == "float64" else torch.float32
         # channels_last is the layout of the fast CPU and GPU convolutions; it changes no value.
         network.to(device=device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network, self.training, self.steps, self.device, self.team = network.train(), training, steps, device, team
+        self.network = network.train()
+        self.training = training
+        self.steps = steps
+        self.device = device
+        self.team = team
         self.average = copy.deepcopy(network).eval() if training.ema else network
         self.optimizer = _optimizer(network, training)
+
+        # Only float16 needs its loss scaled: its gradients would underflow, and bfloat16 has the range of float32.
         self.scaler = torch.amp.GradScaler(device, enabled=arithmetic == "float16")
-        reduced = arithmetic in {"bfloat16", "float16"}
-        self.cast: Any = torch.autocast(device, getattr(torch, arithmetic)) if reduced else nullcontext()
+        self.cast: Any = nullcontext()
+        if arithmetic in {"bfloat16", "float16"}:
+            self.cast = torch.autocast(device, getattr(torch, arithmetic))
+
         self.forward: Any = torch.compile(network) if training.compile else network
         if team.count > 1:
             # BatchNorm's statistics are averaged below, over shards, not taken from the first process.
@@ -54,46 +62,57 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = schedule.rate(self.training, number, self.steps)
         self.optimizer.zero_grad()
-        several = len(shards) * self.team.count > 1
-        before = [value.clone() for value in self.network.buffers()] if several else []
-        moved = [torch.zeros_like(value) for value in before]
-        seen = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+        shard_count = len(shards) * self.team.count
+        before: list[Tensor] = []
+        # A single shard moves BatchNorm's buffers itself, and there is nothing to average.
+        if shard_count > 1:
+            before = [buffer.clone() for buffer in self.network.buffers()]
+        moved = [torch.zeros_like(buffer) for buffer in before]
+
+        # The loss and the share of right answers, each summed over the shards.
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for shard in shards:
-            for value, start in zip(self.network.buffers(), before, strict=False):
-                value.copy_(start)
+            # Every shard begins at the buffers of the step before, whichever shards this process had first.
+            for buffer, start in zip(self.network.buffers(), before, strict=False):
+                buffer.copy_(start)
             # Only the last backward of a step waits for the other processes.
-            alone = self.team.count > 1 and shard is not shards[-1]
-            with self.forward.no_sync() if alone else nullcontext():
+            is_local = self.team.count > 1 and shard is not shards[-1]
+            with self.forward.no_sync() if is_local else nullcontext():
                 loss, right = self._loss(shard)
                 self.scaler.scale(loss / len(shards)).backward()  # type: ignore[no-untyped-call]
-            seen += torch.stack([loss.detach().double(), right.double()])
-            for delta, value, start in zip(moved, self.network.buffers(), before, strict=False):
-                delta.add_(value - start)
-        count = len(shards) * self.team.count
-        mean, right = (self.team.sum(seen) / count).tolist()
-        self._settle(before, moved, count)
-        if not torch.isfinite(torch.tensor(mean)):
-            raise FloatingPointError(mean)
+            sums += torch.stack([loss.detach().double(), right.double()])
+            for delta, buffer, start in zip(moved, self.network.buffers(), before, strict=False):
+                delta.add_(buffer - start)
+
+        mean_loss, mean_right = (self.team.sum(sums) / shard_count).tolist()
+        self._average_buffers(before, moved, shard_count)
+        if not torch.isfinite(torch.tensor(mean_loss)):
+            raise FloatingPointError(mean_loss)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self._follow(number)
-        return mean, right
+        self._move_average(number)
+        return mean_loss, mean_right
 
     def _loss(self, shard: Shard) -> tuple[Tensor, Tensor]:
+        """The loss of ``shard`` to go backward from, and its share of right answers."""
         import torch
         from torch.nn.functional import cross_entropy
 
         torch.manual_seed(shard.seed)  # for dropout and its like
         pixels = self.pixels(shard.pixels)
-        labels, others = (torch.from_numpy(each).to(self.device) for each in (shard.labels, shard.others))
+        labels = torch.from_numpy(shard.labels).to(self.device)
+        others = torch.from_numpy(shard.others).to(self.device)
         smoothing = self.training.label_smoothing
         with self.cast:
             logits = self.forward(pixels)
             loss = cross_entropy(logits, labels, label_smoothing=smoothing)
+            # Mixup: the loss is mixed as the pixels are.
             if shard.share < 1:
-                other = cross_entropy(logits, others, label_smoothing=smoothing)
-                loss = shard.share * loss + (1 - shard.share) * other
-        return loss, (logits.detach().argmax(1) == labels).double().mean()
+                other_loss = cross_entropy(logits, others, label_smoothing=smoothing)
+                loss = shard.share * loss + (1 - shard.share) * other_loss
+        is_right = logits.detach().argmax(1) == labels
+        return loss, is_right.double().mean()
 
     def pixels(self, array: Any) -> Tensor:
         """``array`` (n, C, H, W) where and as the network wants it."""
@@ -101,20 +120,30 @@ class Learner:
 
         return torch.from_numpy(array).to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
 
-    def _settle(self, before: Sequence[Tensor], moved: Sequence[Tensor], count: int) -> None:
+    def _average_buffers(self, before: Sequence[Tensor], moved: Sequence[Tensor], shard_count: int) -> None:
         """Every buffer of fractions to its value before the step plus the mean of how far the shards moved it."""
         import torch
 
-        every = zip(self.network.buffers(), before, moved, strict=False)
-        floats = [(value, start, delta) for value, start, delta in every if start.is_floating_point()]
-        if not floats:
+        buffers: list[Tensor] = []
+        starts: list[Tensor] = []
+        deltas: list[Tensor] = []
+        for buffer, start, delta in zip(self.network.buffers(), before, moved, strict=False):
+            # Counters are whole numbers, and every shard counts the same.
+            if start.is_floating_point():
+                buffers.append(buffer)
+                starts.append(start)
+                deltas.append(delta)
+        if not buffers:
             return
-        total = self.team.sum(torch.cat([delta.flatten() for *_, delta in floats])) / count
-        parts = torch.split(total, [delta.numel() for *_, delta in floats])
-        for (value, start, _), part in zip(floats, parts, strict=True):
-            value.copy_(start + part.view_as(start))
 
-    def _follow(self, number: int) -> None:
+        # One sum for all buffers together: every sum waits for all processes.
+        flat = torch.cat([delta.flatten() for delta in deltas])
+        mean_delta = self.team.sum(flat) / shard_count
+        parts = torch.split(mean_delta, [delta.numel() for delta in deltas])
+        for buffer, start, part in zip(buffers, starts, parts, strict=True):
+            buffer.copy_(start + part.view_as(start))
+
+    def _move_average(self, number: int) -> None:
         """Draw the average after the network: (1 + t) / (10 + t) at first, so that it forgets how it began."""
         import torch
 
@@ -122,50 +151,68 @@ class Learner:
             return
         keep = min(self.training.ema, (1 + number) / (10 + number))
         with torch.no_grad():
-            ours, theirs = self.average.state_dict().values(), self.network.state_dict().values()
-            for mean, value in zip(ours, theirs, strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(value, 1 - keep)
+            averages = self.average.state_dict().values()
+            values = self.network.state_dict().values()
+            for average, value in zip(averages, values, strict=True):
+                if average.is_floating_point():
+                    average.lerp_(value, 1 - keep)
                 else:
-                    mean.copy_(value)
+                    average.copy_(value)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that the next step depends on."""
-        found = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+        named_tensors: dict[str, Tensor] = {}
+        for key, value in self.network.state_dict().items():
+            named_tensors[f"network.{key}"] = value
         if self.average is not self.network:
-            found |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
+            for key, value in self.average.state_dict().items():
+                named_tensors[f"average.{key}"] = value
         for number, state in self.optimizer.state_dict()["state"].items():
-            found |= {f"optimizer.{number}.{key}": value for key, value in state.items() if value is not None}
-        return found
+            for key, value in state.items():
+                # An optimiser may hold None in place of a buffer that it does not use.
+                if value is not None:
+                    named_tensors[f"optimizer.{number}.{key}"] = value
+        return named_tensors
 
     def restore(self, tensors: Mapping[str, Tensor], scaler: dict[str, Any]) -> None:
         """Take all that :meth:`tensors` said; raises KeyError or RuntimeError where it is of another network."""
-        import torch
+        self.network.load_state_dict(_under("network", tensors))
+        if self.average is not self.network:
+            self.average.load_state_dict(_under("average", tensors))
 
-        for name, module in (("network", self.network), ("average", self.average)):
-            if name == "network" or module is not self.network:
-                module.load_state_dict(_under(name, tensors))
-        parameters = [value for group in self.optimizer.param_groups for value in group["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
+        # Optimisers number their parameters from 0, group by group.
+        parameters = []
+        for group in self.optimizer.param_groups:
+            parameters.extend(group["params"])
+        states: dict[int, dict[str, Tensor]] = {}
         for key, value in _under("optimizer", tensors).items():
             number, name = key.split(".", 1)
-            like = parameters[int(number)]
-            # In the layout of its weight: other strides may mean other kernels, and those other last bits.
-            taken = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
-            state.setdefault(int(number), {})[name] = taken
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+            states.setdefault(int(number), {})[name] = _in_layout_of(parameters[int(number)], value)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
         self.scaler.load_state_dict(scaler)
 
 
-def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
-
-
-def _arithmetic(asked: str, device: str) -> str:
+def _in_layout_of(parameter: Tensor, value: Tensor) -> Tensor:
+    """``value`` in the layout of its weight: other strides may mean other kernels, and those other last bits."""
     import torch
 
-    if asked != "auto":
-        return asked
+    if value.shape != parameter.shape:
+        return value  # the count of steps
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose keys begin with ``name`` and a point, without that."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _arithmetic(name: str, device: str) -> str:
+    """What ``--arithmetic`` means on ``device``."""
+    import torch
+
+    if name != "auto":
+        return name
     if device == "cpu":
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
@@ -178,10 +225,19 @@ def _optimizer(network: nn.Module, training: Training) -> torch.optim.Optimizer:
     """
     import torch
 
-    values = [value for value in network.parameters() if value.requires_grad]
+    # Biases and the parameters of BatchNorm have one axis, kernels and matrices have more.
+    decaying = []
+    constant = []
+    for parameter in network.parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim > 1:
+            decaying.append(parameter)
+        else:
+            constant.append(parameter)
     groups = [
-        {"params": [value for value in values if value.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [value for value in values if value.ndim <= 1], "weight_decay": 0.0},
+        {"params": decaying, "weight_decay": training.weight_decay},
+        {"params": constant, "weight_decay": 0.0},
     ]
     if training.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=training.learning_rate)

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     from pipeline.train.learner import Learner
 
-LAST, HISTORY, BEST = "last.safetensors", "history.jsonl", "weights.safetensors"
+LAST = "last.safetensors"
+HISTORY = "history.jsonl"
+BEST = "weights.safetensors"
+
+# What a changed setting is called that is no flag.
+HASHED = {
+    "images": "the training images (--data) are others",
+    "network": "the fields or the file of --arch are others",
+}
+TOOLS = {"torch": "the version of torch", "numpy": "the version of numpy"}
 
 
 @dataclass
@@ -33,7 +42,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def save(output: Path, unfinished: Path, learner: Learner, progress: Progress, asked: Mapping[str, Any]) -> None:
+def save(output: Path, unfinished: Path, learner: Learner, progress: Progress, settings: Mapping[str, Any]) -> None:
     """Write the checkpoint, and beside it the rows of all epochs as lines of JSON.
 
     Raises StageFailed where a weight is no finite number: the checkpoint before stays.
@@ -41,20 +50,24 @@ def save(output: Path, unfinished: Path, learner: Learner, progress: Progress, a
     import safetensors.torch
 
     refuse_nan(learner, progress.step, output)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in learner.tensors().items()}
+    tensors = {}
+    for key, value in learner.tensors().items():
+        # The file holds values in C order, while weights in training are channels_last.
+        tensors[key] = value.detach().cpu().contiguous()
     record = {
-        "asked": asked,
+        "asked": settings,
         "progress": vars(progress),
         "scaler": learner.scaler.state_dict(),
         "sha256": _digest(tensors),
     }
     content = safetensors.torch.save(tensors, {"training": json.dumps(record, sort_keys=True)})
-    rows = "".join(json.dumps(row) + "\n" for row in progress.history)
     workspace.write_bytes(output / LAST, content, unfinished)
-    workspace.write_bytes(output / HISTORY, rows.encode(), unfinished)
+
+    history = "".join(json.dumps(row) + "\n" for row in progress.history)
+    workspace.write_bytes(output / HISTORY, history.encode(), unfinished)
 
 
-def load(output: Path, learner: Learner, asked: Mapping[str, Any]) -> Progress:
+def load(output: Path, learner: Learner, settings: Mapping[str, Any]) -> Progress:
     """Where the training in ``output`` stands, put into ``learner``; a new start where there is none.
 
     Raises BadRequest where that training was asked for otherwise, naming what changed, or its file is damaged.
@@ -62,21 +75,24 @@ def load(output: Path, learner: Learner, asked: Mapping[str, Any]) -> Progress:
     path = output / LAST
     if not path.is_file():
         return Progress()
+
     import safetensors
 
     try:
         with safetensors.safe_open(path, "pt") as file:
             record = json.loads(file.metadata()["training"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        whole = _digest(tensors) == record["sha256"]
-        refuse_changes(record["asked"], asked, output)
+        is_whole = _digest(tensors) == record["sha256"]
+        # Before the tensors are taken: those of another network would not fit, and the sentence would be of damage.
+        refuse_changes(record["asked"], settings, output)
         progress = Progress(**record["progress"])
         learner.restore(tensors, record["scaler"])
     except BadRequest:
         raise
     except Exception as error:  # a damaged file ends in any error there is
         raise BadRequest(f"{path} is damaged ({error}); delete it to train anew") from error
-    if not whole:
+
+    if not is_whole:
         raise BadRequest(f"{path} is damaged (its content is not what was written); delete it to train anew")
     if progress.history and not (output / BEST).is_file():
         raise BadRequest(f"{output / BEST} is gone and {LAST} goes on from it; delete {LAST} to train anew")
@@ -85,24 +101,21 @@ def load(output: Path, learner: Learner, asked: Mapping[str, Any]) -> Progress:
 
 def refuse_changes(was: Mapping[str, Any], now: Mapping[str, Any], output: Path) -> None:
     """Raise BadRequest with everything in which ``now`` is another training than ``was``."""
-    changed = [
-        HASHED.get(name) or f"{TOOLS.get(name) or flag(name)} was {was.get(name)} and is {now.get(name)}"
-        for name in sorted(now)
-        if was.get(name) != now.get(name)
-    ]
-    if changed:
+    changes = []
+    for name in sorted(now):
+        if was.get(name) == now.get(name):
+            continue
+        if name in HASHED:
+            # A hash tells a person nothing.
+            changes.append(HASHED[name])
+        else:
+            subject = TOOLS.get(name) or flag(name)
+            changes.append(f"{subject} was {was.get(name)} and is {now.get(name)}")
+    if changes:
         raise BadRequest(
-            f"-o {output} holds another training: {'; '.join(changed)}; ask for the same, choose another -o, or delete "
+            f"-o {output} holds another training: {'; '.join(changes)}; ask for the same, choose another -o, or delete "
             f"{output / LAST} to train anew"
         )
-
-
-# What is not a flag.
-HASHED = {
-    "images": "the training images (--data) are others",
-    "network": "the fields or the file of --arch are others",
-}
-TOOLS = {"torch": "the version of torch", "numpy": "the version of numpy"}
 
 
 def refuse_nan(learner: Learner, step: int, output: Path | None) -> None:
@@ -112,18 +125,23 @@ def refuse_nan(learner: Learner, step: int, output: Path | None) -> None:
             raise StageFailed(diverged(step, f"{key} holds NaN or infinity", output))
 
 
-def diverged(step: int, found: str, output: Path | None) -> str:
+def diverged(step: int, reason: str, output: Path | None) -> str:
     """The sentence for a training that is lost."""
-    said = f"training diverged at step {step}: {found}"
+    sentence = f"training diverged at step {step}: {reason}"
     if output is None:
-        return f"{said}; train with python -m pipeline train, which takes --learning-rate, and give its --weights"
-    kept = f"; {output / LAST} is the last good checkpoint" if (output / LAST).is_file() else ""
-    kept += f", {output / BEST} the best weights so far" if (output / BEST).is_file() else ""
-    return f"{said}; lower --learning-rate or raise --warmup{kept}"
+        return f"{sentence}; train with python -m pipeline train, which takes --learning-rate, and give its --weights"
+
+    sentence += "; lower --learning-rate or raise --warmup"
+    if (output / LAST).is_file():
+        sentence += f"; {output / LAST} is the last good checkpoint"
+    if (output / BEST).is_file():
+        sentence += f", {output / BEST} the best weights so far"
+    return sentence
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
-    seen = hashlib.sha256()
+    """A hash over the names and the values of all tensors."""
+    digest = hashlib.sha256()
     for key in sorted(tensors):
-        seen.update(key.encode() + b"\0" + tensors[key].numpy().tobytes())
-    return seen.hexdigest()
+        digest.update(key.encode() + b"\0" + tensors[key].numpy().tobytes())
+    return digest.hexdigest()

@@ -15,9 +15,10 @@ def rate(training: Training, step: int, steps: int) -> float:
     A line up in the warm-up (Goyal et al. 2017, arXiv 1706.02677, section 2.2), then half a cosine down to 0
     (Loshchilov and Hutter 2016, arXiv 1608.03983, equation 5), or the peak throughout.
     """
-    warm = round(training.warmup * steps)
-    if step < warm:
-        return training.learning_rate * (step + 1) / warm
+    warmup_steps = round(training.warmup * steps)
+    if step < warmup_steps:
+        # Above 0 already in step 0: a step at rate 0 would learn nothing.
+        return training.learning_rate * (step + 1) / warmup_steps
     if training.schedule == "constant":
         return training.learning_rate
-    return training.learning_rate * (1 + math.cos(math.pi * (step - warm) / (steps - warm))) / 2
+    return training.learning_rate * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps))) / 2

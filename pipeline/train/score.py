@@ -20,17 +20,20 @@ def score(network: nn.Module, images: Images, pixels: Callable[[Any], Tensor], t
     import torch
     from torch.nn.functional import cross_entropy
 
-    mine = np.arange(team.rank, len(images), team.count)
-    seen = torch.zeros(2, dtype=torch.float64)
-    training = network.training
+    own_images = np.arange(team.rank, len(images), team.count)
+    # The loss and the right answers, each summed over the images of this process.
+    sums = torch.zeros(2, dtype=torch.float64)
+    was_training = network.training
     network.eval()
     with torch.no_grad():
-        for start in range(0, len(mine), images.batch_size):
-            chosen = mine[start : start + images.batch_size]
+        for start in range(0, len(own_images), images.batch_size):
+            chosen = own_images[start : start + images.batch_size]
             logits = network(pixels(images.select(chosen))).double().cpu()
             labels = torch.from_numpy(images.labels[chosen])
+            loss = cross_entropy(logits, labels, reduction="sum")
             right = (logits.argmax(1) == labels).double().sum()
-            seen += torch.stack([cross_entropy(logits, labels, reduction="sum"), right])
-    network.train(training)
-    loss, top1 = (team.sum(seen) / len(images)).tolist()
-    return {"loss": loss, "top1": top1}
+            sums += torch.stack([loss, right])
+    network.train(was_training)
+
+    mean_loss, top1 = (team.sum(sums) / len(images)).tolist()
+    return {"loss": mean_loss, "top1": top1}

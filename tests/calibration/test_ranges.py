@@ -10,6 +10,7 @@ from scipy import stats
 
 from calibration import ranges
 from calibration.histogram import Histogram
+from exporters.number_formats import FP8
 
 RNG = np.random.default_rng(0)
 # Bell, heavy tail, half of it zeros as after a ReLU, and one outlier a thousand times the rest.
@@ -69,8 +70,8 @@ def test_the_error_of_fp8_is_that_of_its_own_numbers(values: np.ndarray) -> None
         return float(np.sum((kept / 448 * amax - magnitudes) ** 2))
 
     for amax in (magnitudes.max(), magnitudes.max() / 3, magnitudes.max() * 8):
-        assert ranges.squared_error(histogram, amax / 448, 448) == pytest.approx(error(amax), rel=0.02)
-    chosen = ranges.mse(histogram, 448)
+        assert ranges.squared_error(histogram, amax / 448, FP8) == pytest.approx(error(amax), rel=0.02)
+    chosen = ranges.mse(histogram, FP8)
     assert error(chosen) <= 1.01 * min(
         error(amax) for amax in np.geomspace(histogram.usual.amax / 500, histogram.usual.amax, 99)
     )

@@ -47,7 +47,7 @@ def test_a_layer_out_of_range_stays_in_float32_by_name(
     assert types["layer2.0.conv1.bias"] == onnx.TensorProto.FLOAT
     assert types["layer3.0.conv1.bias"] == onnx.TensorProto.FLOAT16
     assert onnx_file.count(onnx_file.read(made), "Cast") <= 5
-    tensorrt_rtx.build(made, tmp_path / "engine")
+    tensorrt_rtx.BACKEND.build(made, tmp_path / "engine")
 
 
 def test_a_network_in_range_stays_whole(mixed: Path) -> None:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters import child, float16, fold_batchnorm, onnx_file, reference
 from exporters.engines import onnxruntime as engine
-from exporters.engines import onnxruntime_cuda
+from exporters.engines import onnxruntime_cuda, ort_integers, ort_session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,7 +129,7 @@ def test_modules_are_found_by_the_names_of_nodes() -> None:
 
 def test_the_uint8_form_is_exact(built: Path, tmp_path: Path) -> None:
     model = onnx_file.read(built / "05-int8.onnx")
-    engine.to_uint8(model.graph)
+    ort_integers.to_uint8(model.graph)
     onnx_file.write(model, tmp_path / "u8.onnx")
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
     before, after = (
@@ -144,13 +144,13 @@ def test_the_uint8_form_is_exact(built: Path, tmp_path: Path) -> None:
 def test_merged_groups_are_exact(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
     groups, answers = [], []
-    for full in (1, engine.FULL_GROUP):
-        monkeypatch.setattr(engine, "FULL_GROUP", full)
+    for full in (1, ort_integers.FULL_GROUP):
+        monkeypatch.setattr(ort_integers, "FULL_GROUP", full)
         path = tmp_path / f"{full}.ort.onnx"
-        engine.build(built / "05-int8.onnx", path)
+        engine.BACKEND.build(built / "05-int8.onnx", path)
         nodes = [node for node in onnx_file.read(path, check=False).graph if node.op_type == "QLinearConv"]
         groups.append([node.attributes["group"].as_int() for node in nodes])
-        answers.append(engine.load(path).run(["logits"], {"images": images})[0])
+        answers.append(engine.BACKEND.load(path).run(images))
     assert [sorted(counts)[-3:] for counts in groups] == [[4, 4, 4], [2, 4, 4]]  # 8, 16 and 32 channels each
     np.testing.assert_array_equal(*answers)
 
@@ -162,12 +162,12 @@ def test_the_classifier_runs_in_integers_where_its_bias_fits(
     model = onnx.load(built / "05-int8.onnx")
     array("fc.weight_scale", lambda scale: scale * np.float32(smaller))(model)
     onnx.save(model, tmp_path / "a.onnx")
-    engine.build(tmp_path / "a.onnx", tmp_path / "b.ort.onnx")
+    engine.BACKEND.build(tmp_path / "a.onnx", tmp_path / "b.ort.onnx")
     kinds = [node.op_type for node in onnx_file.read(tmp_path / "b.ort.onnx", check=False).graph]
     assert [found for found in kinds if "Gemm" in found] == [kind]
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
-    sessions = reference.session(tmp_path / "a.onnx"), engine.load(tmp_path / "b.ort.onnx")
-    before, after = (session.run(["logits"], {"images": images})[0] for session in sessions)
+    before = reference.session(tmp_path / "a.onnx").run(["logits"], {"images": images})[0]
+    after = engine.BACKEND.load(tmp_path / "b.ort.onnx").run(images)
     np.testing.assert_allclose(after, before, rtol=0, atol=0.02 * np.abs(before).max())
 
 
@@ -191,13 +191,13 @@ def test_weights_stay_int8_where_their_sums_do_not_saturate(
             held.CopyFrom(numpy_helper.from_array(levels, held.name))
     onnx.save(model, tmp_path / "a.onnx")
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
-    here, kinds, answers = engine.machine(), [], []
+    here, kinds, answers = engine.processor(), [], []
     for machine in ("x86 with VNNI", "x86 without VNNI"):
-        monkeypatch.setattr(engine, "machine", lambda machine=machine: machine)
-        engine.build(tmp_path / "a.onnx", path := tmp_path / f"{machine}.ort.onnx")
+        monkeypatch.setattr(engine, "processor", lambda machine=machine: machine)
+        engine.BACKEND.build(tmp_path / "a.onnx", path := tmp_path / f"{machine}.ort.onnx")
         integer = [node for node in onnx_file.read(path, check=False).graph if node.op_type in {"QLinearConv", "QGemm"}]
         kinds.append({str(node.inputs[3].dtype) for node in integer if node.inputs[3] is not None})
-        answers.append(reference.session(path, engine.LAYOUTS).run(["logits"], {"images": images})[0])
+        answers.append(reference.session(path, ort_session.LAYOUTS).run(["logits"], {"images": images})[0])
     assert kinds == [{"INT8"}, {"UINT8"}]
     assert np.array_equal(*answers) == (here != "x86 without VNNI")
 
@@ -222,17 +222,17 @@ def test_a_file_whose_sums_would_saturate_here_is_refused(
     graph = helper.make_graph([conv], "net", ends[:1], ends[1:], held)
     path = tmp_path / "x.ort.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    monkeypatch.setattr(engine, "machine", lambda: "x86 with VNNI")
-    assert engine.load(path)
-    monkeypatch.setattr(engine, "machine", lambda: "x86 without VNNI")
+    monkeypatch.setattr(engine, "processor", lambda: "x86 with VNNI")
+    assert engine.BACKEND.load(path)
+    monkeypatch.setattr(engine, "processor", lambda: "x86 without VNNI")
     if refused:
         with pytest.raises(RuntimeError, match="its INT8 sums would saturate; build it again here"):
-            engine.load(path)
+            engine.BACKEND.load(path)
     else:
-        assert engine.load(path)
+        assert engine.BACKEND.load(path)
 
 
 def test_a_provider_that_is_not_there_never_falls_back_to_the_cpu(built: Path, tmp_path: Path) -> None:
-    assert onnxruntime_cuda.available() is not None
+    assert onnxruntime_cuda.BACKEND.available() is not None
     with pytest.raises(RuntimeError, match=r"asked ONNX Runtime for CUDAExecutionProvider, it has .*CPUExecution"):
-        onnxruntime_cuda.build(built / "04-fold_batchnorm.onnx", tmp_path / "a.cuda.onnx")
+        onnxruntime_cuda.BACKEND.build(built / "04-fold_batchnorm.onnx", tmp_path / "a.cuda.onnx")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
 from typing import TYPE_CHECKING
 
+import jsonschema
 import pytest
 from conftest import ROOT
 
 from pipeline import Recipe, Result, build, config
 from pipeline.__main__ import parser
 from pipeline.errors import BadRequest
+from pipeline.provenance import PACKAGES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,9 +101,29 @@ def test_what_was_asked_for_is_saved_and_asks_for_the_same(cli: Cli, tmp_path: P
     assert "cannot be read as TOML" in cli("--config", tmp_path / "none.toml", "--dry-run").stderr
 
 
-def test_the_schema_for_editors_is_the_command_lines() -> None:
-    shipped = json.loads((ROOT / "pipeline" / "recipe.schema.json").read_text())
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of a copy of this project, as it was checked out."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("recipe.schema.json"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir"]
+    done = subprocess.run([*command, folder, folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_a_wheel_has_the_schema_of_the_command_line_for_editors(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        shipped = json.loads(file.read("pipeline/recipe.schema.json"))
     assert shipped == json.loads(json.dumps(config.schema(parser()[1]["build"])))
+    jsonschema.Draft202012Validator.check_schema(shipped)
+    validator = jsonschema.Draft202012Validator(shipped)
+    assert validator.is_valid({"arch": "resnext_tiny", "max-drop": 0.02, "rtx-sm": ["86", "89"], "workspace": "1G"})
+    for wrong in ({"max-dropp": 1}, {"precision": "int4"}, {"max-batch": 4}, {"max-drop": "much"}, {"config": "a"}):
+        assert not validator.is_valid(wrong), wrong
     assert shipped["properties"]["rtx-sm"]["items"] == {"type": "string"}
     assert shipped["properties"]["workspace"]["type"] == ["integer", "string"]
     assert shipped["properties"]["no-gpu-fallback"]["type"] == "boolean"

@@ -88,7 +88,7 @@ def test_anything_else_is_never_opened(
     engine: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], sentence: str
 ) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr(tensorrt, "made_for", lambda: HERE)
+    monkeypatch.setattr(tensorrt.BACKEND, "made_for", lambda: HERE)
     monkeypatch.setattr(tensorrt, "load", opened.append)
     assert answers.of_file(engine).provider == "TensorRT"
     change(engine)
@@ -107,7 +107,7 @@ def test_an_engine_of_another_gpu_says_what_it_was_built_for(engine: Path) -> No
 def test_what_an_engine_was_built_for_is_the_gpu_and_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "name", lambda: "Orin")
     monkeypatch.setattr("importlib.metadata.version", {"tensorrt": "10.3.0"}.__getitem__)
-    assert tensorrt.made_for() == {"GPU": "Orin", "TensorRT": "10.3.0"}
+    assert tensorrt.BACKEND.made_for() == {"GPU": "Orin", "TensorRT": "10.3.0"}
 
 
 def test_builds_that_start_together_share_one_key(tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ def test_a_compiled_file_is_told_as_its_nodes_and_its_report_say(built: Path) ->
 
 def test_of_very_many_layers_the_rest_is_counted(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (engine,) = built.glob("*.ort.onnx")
-    whole = onnxruntime.describe(engine)
+    whole = onnxruntime.BACKEND.describe(engine)
     monkeypatch.setattr(description, "MOST", 5)
-    cut = onnxruntime.describe(engine)
+    cut = onnxruntime.BACKEND.describe(engine)
     assert len(cut.layers) == 5 < len(whole.layers) == 5 + cut.left_out
     assert cut.counts() == whole.counts()
 
@@ -101,8 +101,8 @@ def compiled(src: Path, folder: Path, *tensors: str) -> EngineDescription:
     for tensor in tensors:
         unpaired(tensor)(model)
     onnx.save(model, folder / "planted.onnx")
-    onnxruntime.build(folder / "planted.onnx", folder / "x.ort.onnx")
-    return onnxruntime.describe(folder / "x.ort.onnx")
+    onnxruntime.BACKEND.build(folder / "planted.onnx", folder / "x.ort.onnx")
+    return onnxruntime.BACKEND.describe(folder / "x.ort.onnx")
 
 
 def test_all_in_integers_leaves_nothing_to_remark(integers: Path, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_types_that_onnx_runtime_does_not_write_down_are_found(
 ) -> None:
     float16.float16(built / "05-int8.onnx", tmp_path / "half.onnx", peaks)
     found = compiled(tmp_path / "half.onnx", tmp_path)
-    weights = "uint8" if onnxruntime.machine() == onnxruntime.SATURATES else "int8"
+    weights = "uint8" if onnxruntime.processor() == onnxruntime.SATURATES else "int8"
     assert {each for layer in found.layers for each in layer.inputs} == {"float32", "float16", "uint8", weights}
     assert {each.inputs for each in found.convolutions} == {("float32", "float32", "float32")}
     assert not any("Inserted" in module for layer in found.layers for module in layer.modules)
@@ -160,24 +160,24 @@ def test_tensorrt_rtx_shows_the_convolution_whose_input_has_no_pair(built: Path,
     model = onnx.load(built / "05-int8.onnx")
     unpaired(INPUT)(model)
     onnx.save(model, tmp_path / "planted.onnx")
-    done = tensorrt_rtx.build(tmp_path / "planted.onnx", tmp_path / "x.engine")
-    found = tensorrt_rtx.describe(tmp_path / "x.engine", done)
-    assert found.counts()["convolutions_that_read_8_bits"] == done["int8"] == 12
+    done = tensorrt_rtx.BACKEND.build(tmp_path / "planted.onnx", tmp_path / "x.engine")
+    found = tensorrt_rtx.BACKEND.describe(tmp_path / "x.engine", {"description": done.description})
+    assert found.counts()["convolutions_that_read_8_bits"] == done.eight_bit_convolutions == 12
     assert [each.module for each in found.convolutions if not each.reads_8_bits] == ["layer2.0.conv2"]
     assert dict(found.remarks())["layer2.0.conv2"].startswith("convolution reads float32")
 
 
 def test_of_several_profiles_each_convolution_counts_once(built: Path, tmp_path: Path) -> None:
     profiles = {"profiles": [[1, 1, 1], [2, 8, 16]]}
-    done = tensorrt_rtx.build(built / "05-int8.onnx", tmp_path / "x.engine", profiles)
-    counts = tensorrt_rtx.describe(tmp_path / "x.engine", done).counts()
-    assert counts["convolutions_that_read_8_bits"] == counts["convolutions"] == done["int8"] == 13
+    done = tensorrt_rtx.BACKEND.build(built / "05-int8.onnx", tmp_path / "x.engine", profiles)
+    counts = tensorrt_rtx.BACKEND.describe(tmp_path / "x.engine", {"description": done.description}).counts()
+    assert counts["convolutions_that_read_8_bits"] == counts["convolutions"] == done.eight_bit_convolutions == 13
     assert counts["layers"] > 2 * 13 + 13
 
 
 def test_float_convolutions_take_their_residual_adds_in_and_nothing_is_remarked(built: Path, tmp_path: Path) -> None:
-    done = tensorrt_rtx.build(built / "04-fold_batchnorm.onnx", tmp_path / "x.engine")
-    found = tensorrt_rtx.describe(tmp_path / "x.engine", done)
+    done = tensorrt_rtx.BACKEND.build(built / "04-fold_batchnorm.onnx", tmp_path / "x.engine")
+    found = tensorrt_rtx.BACKEND.describe(tmp_path / "x.engine", {"description": done.description})
     assert (found.counts()["adds_fused"], found.counts()["convolutions_that_read_8_bits"]) == (3, 0)
     assert list(found.remarks()) == []
 

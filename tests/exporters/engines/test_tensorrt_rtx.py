@@ -18,8 +18,12 @@ from calibration import observe, qdq
 from exporters import child, float16, lint
 from exporters.engines import tensorrt, tensorrt_rtx
 from exporters.float_weights import float_weights
+from exporters.number_formats import FP8
 from exporters.portable import cuda
+from pipeline.building import backends
+from pipeline.errors import BadRequest
 from pipeline.precisions import PRECISIONS
+from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,13 +32,16 @@ if TYPE_CHECKING:
 
 
 def test_every_convolution_of_the_int8_file_is_built_in_int8(built: Path, tmp_path: Path) -> None:
-    done = tensorrt_rtx.build(built / "05-int8.onnx", tmp_path / "x.engine")
-    assert (done["convolutions"], done["int8"]) == (13, 13)
+    done = tensorrt_rtx.BACKEND.build(built / "05-int8.onnx", tmp_path / "x.engine")
+    assert (done.convolutions, done.eight_bit_convolutions) == (13, 13)
     assert (tmp_path / "x.engine").read_bytes()[:4] == b"vtrt"
 
 
 def test_the_folded_file_is_built_without_a_word_of_int8(built: Path, tmp_path: Path) -> None:
-    assert tensorrt_rtx.build(built / "04-fold_batchnorm.onnx", tmp_path / "x.engine")["int8"] is None
+    assert (
+        tensorrt_rtx.BACKEND.build(built / "04-fold_batchnorm.onnx", tmp_path / "x.engine").eight_bit_convolutions
+        is None
+    )
 
 
 def test_a_zero_point_that_tensorrt_refuses_is_an_error_with_its_words(built: Path, tmp_path: Path) -> None:
@@ -43,14 +50,14 @@ def test_a_zero_point_that_tensorrt_refuses_is_an_error_with_its_words(built: Pa
     zero.CopyFrom(helper.make_tensor(zero.name, onnx.TensorProto.INT8, [], [3]))
     onnx.save(model, tmp_path / "a.onnx")
     with pytest.raises(RuntimeError, match="Non-zero zero point is not supported"):
-        tensorrt_rtx.build(tmp_path / "a.onnx", tmp_path / "x.engine")
+        tensorrt_rtx.BACKEND.build(tmp_path / "a.onnx", tmp_path / "x.engine")
     assert not (tmp_path / "x.engine").exists()
 
 
 def test_an_empty_file_never_reaches_the_parser(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"")
     with pytest.raises(RuntimeError, match="ONNX file"):
-        tensorrt_rtx.build(tmp_path / "a.onnx", tmp_path / "x.engine")
+        tensorrt_rtx.BACKEND.build(tmp_path / "a.onnx", tmp_path / "x.engine")
 
 
 def test_lint_names_the_operators_that_the_parser_does_not_know() -> None:
@@ -72,7 +79,7 @@ def files(built: Path, mixed: Path, tmp_path_factory: pytest.TempPathFactory) ->
     images = np.random.default_rng(0).uniform(0, 255, (4, 1, 32, 32)).astype(np.float32)
     peaks = {name: each.amax for name, each in observe.observe(src, observe.activations(src), [images]).items()}
     float16.float16(src, folder / "fp16.onnx", peaks)
-    qdq.quantise(src, folder / "fp8.onnx", peaks, form="fp8")
+    qdq.quantise(src, folder / "fp8.onnx", peaks, number_format=FP8)
     float_weights(built / "05-int8.onnx", folder / "trt8.onnx")
     halves = {"fp16": folder / "fp16.onnx", "int8-fp16": next(mixed.glob("0?-halve.onnx")), "fp8": folder / "fp8.onnx"}
     return {"fp32": src, "int8": built / "05-int8.onnx", "int8-trt8": folder / "trt8.onnx", **halves}
@@ -84,15 +91,22 @@ def test_each_gpu_gets_what_the_table_says(files: dict[str, Path], tmp_path: Pat
     refused = []
     for precision, path in files.items():
         try:
-            tensorrt_rtx.build(path, tmp_path / "x.engine", {"rtx_sm": [target]})
+            tensorrt_rtx.BACKEND.build(path, tmp_path / "x.engine", {"rtx_sm": [target]})
         except RuntimeError:
             refused.append(precision)
-    assert set(PRECISIONS) - set(refused) == set(tensorrt_rtx.TARGETS[target])
+    recipe = Recipe(arch="resnet18", rtx_sm=[target])
+    said = set()
+    for precision in PRECISIONS.values():
+        try:
+            backends.options(tensorrt_rtx.BACKEND, recipe, precision)
+        except BadRequest:
+            said.add(precision.name)
+    assert set(refused) == said
 
 
 def test_several_gpus_share_one_engine(files: dict[str, Path], tmp_path: Path) -> None:
     for name, targets in (("one", ["86"]), ("three", ["86", "89", "120"])):
-        tensorrt_rtx.build(files["fp16"], tmp_path / name, {"rtx_sm": targets})
+        tensorrt_rtx.BACKEND.build(files["fp16"], tmp_path / name, {"rtx_sm": targets})
     assert (tmp_path / "three").stat().st_size > (tmp_path / "one").stat().st_size
 
 
@@ -117,7 +131,7 @@ def test_what_no_gpu_of_that_kind_can_is_refused_before_any_work(
 
 def test_without_a_gpu_tensorrt_says_so() -> None:
     if cuda.driver() is None:
-        assert "no NVIDIA GPU" in str(tensorrt.available())
+        assert "no NVIDIA GPU" in str(tensorrt.BACKEND.available())
     else:
         assert cuda.name()
 
@@ -160,8 +174,8 @@ def test_a_builder_that_dies_says_where(built: Path, tmp_path: Path, limits: dic
 def test_every_profile_is_counted_once(built: Path, tmp_path: Path) -> None:
     phases = []
     options = {"profiles": [[1, 1, 1], [1, 4, 8]], "workspace": 2**28, "rtx_sm": ["86", "89"]}
-    done = tensorrt_rtx.build(
+    done = tensorrt_rtx.BACKEND.build(
         built / "05-int8.onnx", tmp_path / "x.engine", options, lambda phase, *_: phases.append(phase)
     )
-    assert (done["convolutions"], done["int8"]) == (13, 13)
+    assert (done.convolutions, done.eight_bit_convolutions) == (13, 13)
     assert "Building engine" in phases

@@ -87,4 +87,4 @@ def test_scales_too_small_for_float16_are_counted_and_still_answer_right(mixed: 
     images = sampling.some(build_directory.test_images(mixed), 200)
     was, now = (answers.of_file(path).answers(images, "") for path in (src, dst))
     assert (drift(was, now).sqnr_db or 0) > 30
-    assert tensorrt_rtx.build(dst, tmp_path / "x.engine")["int8"] == 13
+    assert tensorrt_rtx.BACKEND.build(dst, tmp_path / "x.engine").eight_bit_convolutions == 13

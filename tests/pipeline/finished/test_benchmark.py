@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from exporters import onnx_file, reference
-from exporters.engines import onnxruntime as engine
+from exporters.engines import ort_integers
 from pipeline.finished import race
 from pipeline.finished.benchmark import Contender
 from pipeline.parity import answers
@@ -167,7 +167,7 @@ def test_what_is_timed_runs_in_integers_as_onnx_runtime_would(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, real, seen = onnx_file.read(built / "05-int8.onnx"), reference.session, tmp_path / "seen.onnx"
-    engine.to_uint8(model.graph)
+    ort_integers.to_uint8(model.graph)
     onnx_file.write(model, tmp_path / "uint8.onnx")
 
     def session(model: Path, level: str, disabled: tuple[str, ...], **options: Any) -> Any:

@@ -210,9 +210,9 @@ def test_a_variation_goes_through_every_stage_and_is_proven(tmp_path: Path, name
     for path, error in ((raw, 1e-6), (tidy, 1e-6), (folded, 2e-6), (int8, 0.05)):
         answers = reference.session(path).run(None, {"images": images})[0]
         np.testing.assert_allclose(answers, expected, rtol=0, atol=error * np.abs(expected).max())
-    built = tensorrt_rtx.build(int8, tmp_path / "x.engine")
+    built = tensorrt_rtx.BACKEND.build(int8, tmp_path / "x.engine")
     convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
-    assert (built["convolutions"], built["int8"]) == (convolutions, convolutions)
+    assert (built.convolutions, built.eight_bit_convolutions) == (convolutions, convolutions)
 
 
 def test_the_block_that_one_notebook_prints_cannot_be_added() -> None:

@@ -149,7 +149,7 @@ def test_deepstream_of_what_nvinfer_cannot_do(shipped: Shipped, tmp_path: Path) 
 @pytest.mark.parametrize("version", ["10.3.0", "11.4.1"])
 def test_trtexec_by_the_line_of_its_version(shipped: Shipped, tmp_path: Path, version: str) -> None:
     (line,) = export(shipped, "trtexec", tmp_path / "out", version)
-    flags = trtexec.flags([1, 32, 32], "int8", {"tensorrt": version, "profiles": [[1, 8, 16]]})
+    flags = trtexec.flags([1, 32, 32], "int8", {"tensorrt": version, "profiles": [[1, 8, 16]], "typing": "strong"})
     assert line.split() == ["trtexec", "--onnx=model.onnx", "--saveEngine=model.engine", *flags]
     assert ("--stronglyTyped" in line) == (version == "10.3.0")
     script = (tmp_path / "out" / "build-engine.sh").read_text()

@@ -15,8 +15,9 @@ from faults import array
 from exporters import trtexec
 from exporters.certify import certify
 from exporters.float_weights import float_weights
-from pipeline.building import engines
+from pipeline.building import backends
 from pipeline.errors import BadRequest
+from pipeline.precisions import PRECISIONS
 from pipeline.recipe import Recipe
 from pipeline.targets import resolve
 
@@ -44,12 +45,12 @@ jetson-thor@jp7.2 fp8 → auto         tensorrt     fp8        10.16.2  onnxrunt
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_a_target_decides(case: str) -> None:
-    (target, precision), (engine, placement, form, tensorrt, backends) = (part.split() for part in case.split("→"))
+    (target, precision), (engine, placement, form, tensorrt, names) = (part.split() for part in case.split("→"))
     found = resolve.resolved(Recipe(arch="resnet18", target=target, precision=precision))
     told = (found.engine, found.placement, found.precision, found.tensorrt or "-")
     assert told == (engine, placement, form, tensorrt)
-    engines.refuse(found)
-    assert engines.chosen(found) == backends.split(",")
+    backends.refuse(found)
+    assert [backend.name for backend in backends.chosen(found)] == names.split(",")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_what_a_target_decides(case: str) -> None:
 )
 def test_what_cannot_be_had_there_is_refused_before_any_work(asked: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadRequest, match=sentence):
-        engines.refuse(resolve.resolved(Recipe(arch="resnet18", **asked)))
+        backends.refuse(resolve.resolved(Recipe(arch="resnet18", **asked)))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,14 @@ def test_a_recipe_that_cannot_be_followed_says_so_and_writes_nothing(shipped: di
 
 def test_what_a_trtexec_lacks_is_refused() -> None:
     def lines(version: str, precision: str, **options: Any) -> str:
-        told = {"target": "jetson", "tensorrt": version, **options}
+        row = PRECISIONS[precision]
+        told = {
+            "target": "jetson",
+            "tensorrt": version,
+            "typing": row.typing,
+            "weak_flags": row.weak_flags,
+            **options,
+        }
         return trtexec.script("x.sh", "a.onnx", "0", (3, 8, 8), precision, told)
 
     with pytest.raises(ValueError, match=r"8\.5\.2 has no --builderOptimizationLevel"):
