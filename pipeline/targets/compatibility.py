@@ -104,8 +104,12 @@ def _answers(
     question = Question(module, release, table.jetpack(release), tensorrt, precision, dla)
     if tensorrt is None and question.shipped is not None:
         question = replace(question, tensorrt=table.version(question.shipped))
-    answers = [rule(question) for rule in RULES]
-    return [answer for answer in answers if answer is not None]
+    answers = []
+    for rule in RULES:
+        answer = rule(question)
+        if answer is not None:
+            answers.append(answer)
+    return answers
 
 
 def _runs(question: Question) -> Answer:

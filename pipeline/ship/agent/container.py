@@ -151,8 +151,8 @@ def _unsigned(content: bytes, keys: Keys) -> str:
     """Why no key fits. What the manifest says of its signer is not proven, and only told."""
     if not keys:
         return "no key is trusted here; name one with --key, or make the agent with bundle agent --key"
-    found = SIGNER.search(content)
-    signer = found.group(1).decode() if found else None
+    match = SIGNER.search(content)
+    signer = match.group(1).decode() if match else None
     if signer in keys:
         return f"its manifest or its signature was changed after {signer} signed it; get the bundle again"
     trusted = ", ".join(keys)

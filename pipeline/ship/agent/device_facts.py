@@ -107,8 +107,8 @@ def power_mode() -> Optional[str]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = POWER.search(done.stdout.decode(errors="replace"))
-    return found.group(1) if found else None
+    match = POWER.search(done.stdout.decode(errors="replace"))
+    return match.group(1) if match else None
 
 
 def gpu_clocks(root: str = "/") -> Optional[List[int]]:

@@ -48,10 +48,13 @@ class Question:
         return dict(self.manifest["model"])
 
 
-def chosen(asked: str, manifest: Dict[str, Any], facts: Facts) -> str:
-    """The engine that is built; never another than the one asked for, or than the target wants."""
-    if asked != "auto":
-        return asked
+def chosen(engine: str, manifest: Dict[str, Any], facts: Facts) -> str:
+    """The engine that is built; never another than the one asked for, or than the target wants.
+
+    ``engine`` is the one asked for, or auto.
+    """
+    if engine != "auto":
+        return engine
     target = manifest["model"]["target"]
     if target == "cpu":
         return "onnxruntime"
@@ -63,8 +66,12 @@ def chosen(asked: str, manifest: Dict[str, Any], facts: Facts) -> str:
 def ask(question: Question) -> List[Answer]:
     """The answers of every rule that has one."""
     rules = TENSORRT if question.engine == "tensorrt" else ONNXRUNTIME
-    answers = [rule(question) for rule in (*rules, *ALWAYS)]
-    return [answer for answer in answers if answer is not None]
+    answers = []
+    for rule in (*rules, *ALWAYS):
+        answer = rule(question)
+        if answer is not None:
+            answers.append(answer)
+    return answers
 
 
 def worst(answers: List[Answer]) -> str:
@@ -221,8 +228,9 @@ def _clocks(question: Question) -> Optional[Answer]:
     facts = question.facts
     if facts.power_mode is None and facts.gpu_clocks is None:
         return None
-    clocks = ", ".join(f"{hertz / 1e6:.0f}" for hertz in facts.gpu_clocks or ())
-    return Answer("go", f"power mode {facts.power_mode}; GPU at least, now, at most: {clocks or 'unknown'} MHz")
+    megahertz = [f"{hertz / 1e6:.0f}" for hertz in facts.gpu_clocks or ()]
+    clocks = ", ".join(megahertz) or "unknown"
+    return Answer("go", f"power mode {facts.power_mode}; GPU at least, now, at most: {clocks} MHz")
 
 
 def _in_use(question: Question) -> Optional[Answer]:
