@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from exporters import onnx_file
 from pipeline.data import sampling
-from pipeline.finished import build_directory
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity import answers
 from pipeline.parity.drift import drift
 
@@ -25,13 +25,14 @@ def main() -> None:
     asked = parser.parse_args()
     print("| network | both | activations only | weights only |\n|---|---|---|---|")
     for build in asked.builds:
-        good, bad = build_directory.stage_files(build, "int8")
-        images = sampling.some(build_directory.test_images(build), asked.samples)
+        finished = FinishedBuild.open(build)
+        good, bad = finished.stage_files("int8")
+        images = sampling.some(finished.test_images(), asked.samples)
         reference = answers.of_file(good).answers(images, "float")
         files = [ir.to_proto(model).SerializeToString() for model in (onnx_file.read(bad), *halves(good, bad))]
         found = [drift(reference, answers.of_model(file).answers(images, "INT8")).sqnr_db for file in files]
         print(
-            f"| {build_directory.recipe_of(build).arch} | {' | '.join(f'{each:.1f}' for each in found if each)} |",
+            f"| {finished.arch} | {' | '.join(f'{each:.1f}' for each in found if each)} |",
             flush=True,
         )
 

@@ -21,7 +21,7 @@ from exporters.number_formats import INT8
 from pipeline.building.plan import EQUALISE
 from pipeline.data import sets
 from pipeline.data.images import Images, spread
-from pipeline.finished import build_directory
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity import answers
 from pipeline.parity.drift import accuracy, drift
 
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=ranges.METHODS, default=list(ranges.METHODS))
     asked = parser.parse_args()
     for build in asked.builds:
-        recipe = build_directory.recipe_of(build)
+        recipe = FinishedBuild.open(build).recipe
         data = sets.load(recipe)
         preprocessing = data.preprocessing.adjusted(recipe)
         parts = [(data.calibration, asked.calib_samples), (data.test, asked.test_samples)]

@@ -27,8 +27,10 @@ class Result:
     @property
     def engine(self) -> Path | None:
         """The engine that was judged; None where none was, or the build ended before."""
-        rows = (row for row in self.report["stages"] if row["name"].startswith("engine") and row["accuracy"])
-        return next((self.output / Path(row["file"]).name for row in rows), None)
+        from pipeline.finished.finished_build import FinishedBuild
+
+        build = FinishedBuild.of(self.output, self.report)
+        return None if build.judged_engine is None else build.path(build.judged_engine)
 
     def _repr_html_(self) -> str:
         """The report in a notebook, in a frame of its own that may run and load nothing."""

@@ -39,9 +39,9 @@ class Engine:
     @cached_property
     def images(self) -> Images:
         """Those that judged the build; ``images.labels`` (N,) are what is right."""
-        from pipeline.finished import build_directory
+        from pipeline.finished.finished_build import FinishedBuild
 
-        return build_directory.test_images(self.path.parent)
+        return FinishedBuild.open(self.path.parent).test_images()
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
@@ -52,17 +52,26 @@ class Engine:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The flags."""
     group = parser.getgroup("edge-resnet")
-    told = "test the build in DIR: one test a stage and check; fixtures build, engine, reference_logits"
-    group.addoption("--pipeline-build", type=Path, metavar="DIR", help=told)
-    told = "an earlier build, or its report.json: one test a stage and check that may have got worse"
-    group.addoption("--pipeline-baseline", type=Path, metavar="DIR", help=told)
+    group.addoption(
+        "--pipeline-build",
+        type=Path,
+        metavar="DIR",
+        help="test the build in DIR: one test a stage and check; fixtures build, engine, reference_logits",
+    )
+    group.addoption(
+        "--pipeline-baseline",
+        type=Path,
+        metavar="DIR",
+        help="an earlier build, or its report.json: one test a stage and check that may have got worse",
+    )
     group.addoption("--pipeline-max-drift", type=float, metavar="DB", help="as --max-drift of check (default: 3)")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Append the checks of the build; before -k and -m choose."""
-    directory, baseline = config.getoption("pipeline_build"), config.getoption("pipeline_baseline")
+    directory = config.getoption("pipeline_build")
+    baseline = config.getoption("pipeline_baseline")
     drift = config.getoption("pipeline_max_drift")
     if directory is None:
         if baseline is not None or drift is not None:
@@ -72,11 +81,11 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     from pipeline.finished import check
 
     try:
-        config.stash[CHECKED] = checked = check.check(directory, baseline, drift=drift)
+        checked = check.check(directory, baseline, drift=drift)
     except PipelineError as error:
         raise pytest.UsageError(str(error)) from error
-    found = checked.findings
-    items.extend(_Check.from_parent(session, name=f"{each.stage}::{each.check}", finding=each) for each in found)
+    config.stash[CHECKED] = checked
+    items += [_Check.of(session, finding) for finding in checked.findings]
 
 
 class _Check(pytest.Item):
@@ -85,6 +94,11 @@ class _Check(pytest.Item):
     def __init__(self, *, finding: Finding, **options: Any) -> None:
         super().__init__(**options)
         self.finding = finding
+
+    @classmethod
+    def of(cls, session: pytest.Session, finding: Finding) -> _Check:
+        """The test of ``finding``, named by its stage and check."""
+        return cls.from_parent(session, name=f"{finding.stage}::{finding.check}", finding=finding)
 
     def runtest(self) -> None:
         """Hand on the verdict."""
@@ -113,14 +127,14 @@ def build(pytestconfig: pytest.Config) -> Result:
 def engine(build: Result) -> Engine:
     """The engine of the build, loaded here, if it is the one that was judged."""
     from pipeline.errors import PipelineError
-    from pipeline.finished import build_directory
+    from pipeline.finished.finished_build import FinishedBuild
     from pipeline.parity import answers
 
     try:
-        whole = [path for path, _ in build_directory.engine_files(build.output)]
+        intact = [path for path, _ in FinishedBuild.open(build.output).engine_files()]
     except PipelineError as error:
         raise pytest.UsageError(str(error)) from error
-    if build.engine not in whole:
+    if build.engine is None or build.engine not in intact:
         raise pytest.UsageError(f"{build.output} has no engine that was judged")
     return Engine(build.engine, answers.of_file(build.engine))
 
@@ -129,9 +143,9 @@ def engine(build: Result) -> Engine:
 def reference_logits(build: Result) -> NDArray[np.float32]:
     """What the PyTorch network answered to the images that judged the build, (N, classes) float32."""
     from pipeline.errors import PipelineError
-    from pipeline.report import changes
+    from pipeline.finished.finished_build import FinishedBuild
 
     try:
-        return changes.everything(build.output, build.report["answers"])["reference"]
+        return FinishedBuild.of(build.output, build.report).saved_answers().reference
     except PipelineError as error:
         raise pytest.UsageError(str(error)) from error

@@ -48,7 +48,7 @@ def order(asked: Recipe) -> Order:
     data = sets.load(recipe)
     preprocessing = data.preprocessing.adjusted(recipe)
     description = frozen.describe(arch, spec, data.classes, preprocessing)
-    if isinstance(spec, user_network.OwnSpec):
+    if isinstance(spec, user_network.UserSpec):
         shape = (preprocessing.channels, preprocessing.input_size, preprocessing.input_size)
         user_network.refuse(description.network(), spec.function, len(data.classes), shape)
     news.say(f"data: {data.source}; --data takes a folder of your own")

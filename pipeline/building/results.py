@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, StageFailed
@@ -96,7 +97,6 @@ def _report(
     sources = {"data": request.source, "weights": origin}
     images = {"calibration": request.calibration.digest, "test": request.test.digest}
     report = ledger.header(request.recipe, under_way.output, request.description, sources, images)
-    report["speed"] = None
-    if failure is None:
-        report["speed"] = beside_float(rows, under_way.files, under_way.images)
+    speed = beside_float(rows, under_way.files, under_way.images) if failure is None else None
+    report["speed"] = None if speed is None else asdict(speed)
     return report | ledger.ledger(rows, stages, failure)

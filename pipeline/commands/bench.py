@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.chart is not None:
         chart.refuse(arguments.chart)
+
     versus = [name for name in arguments.vs.split(",") if name]
     result = bench(arguments.directory, versus, arguments.batch, arguments.seconds)
     with workspace.directory(arguments.directory) as unfinished:
@@ -65,21 +66,29 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _cells(row: dict[str, Any]) -> Iterator[str]:
-    took, ratio = row["milliseconds"], row["ratio"]
-    yield from (row["name"], row["provider"], str(row["batch"]))
-    yield from (f"{took[each]:.3g}" for each in took)
+    yield row["name"]
+    yield row["provider"]
+    yield str(row["batch"])
+    for milliseconds in row["milliseconds"].values():
+        yield f"{milliseconds:.3g}"
     yield f"{row['images_per_second']:.4g}"
-    yield "1" if row["name"] == "engine" else f"{ratio['value']:.3g} ({ratio['lower']:.3g} … {ratio['upper']:.3g})"
+    ratio = row["ratio"]
+    bounds = f"{ratio['value']:.3g} ({ratio['lower']:.3g} … {ratio['upper']:.3g})"
+    yield "1" if row["name"] == "engine" else bounds
     yield f"{row['resident_bytes'] / 1e6:.0f}"
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
-    about = result["environment"]
-    yield f"{about['gpu'] or about['cpu']}, {about['cores']} cores; bounds of {100 * result['confidence']:g} %"
+    """What the table does not say: where, and how far the figures can be trusted."""
+    environment = result["environment"]
+    machine = environment["gpu"] or environment["cpu"]
+    yield f"{machine}, {environment['cores']} cores; bounds of {100 * result['confidence']:g} %"
     for row in result["rows"]:
         if row["ratio"]["upper"] < 1:
             yield f"the engine is slower than {row['name']} at batch {row['batch']}"
-    if slow := sorted({row["name"] for row in result["rows"] if row["one_copy"]}):
-        yield f"loaded once, as loading takes long: {', '.join(slow)}; another copy may differ by 3 % (docs/bench.md)"
+    slow_to_load = sorted({row["name"] for row in result["rows"] if row["one_copy"]})
+    if slow_to_load:
+        names = ", ".join(slow_to_load)
+        yield f"loaded once, as loading takes long: {names}; another copy may differ by 3 % (docs/bench.md)"
     if not result["settled"]:
         yield "not settled: the bounds are wider than 2 %; give it more --seconds, or a machine with less to do"

@@ -31,19 +31,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where nothing is to blame, 1 where layers are named; whether a build passes is for check to say."""
     from pipeline.data import sampling
-    from pipeline.finished import build_directory
     from pipeline.finished.bisect import bisect
+    from pipeline.finished.finished_build import FinishedBuild
 
     refuse_margins(arguments.max_drop, None)
     if arguments.sqnr is not None and not math.isfinite(arguments.sqnr):
         raise BadRequest(f"--sqnr {arguments.sqnr} is no number of dB; give a finite one")
-    good, bad = build_directory.stage_files(arguments.directory, arguments.stage)
-    bounds = build_directory.bounds(
-        arguments.directory, arguments.stage, sqnr_db=arguments.sqnr, drop=arguments.max_drop
-    )
-    images = sampling.some(build_directory.test_images(arguments.directory), arguments.samples)
+
+    build = FinishedBuild.open(arguments.directory)
+    good, bad = build.stage_files(arguments.stage)
+    bounds = build.bounds(arguments.stage, sqnr_db=arguments.sqnr, drop=arguments.max_drop)
+    images = sampling.some(build.test_images(), arguments.samples)
     result = bisect(good, bad, images, bounds)
-    recover = build_directory.recipe_of(arguments.directory).recover
+
+    recover = build.recipe.recover
     if arguments.json:
         json.dump(result, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
@@ -57,11 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """The answer in a few sentences."""
     bounds = result["bounds"]
-    asked = f"{bounds['sqnr_db']:g} dB, {100 * bounds['agreement']:g} % the same answers"
+    at_least = f"{bounds['sqnr_db']:g} dB, {100 * bounds['agreement']:g} % the same answers"
+    at_most = f"{100 * (bounds['drop'] or 0):g} points of top-1 lost"
     yield f"{result['bad']} next to {result['good']} on {result['images']} images"
-    yield f"asked:               at least {asked}, at most {100 * (bounds['drop'] or 0):g} points of top-1 lost"
+    yield f"asked:               at least {at_least}, at most {at_most}"
     yield f"as it is:            {_figures(result['before'])}"
     yield f"all layers in float: {_figures(result['all_in_float'])}"
+
     count = f"{result['evaluations']} evaluations of {result['layers']} layers"
     if result["in_float"] is None:
         yield f"even with every layer in float it does not hold its bounds: the fault is not in a Q/DQ pair ({count})"
@@ -74,8 +77,10 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
             yield f"{layer}: {reason}"
 
 
-def _figures(found: dict[str, Any]) -> str:
-    ratio = "same" if found["sqnr_db"] is None else f"{found['sqnr_db']:.1f} dB"
-    drop = found["drop"]
+def _figures(trial: dict[str, Any]) -> str:
+    """The figures of one evaluation."""
+    sqnr = "same" if trial["sqnr_db"] is None else f"{trial['sqnr_db']:.1f} dB"
+    accuracy = f"{100 * trial['top1_agreement']:.2f} % the same, top-1 {100 * trial['top1']:.2f} %"
+    drop = trial["drop"]
     points = f"{100 * drop['value']:.2f} points lost (between {100 * drop['lower']:.2f} and {100 * drop['upper']:.2f})"
-    return f"SQNR {ratio}, {100 * found['top1_agreement']:.2f} % the same, top-1 {100 * found['top1']:.2f} %, {points}"
+    return f"SQNR {sqnr}, {accuracy}, {points}"

@@ -27,16 +27,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-drop", type=float, help="loss of top-1 that is allowed (default: as it was built)")
     parser.add_argument("--confidence", type=float, help="of each bound of that loss (default: as it was built)")
     parser.add_argument("--rerun", action="store_true", help="run every file again (default: judge the saved answers)")
+
     against = parser.add_argument_group("against an earlier build")
     against.add_argument(
         "--baseline", type=Path, metavar="DIR", help="its directory, or its report.json; --max-drop holds there too"
     )
     for name, (unit, text) in MARGINS.items():
         against.add_argument(f"--max-{name}", type=float, metavar=unit, help=text)
-    told = parser.add_argument_group("for CI (docs/ci.md)")
+
+    for_ci = parser.add_argument_group("for CI (docs/ci.md)")
     for name, (_, text) in formats.FORMATS.items():
-        told.add_argument(f"--{name}", type=Path, metavar="FILE", help=text)
-    told.add_argument(
+        for_ci.add_argument(f"--{name}", type=Path, metavar="FILE", help=text)
+    for_ci.add_argument(
         "--github",
         action=argparse.BooleanOptionalAction,
         help="annotations and the summary of the step (default: where GITHUB_ACTIONS is true)",
@@ -50,8 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.report import terminal
 
     refuse_margins(arguments.max_drop, arguments.confidence)
-    paths = {name: path for name in formats.FORMATS if (path := getattr(arguments, name)) is not None}
-    formats.refuse(paths)
+    asked_files = {name: getattr(arguments, name) for name in formats.FORMATS}
+    files = {name: path for name, path in asked_files.items() if path is not None}
+    # Before any work: a file that cannot be written would be found out at the end.
+    formats.refuse(files)
+
     checked = check.check(
         arguments.directory,
         arguments.baseline,
@@ -60,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         rerun=arguments.rerun,
         **{name: getattr(arguments, f"max_{name}") for name in MARGINS},
     )
-    formats.write(checked, paths)
-    if github.on() if arguments.github is None else arguments.github:
+    formats.write(checked, files)
+    tell_github = github.on() if arguments.github is None else arguments.github
+    if tell_github:
         github.tell(checked)
     return terminal.deliver(checked.report, f"by this check of {arguments.directory}", as_json=arguments.json)

@@ -49,20 +49,31 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"{result['loader']} next to the contract, in levels of 0..255"
     yield f"  {'image':<16} {'largest':>8} {'mean':>8}   (bound: {bound['largest']:g} and {bound['mean']:g})"
     for row in result["images"]:
-        far = "another shape" if row["mean"] is None else f"{row['largest']:>8.2f} {row['mean']:>8.3f}"
-        yield f"  {row['name']:<16} {far}{'' if row['conforms'] else '  <'}"
+        apart = "another shape" if row["mean"] is None else f"{row['largest']:>8.2f} {row['mean']:>8.3f}"
+        mark = "" if row["conforms"] else "  <"
+        yield f"  {row['name']:<16} {apart}{mark}"
+
     if result["faults"]:
-        yield f"likely fault: {'; or: '.join(' + '.join(faults) for faults in result['faults'])}"
+        explanations = [" + ".join(faults) for faults in result["faults"]]
+        yield f"likely fault: {'; or: '.join(explanations)}"
     elif result["verdict"] == "fail":
         yield "no known fault explains it"
         yield from result["known"]
-    yield f"top-1 not measured: {result['no_cost']}" if result["cost"] is None else _cost(result["cost"])
+
+    if result["cost"] is None:
+        yield f"top-1 not measured: {result['no_cost']}"
+    else:
+        yield _cost(result["cost"])
     yield f"verdict: {result['verdict'].upper()}"
 
 
 def _cost(cost: dict[str, Any]) -> str:
-    drop, at = cost["drop"], f"{cost['file']}, {cost['n']} images"
+    """What the loader costs in top-1."""
+    drop = cost["drop"]
+    contract = 100 * cost["contract"]
+    loader = 100 * cost["loader"]
+    bounds = f"between {100 * drop['lower']:.2f} and {100 * drop['upper']:.2f}"
     return (
-        f"top-1 ({at}): {100 * cost['contract']:.2f} % by the contract, {100 * cost['loader']:.2f} % by this loader; "
-        f"{100 * drop['value']:.2f} points lost (between {100 * drop['lower']:.2f} and {100 * drop['upper']:.2f})"
+        f"top-1 ({cost['file']}, {cost['n']} images): {contract:.2f} % by the contract, {loader:.2f} % by this loader; "
+        f"{100 * drop['value']:.2f} points lost ({bounds})"
     )

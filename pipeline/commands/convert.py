@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from pipeline import workspace
 from pipeline.errors import BadRequest, Exit, StageFailed
-from pipeline.models import checkpoint, published, specs, translation, writing
+from pipeline.models import checkpoint, networks, published, specs, translation, writing
 from pipeline.models.dialects import DIALECTS
+from pipeline.models.resnet_spec import ResNetSpec
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from pipeline.models.fitting import Fit
     from pipeline.models.published import Source
-    from pipeline.models.specs import ResNetSpec
 
 HELP = "write a checkpoint of one framework as another names and lays it out"
 EXAMPLES = """examples:
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     dialect = DIALECTS[arguments.to]
     writing.refuse(destination, dialect.name)
     arch, spec = specs.find(arguments.arch)
-    if not isinstance(spec, specs.ResNetSpec):
+    if not isinstance(spec, ResNetSpec):
         raise BadRequest(f"convert --arch {arch}: a network of your own has its own names")
 
     source = published.source(arguments.source, arch)
@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         _refuse_changes(fit, published.source(str(fresh), arch), spec)
         workspace.place(fresh, destination)
     sys.stdout.write(
-        f"{len(translated)} tensors of {source.said}, {naming}, are in {destination} in the dialect of {dialect.name}; "
+        f"{len(translated)} tensors of {source.origin}, {naming}, "
+        f"are in {destination} in the dialect of {dialect.name}; "
         "read back, every bit is the same\n"
     )
     return Exit.PASS
@@ -71,7 +72,7 @@ def _fit(source: Source, spec: ResNetSpec) -> tuple[Fit, str]:
     # On the device meta a tensor has a shape and no values: only names and shapes are asked for.
     with torch.device("meta"):
         # Mean and standard deviation are no part of a checkpoint: any will do.
-        network = spec.network(classes, channels, (0.0,) * channels, (1.0,) * channels)
+        network = networks.build(spec, classes, channels, (0.0,) * channels, (1.0,) * channels)
     return translation.fit(opened, spec, checkpoint.parameters(network))
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from pipeline.data.images import Images
 
 HELP = "compare two files along their depth and name the first module at fault"
+# Of the longest bar, in characters; from so many dB on there is none.
 WIDTH = 30
+QUIET = 60
+# Modules that are named where none is at fault.
 LOUDEST = 3
 
 
@@ -33,11 +36,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 where no module leaves its bound, 1 where one is named."""
-    from pipeline.finished import build_directory
     from pipeline.finished.debug import diagnose
+    from pipeline.finished.finished_build import FinishedBuild
 
     if len(arguments.paths) == 1:
-        good, bad = build_directory.stage_files(arguments.paths[0], arguments.stage)
+        good, bad = FinishedBuild.open(arguments.paths[0]).stage_files(arguments.stage)
     elif len(arguments.paths) == 2 and arguments.images is not None and arguments.stage is None:
         good, bad = arguments.paths
         if not good.is_file():
@@ -56,24 +59,28 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _images(arguments: argparse.Namespace, good: Path) -> Images:
     from pipeline.data import sampling
-    from pipeline.finished import build_directory
+    from pipeline.finished.finished_build import FinishedBuild
 
     if arguments.images is None:
-        return sampling.some(build_directory.test_images(arguments.paths[0]), arguments.samples)
-    return sampling.some(sampling.own(arguments.images, good), arguments.samples)
+        return sampling.some(FinishedBuild.open(arguments.paths[0]).test_images(), arguments.samples)
+    return sampling.some(sampling.users_images(arguments.images, good), arguments.samples)
 
 
 def lines(diagnosis: dict[str, Any]) -> Iterator[str]:
     """The drift along the depth as a picture, and the verdict in sentences."""
     faulty = {fault["tensor"] for fault in diagnosis["faults"]}
+    # What hands on its input as it came says nothing, unless it is at fault all the same.
     steps = [step for step in diagnosis["steps"] if step["own_db"] is not None or step["tensor"] in faulty]
+
     yield f"{diagnosis['bad']} next to {diagnosis['good']} on {diagnosis['images']} images, SQNR in dB"
     yield f"{'module':<28} {'operator':<18} {'own':>6} {'total':>6}   drift so far"
     for step in steps:
-        total = step["accumulated_db"]
-        bar = "" if total is None else "█" * round(WIDTH * min(1, max(0, 1 - total / 60)))
+        own = _db(step["own_db"])
+        total = _db(step["accumulated_db"])
         mark = "  <" if step["tensor"] in faulty else ""
-        yield f"{step['module']:<28} {step['operator']:<18} {_db(step['own_db'])} {_db(total)}   {bar}{mark}".rstrip()
+        line = f"{step['module']:<28} {step['operator']:<18} {own} {total}   {_bar(step['accumulated_db'])}{mark}"
+        yield line.rstrip()
+
     if diagnosis["observing_db"] is not None:
         yield f"observing changes the result: whole and in pieces are {diagnosis['observing_db']:.1f} dB apart"
     for fault in diagnosis["faults"][1:]:
@@ -82,12 +89,22 @@ def lines(diagnosis: dict[str, Any]) -> Iterator[str]:
         yield f"first at fault: {diagnosis['first']['module']}: {diagnosis['first']['found']}"
         yield f"it fails by itself: python {diagnosis['case']['directory']}/reproduce.py"
         return
-    noisy = (step for step in steps if step["own_db"] is not None)
+
+    noisy = [step for step in steps if step["own_db"] is not None]
+    if not noisy:
+        yield "no module leaves its bound by itself"
+        return
     loudest = sorted(noisy, key=lambda step: float(step["own_db"]))[:LOUDEST]
-    most = ", ".join(f"{step['module']} ({step['own_db']:.1f} dB)" for step in loudest)
-    yield "no module leaves its bound by itself" + ("; the drift adds up, most of it from" if most else "")
-    if most:
-        yield most
+    yield "no module leaves its bound by itself; the drift adds up, most of it from"
+    yield ", ".join(f"{step['module']} ({step['own_db']:.1f} dB)" for step in loudest)
+
+
+def _bar(decibels: float | None) -> str:
+    """The less signal over noise the longer, from QUIET on."""
+    if decibels is None:
+        return ""
+    share = min(1, max(0, 1 - decibels / QUIET))
+    return "█" * round(WIDTH * share)
 
 
 def _db(value: float | None) -> str:

@@ -54,9 +54,9 @@ def _described(path: Path) -> Iterator[tuple[str, EngineDescription]]:
 
 def _of_build(directory: Path) -> Iterator[tuple[str, EngineDescription]]:
     from exporters import engines
-    from pipeline.finished import build_directory
+    from pipeline.finished.finished_build import FinishedBuild
 
-    for path, details in build_directory.engine_files(directory):
+    for path, details in FinishedBuild.open(directory).engine_files():
         backend_name = details.get("backend")
         # A recipe is no engine yet.
         if backend_name in engines.RECIPES:

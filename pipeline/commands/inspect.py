@@ -15,7 +15,7 @@ from pipeline.recipe import whole
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.models.specs import ResNetSpec
+    from pipeline.models.resnet_spec import ResNetSpec
     from pipeline.models.summary import Summary
 
 HELP = "show a network without making it: shapes, parameters, multiplications, a picture"
@@ -43,10 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit 0: this command shows, it does not judge."""
     from pipeline.models import specs
     from pipeline.models import summary as summaries
+    from pipeline.models.resnet_spec import ResNetSpec
     from pipeline.report import chart, drawing
 
     name, spec = specs.find(arguments.arch)
-    if not isinstance(spec, specs.ResNetSpec):
+    if not isinstance(spec, ResNetSpec):
         raise BadRequest(f"inspect --arch {name}: only networks of this family have stages to show")
     if arguments.picture is not None:
         chart.refuse(arguments.picture, "--picture")

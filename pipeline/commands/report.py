@@ -29,22 +29,25 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit 0: this command shows, it does not judge. Standard output is where the page is."""
     from pipeline import workspace
     from pipeline.console import news
-    from pipeline.finished import build_directory
+    from pipeline.finished import report_json
+    from pipeline.finished.finished_build import FinishedBuild
     from pipeline.report import compare, page
 
     if (arguments.directory is None) == (arguments.compare is None):
         raise BadRequest("report takes the directory of a build, or --compare and two of them")
     if arguments.compare is None:
-        made, default = page.html(arguments.directory), arguments.directory / page.FILE
+        html = page.html(arguments.directory)
+        path = arguments.output or arguments.directory / page.FILE
     else:
-        made, default = compare.html(*arguments.compare), arguments.compare[0] / compare.FILE
-    path = arguments.output or default
+        html = compare.html(*arguments.compare)
+        path = arguments.output or arguments.compare[0] / compare.FILE
     try:
-        workspace.put(path, made.encode())
+        workspace.put(path, html.encode())
     except OSError as error:
         raise BadRequest(f"-o {path} cannot be written ({error.strerror}); name a file elsewhere") from error
-    for why in build_directory.touched(arguments.directory) if arguments.directory else ():
-        news.say(f"{why}: the page shows what was judged; check {arguments.directory} refutes it")
+    if arguments.directory is not None and (arguments.directory / report_json.FILE).exists():
+        for why in FinishedBuild.open(arguments.directory).touched():
+            news.say(f"{why}: the page shows what was judged; check {arguments.directory} refutes it")
     sys.stdout.write(f"{path}\n")
     if arguments.open and not webbrowser.open(path.resolve().as_uri()):
         raise BadRequest(f"--open: no browser could be started here; open {path} yourself")

@@ -30,11 +30,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0: this command shows, it does not judge."""
     from pipeline.data import sampling
-    from pipeline.finished import build_directory
+    from pipeline.finished.finished_build import FinishedBuild
     from pipeline.finished.sensitivity import sensitivity
 
-    good, bad = build_directory.stage_files(arguments.directory, arguments.stage)
-    result = sensitivity(good, bad, sampling.some(build_directory.test_images(arguments.directory), arguments.samples))
+    build = FinishedBuild.open(arguments.directory)
+    good, bad = build.stage_files(arguments.stage)
+    images = sampling.some(build.test_images(), arguments.samples)
+    result = sensitivity(good, bad, images)
     if arguments.json:
         json.dump(result, sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def lines(result: dict[str, Any], top: int | None = None) -> Iterator[str]:
     """Two tables, the worst first."""
-    tensors = sorted(result["tensors"], key=lambda row: 1e9 if row["sqnr_db"] is None else row["sqnr_db"])
+    tensors = sorted(result["tensors"], key=_same_bits_last)
     yield f"{result['bad']} next to {result['good']} on {result['images']} images"
     yield f"\n{'made by':<28} {'range':>10} {'seen':>10} {'clipped %':>9} {'SQNR dB':>8}  values by octave"
     for row in tensors[:top]:
@@ -58,9 +60,15 @@ def lines(result: dict[str, Any], top: int | None = None) -> Iterator[str]:
         yield f"{row['layer']:<28} {_db(row['sqnr_db'])} {100 * row['top1_agreement']:>8.2f}"
 
 
+def _same_bits_last(row: dict[str, Any]) -> float:
+    return 1e9 if row["sqnr_db"] is None else float(row["sqnr_db"])
+
+
 def _bars(shares: list[float]) -> str:
+    """A bar for each share, the largest of them as high as there is."""
     most = max(shares) or 1
-    return "".join(BARS[round((len(BARS) - 1) * share / most)] for share in shares)
+    heights = [round((len(BARS) - 1) * share / most) for share in shares]
+    return "".join(BARS[height] for height in heights)
 
 
 def _db(value: float | None) -> str:

@@ -31,7 +31,8 @@ def read(root: Path | None) -> Dataset:
             f"--data cifar10 is not fetched here: unpack the binary version of {PAGE} and give the folder of its .bin "
             "files with --data-root"
         )
-    train, test = _part(root, TRAIN), _part(root, ("test_batch.bin",))
+    train = _part(root, TRAIN)
+    test = _part(root, ("test_batch.bin",))
     return Dataset(
         source=f"CIFAR-10 from {root} ({len(train)} training and {len(test)} test images of 32x32)",
         classes=CLASSES,
@@ -47,7 +48,7 @@ def read(root: Path | None) -> Dataset:
 
 def _part(root: Path, names: tuple[str, ...]) -> Part:
     records = np.concatenate([_records(root, name) for name in names])
-    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # channels last, as Pillow takes them
     return part_of(np.ascontiguousarray(images), records[:, 0].astype(np.int64), f"CIFAR-10 {names[0]}")
 
 
@@ -59,6 +60,7 @@ def _records(root: Path, name: str) -> NDArray[np.uint8]:
     if not size or size % RECORD or size > MOST_BYTES:
         raise BadRequest(f"{path} has {size} bytes, which are no whole records of {RECORD}; fetch it anew from {PAGE}")
     records = np.fromfile(path, np.uint8).reshape(-1, RECORD)
-    if (worst := int(records[:, 0].max())) >= len(CLASSES):
-        raise BadRequest(f"{path} holds the label {worst}, and CIFAR-10 has 0 to 9; fetch it anew from {PAGE}")
+    largest_label = int(records[:, 0].max())
+    if largest_label >= len(CLASSES):
+        raise BadRequest(f"{path} holds the label {largest_label}, and CIFAR-10 has 0 to 9; fetch it anew from {PAGE}")
     return records

@@ -7,7 +7,6 @@ import io
 import json
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,24 +14,30 @@ from PIL import Image
 from PIL import __version__ as pillow
 
 from pipeline import __version__, workspace
-from pipeline.data.loader_test_images import charts
-from pipeline.data.preprocessing import Preprocessing
+from pipeline.data import loader_test_images
 from pipeline.data.sampling import some
 from pipeline.errors import BadRequest
-from pipeline.finished import build_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from pipeline.data.images import Images
+    from pipeline.data.preprocessing import Preprocessing
 
-FOLDER, RECORD, EXPECTED = "conformance", "record.json", "expected.npz"
-OWN, LOOKED_AT, OWN_PIXELS = 4, 16, 2**20
+FOLDER = "conformance"
+RECORD = "record.json"
+EXPECTED = "expected.npz"
+# Of the test images so many go along, found among so many that are looked at, none with more pixels than this.
+OWN = 4
+LOOKED_AT = 16
+OWN_PIXELS = 2**20
 # Levels of 0..255 by which an honest loader may differ in one pixel, and in the mean of one image. Measured
 # (docs/conform.md): what rounds at other places is at most 2 and 0.33 away, another filter or crop at least 22 and 3.9.
-LARGEST, MEAN = 3.0, 0.5
+LARGEST = 3.0
+MEAN = 0.5
 FILTERS = {
     "nearest": "the pixel of the old image in which the centre of the new pixel lies; not antialiased",
     "bilinear": "triangle of radius 1, antialiased: on shrinking the radius grows with the factor",
@@ -64,8 +69,10 @@ def png(image: Any, record: Preprocessing, expected: NDArray[np.float32]) -> byt
 
 
 def _saved(image: Image.Image) -> bytes:
-    plain, file = image.copy(), io.BytesIO()
+    """``image`` as a PNG file of its pixels alone."""
+    plain = image.copy()
     plain.info = {}  # profiles, comments and times change bytes and no pixel
+    file = io.BytesIO()
     plain.save(file, "PNG")
     return file.getvalue()
 
@@ -76,34 +83,42 @@ def write(images: Images, output: Path, unfinished: Path) -> dict[str, str]:
     The images are some of ``images`` and charts that show what those may not.
     """
     record = images.preprocessing
-    tensors, files = {}, {}
-    for name, image in charts(record):
+    tensors: dict[str, NDArray[np.float32]] = {}
+    files: dict[str, bytes] = {}
+    for name, image in loader_test_images.draw(record):
         tensors[name] = record.pixels(image, name)
         files[name] = _saved(image)
     for number, (content, pixels) in enumerate(islice(_own(images), OWN)):
-        tensors[f"test-{number}.png"], files[f"test-{number}.png"] = pixels, content
-    described = json.dumps(describe(record, files), indent=1, allow_nan=False) + "\n"
-    packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **tensors)
+        name = f"test-{number}.png"
+        tensors[name] = pixels
+        files[name] = content
+
+    packed_tensors = io.BytesIO()
+    np.savez_compressed(packed_tensors, allow_pickle=False, **tensors)
+    description = json.dumps(describe(record, files), indent=1, allow_nan=False) + "\n"
+
     folder = output / FOLDER
     folder.mkdir(exist_ok=True)
-    for left in {*folder.glob("test-[0-9].png")} - {folder / name for name in files}:
-        left.unlink()
-    files |= {EXPECTED: packed.getvalue(), RECORD: described.encode()}
+    # An earlier build in this directory may have had more images of its own.
+    for left_over in {*folder.glob("test-[0-9].png")} - {folder / name for name in files}:
+        left_over.unlink()
+    files[EXPECTED] = packed_tensors.getvalue()
+    files[RECORD] = description.encode()
     for name, content in files.items():
         workspace.write_bytes(folder / name, content, unfinished)
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
 def _own(images: Images) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
-    few = some(images, LOOKED_AT)
-    for index in range(len(few)):
-        image = few.part.decode(index)
+    """PNG file and pixels of each test image that is small and can be held as PNG without loss."""
+    candidates = some(images, LOOKED_AT)
+    for index in range(len(candidates)):
+        image = candidates.part.decode(index)
         if isinstance(image, np.ndarray) or image.width * image.height > OWN_PIXELS:
             continue
-        content = png(image, few.preprocessing, few[index])
+        content = png(image, candidates.preprocessing, candidates[index])
         if content is not None:
-            yield content, few[index]
+            yield content, candidates[index]
 
 
 def describe(record: Preprocessing, images: dict[str, bytes]) -> dict[str, Any]:
@@ -159,41 +174,3 @@ def describe(record: Preprocessing, images: dict[str, bytes]) -> dict[str, Any]:
         "images": list(images),
         "preprocessing": record.to_json(),
     }
-
-
-def read(directory: Path) -> tuple[Preprocessing, list[Vector]]:
-    """The record and the vectors of a finished build; raises BadRequest where there are none or any was touched."""
-    noted = build_directory.report(directory).get("conformance")
-    if not isinstance(noted, dict) or not noted.keys() >= {RECORD, EXPECTED}:
-        raise BadRequest(f"{directory} holds no conformance vectors; build again with this version")
-    for name in touched(directory, noted):
-        raise BadRequest(f"{directory / name} is gone or not what this build wrote; build again")
-    folder = directory / FOLDER
-    try:
-        record = Preprocessing.from_json(json.loads((folder / RECORD).read_text())["preprocessing"])
-        with np.load(folder / EXPECTED, allow_pickle=False) as tensors:
-            names = sorted(noted.keys() - {RECORD, EXPECTED})
-            vectors = [Vector(name, folder / name, _open(folder / name), tensors[name]) for name in names]
-        shape = (record.channels, record.input_size, record.input_size)
-        whole = bool(vectors) and all(vector.expected.shape == shape for vector in vectors)
-    except Exception as error:  # whoever writes the hashes as well can put anything here
-        raise BadRequest(f"{folder} makes no sense ({workspace.explain(error)}); build again") from error
-    if not whole:
-        raise BadRequest(f"{folder} makes no sense (its tensors are not as its record says); build again")
-    return record, vectors
-
-
-def touched(directory: Path, noted: dict[str, str]) -> list[str]:
-    """The files of ``noted`` (name to SHA-256) that are gone or others, relative to ``directory``."""
-    paths = {Path(FOLDER, name): digest for name, digest in noted.items()}
-    return [name for name in noted if Path(name).name != name] or [
-        str(path)
-        for path, digest in paths.items()
-        if not (directory / path).is_file() or workspace.sha256(directory / path) != digest
-    ]
-
-
-def _open(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        image.load()
-        return image.copy()

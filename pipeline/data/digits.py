@@ -8,7 +8,8 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.images import part_of, spread
 from pipeline.data.preprocessing import Preprocessing
 
-TEST, CALIBRATION = 900, 100
+TEST = 900
+CALIBRATION = 100
 
 
 def read() -> Dataset:
@@ -16,8 +17,10 @@ def read() -> Dataset:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
+    # Its pixels are counts of 0..16.
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     whole = part_of(images, digits.target.astype(np.int64), "digits")
+    # Chosen one after the other out of what is left, so that no image is in two parts.
     test = spread(whole.labels, TEST, seed=0)
     rest = np.setdiff1d(np.arange(len(whole)), test)
     calibration = rest[spread(whole.labels[rest], CALIBRATION, seed=0)]

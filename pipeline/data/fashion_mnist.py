@@ -34,8 +34,14 @@ CONTENT = {
 
 def read(root: Path | None) -> Dataset:
     """The four files from ``root``, from Debian's package, or downloaded once; refused where the content differs."""
-    folder = root or (DEBIAN if DEBIAN.is_dir() else download(fetch.cache("fashion-mnist")))
-    train, test = (_part(folder, kind) for kind in ("train", "t10k"))
+    if root is not None:
+        folder = root
+    elif DEBIAN.is_dir():
+        folder = DEBIAN
+    else:
+        folder = download(fetch.cache("fashion-mnist"))
+    train = _part(folder, "train")
+    test = _part(folder, "t10k")
     return Dataset(
         source=f"Fashion-MNIST from {folder} (60 000 + 10 000 real images of 28x28, shown at 32x32)",
         classes=CLASSES,
@@ -64,9 +70,12 @@ def _proven(path: Path, part: Path) -> None:
 
 
 def _unpacked(packed: bytes, path: Path) -> bytes:
+    """The content of a file, gzipped or not; raises BadRequest where it is not what was published."""
+    content = packed
     try:
-        # Bounded, so that no small file grows into all memory before its hash is looked at.
-        content = zlib.decompressobj(31).decompress(packed, MOST_BYTES) if packed[:2] == b"\x1f\x8b" else packed
+        if packed[:2] == b"\x1f\x8b":  # gzip
+            # Bounded, so that no small file grows into all memory before its hash is looked at.
+            content = zlib.decompressobj(31).decompress(packed, MOST_BYTES)
     except zlib.error as error:
         raise BadRequest(f"{path} is damaged ({error}); delete it, or point --data-root to whole files") from error
     if hashlib.sha256(content).hexdigest() != CONTENT[path.name.removesuffix(".gz")]:
@@ -82,6 +91,7 @@ def _content(folder: Path, name: str) -> bytes:
 
 
 def _part(folder: Path, kind: str) -> Part:
+    # Behind 16 bytes of header are images, behind 8 are labels.
     images = np.frombuffer(_content(folder, f"{kind}-images-idx3-ubyte"), np.uint8, offset=16).reshape(-1, 28, 28)
     labels: NDArray[np.uint8] = np.frombuffer(_content(folder, f"{kind}-labels-idx1-ubyte"), np.uint8, offset=8)
     return part_of(images, labels.astype(np.int64), f"Fashion-MNIST {kind}")

@@ -22,21 +22,24 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def read(root: Path) -> Dataset:
     """The images below ``root``; raises BadRequest where parts, classes or images are missing."""
     classes = _classes(root / "train")
-    if _classes(root / "val") != classes:
-        odd = min(set(classes) ^ set(_classes(root / "val")))
+    test_classes = _classes(root / "val")
+    if test_classes != classes:
+        odd = min(set(classes) ^ set(test_classes))
         raise BadRequest(f"--data {root}: class {odd} is in only one of train/ and val/; both need the same classes")
     if len(classes) < 2:
         raise BadRequest(f"--data {root} has only the class {classes[0]}; a classifier needs at least two")
-    train, test = (_labelled(root / part, classes) for part in ("train", "val"))
-    grey = _open(files_below(root / "train")[0]).mode in GREY
-    mean, std = ((0.5,), (0.25,)) if grey else IMAGENET
+    train = _labelled(root / "train", classes)
+    test = _labelled(root / "val", classes)
+    # The first image speaks for all; one of the other kind is refused by name when it is read.
+    is_grey = _open(files_below(root / "train")[0]).mode in GREY
+    mean, std = ((0.5,), (0.25,)) if is_grey else IMAGENET
     return Dataset(
         source=f"{root} ({len(train)} training and {len(test)} test images of {len(classes)} classes)",
         classes=tuple(classes),
         train=train,
         calibration=train,
         test=test,
-        preprocessing=Preprocessing(224, 256, "bilinear", 1 if grey else 3, mean, std),
+        preprocessing=Preprocessing(224, 256, "bilinear", 1 if is_grey else 3, mean, std),
         epochs=10,
     )
 
@@ -46,8 +49,10 @@ def plain(root: Path, flag: str) -> Part:
     files = files_below(root)
     if not files:
         raise BadRequest(f"{flag} {root} holds no images; point it to a folder of images or an .npy/.npz file")
-    folders = sorted({path.relative_to(root).parts[0] for path in files})
-    return _part(files, [folders.index(path.relative_to(root).parts[0]) for path in files])
+    # Of an image that lies in no folder this is its own name: a class of one.
+    first_parts = [path.relative_to(root).parts[0] for path in files]
+    classes = sorted(set(first_parts))
+    return _part(files, [classes.index(part) for part in first_parts])
 
 
 def _classes(part: Path) -> list[str]:
@@ -60,13 +65,14 @@ def _classes(part: Path) -> list[str]:
 
 
 def _labelled(part: Path, classes: list[str]) -> Part:
-    files, labels = [], []
+    files: list[Path] = []
+    labels: list[int] = []
     for label, name in enumerate(classes):
-        found = files_below(part / name)
-        if not found:
+        files_of_class = files_below(part / name)
+        if not files_of_class:
             raise BadRequest(f"--data: {part / name} holds no images; remove the class or add images to it")
-        files += found
-        labels += [label] * len(found)
+        files += files_of_class
+        labels += [label] * len(files_of_class)
     return _part(files, labels)
 
 
@@ -77,7 +83,10 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def _part(files: list[Path], labels: Sequence[int]) -> Part:
-    return Part(np.array(labels, np.int64), lambda index: _open(files[index]), lambda index: str(files[index]))
+    def decode(index: int) -> Image.Image:
+        return _open(files[index])
+
+    return Part(np.array(labels, np.int64), decode, lambda index: str(files[index]))
 
 
 def _open(path: Path) -> Image.Image:

@@ -40,27 +40,42 @@ class Part:
 
     def take(self, chosen: NDArray[np.int64]) -> Part:
         """Only these, in this order."""
-        return Part(
-            self.labels[chosen], lambda index: self.decode(chosen[index]), lambda index: self.name(chosen[index])
-        )
+
+        def decode(index: int) -> Any:
+            return self.decode(chosen[index])
+
+        def name(index: int) -> str:
+            return self.name(chosen[index])
+
+        return Part(self.labels[chosen], decode, name)
 
 
 def part_of(array: NDArray[np.uint8], labels: NDArray[np.int64], name: str) -> Part:
     """Images that lie in memory as (N, H, W) or (N, H, W, 3) uint8."""
     from PIL import Image
 
-    return Part(labels, lambda index: Image.fromarray(array[index]), lambda index: f"{name} image {index}")
+    def decode(index: int) -> Image.Image:
+        return Image.fromarray(array[index])
+
+    return Part(labels, decode, lambda index: f"{name} image {index}")
 
 
 def joined(parts: Sequence[Part]) -> Part:
     """``parts`` without classes one behind the other, each labelled by its number, from NO_CLASS down."""
-    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    place = np.concatenate([np.arange(len(part)) for part in parts])
-    return Part(
-        NO_CLASS - owner,
-        lambda index: parts[owner[index]].decode(place[index]),
-        lambda i: parts[owner[i]].name(place[i]),
-    )
+    sizes = [len(part) for part in parts]
+    # For every image, the number of its part and its place there.
+    part_number = np.repeat(np.arange(len(parts)), sizes)
+    place = np.concatenate([np.arange(size) for size in sizes])
+
+    def decode(index: int) -> Any:
+        part = parts[int(part_number[index])]
+        return part.decode(int(place[index]))
+
+    def name(index: int) -> str:
+        part = parts[int(part_number[index])]
+        return part.name(int(place[index]))
+
+    return Part(NO_CLASS - part_number, decode, name)
 
 
 def spread(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
@@ -77,9 +92,10 @@ def queue(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     for label in np.unique(labels):
         members = order[labels[order] == label]
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    # Images of classes of one size share a place; there the shuffled order decides, not the class.
     tie = np.empty(len(labels), np.int64)
     tie[order] = np.arange(len(labels))
-    return np.lexsort((tie, place))
+    return np.lexsort((tie, place))  # by place, then by tie
 
 
 class Images:
@@ -99,7 +115,8 @@ class Images:
     @property
     def batch_size(self) -> int:
         """As many images as keep the activations of a network within a few hundred megabytes."""
-        return max(1, min(64, BATCH_BYTES // (4 * int(np.prod(self.shape)) * 4)))
+        image_bytes = 4 * int(np.prod(self.shape))
+        return max(1, min(64, BATCH_BYTES // (4 * image_bytes)))
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
         """Image ``index`` as (C, H, W) float32 0..255; raises BadRequest naming an image that cannot be read."""
@@ -110,12 +127,13 @@ class Images:
 
     @cached_property
     def _kept(self) -> NDArray[np.uint8] | None:
+        """All images as bytes; None where they do not fit, or where some pixel is no byte."""
         if len(self) * int(np.prod(self.shape)) > CACHE_BYTES:
             return None
         kept = np.empty((len(self), *self.shape), np.uint8)
         for index in range(len(self)):
             image = self[index]
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore"):  # a cast that overflows is found by the comparison
                 kept[index] = image
             if not np.array_equal(kept[index], image):  # an array's pixels may be between or beyond bytes
                 return None
@@ -125,7 +143,8 @@ class Images:
         """All images in order, ``size`` at a time; the last batch may be smaller."""
         step = size or self.batch_size
         for start in range(0, len(self), step):
-            yield self.select(np.arange(start, min(start + step, len(self))))
+            end = min(start + step, len(self))
+            yield self.select(np.arange(start, end))
 
     def select(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         """The images of these indices as one batch."""
@@ -136,50 +155,66 @@ class Images:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over every pixel and label; reading them all also finds the images that cannot be read."""
-        seen = hashlib.sha256(repr(self.shape).encode() + self.labels.tobytes())
+        sha256 = hashlib.sha256(repr(self.shape).encode() + self.labels.tobytes())
         with bar("reading images", len(self)) as advance:
             for index in range(len(self)):
-                seen.update(self[index].tobytes())
+                sha256.update(self[index].tobytes())
                 advance()
-        return seen.hexdigest()
+        return sha256.hexdigest()
 
 
 def from_array(path: Path) -> Part:
     """The images in an .npy file, or in an .npz file under ``images`` or alone: (N, C, H, W) pixels 0..255."""
     try:
-        loaded = _array(path)
+        array = _array(path)
     except BadRequest:
         raise
     except Exception as error:  # a damaged archive ends in any error there is
         raise BadRequest(f"{path} is no readable array of numbers ({error}); write it with numpy.save") from error
-    if loaded.ndim != 4 or loaded.dtype.kind not in "uif" or loaded.shape[1] not in {1, 3} or not loaded.size:
+    if array.ndim != 4 or array.dtype.kind not in "uif" or array.shape[1] not in {1, 3} or not array.size:
         raise BadRequest(
-            f"{path} holds {loaded.dtype} {loaded.shape}; "
+            f"{path} holds {array.dtype} {array.shape}; "
             "calibration images are pixels 0..255 of shape (N, C, H, W) with C 1 or 3"
         )
-    lows, highs = np.array([(image.min(), image.max()) for image in loaded], np.float64).T
+    _refuse_range(array, path)
+
+    # Without a copy of the whole: an .npy file is mapped into memory, and only the image that is asked for is read.
+    return Part(np.full(len(array), NO_CLASS), lambda index: np.asarray(array[index]), lambda index: f"{path}[{index}]")
+
+
+def _refuse_range(array: NDArray[np.generic], path: Path) -> None:
+    """Raise BadRequest where pixels are no numbers, or where most images are not of pixels 0..255.
+
+    Most and not any: a dark image has no pixel above 1 either.
+    """
+    # Image by image, since the file may be larger than memory.
+    lows = np.empty(len(array))
+    highs = np.empty(len(array))
+    for index, image in enumerate(array):
+        lows[index] = image.min()
+        highs[index] = image.max()
     if not np.isfinite([lows, highs]).all():  # the minimum of NaN is NaN
         raise BadRequest(f"{path} holds NaN or infinite pixels; remove those images")
-    for odd, what in (
+    for is_odd, what in (
         (highs <= 1, "no pixel above 1"),
         (lows < 0, "pixels below 0"),
         (highs > 255, "pixels above 255"),
     ):
-        if 2 * odd.sum() > len(loaded):
+        if 2 * is_odd.sum() > len(array):
             raise BadRequest(
-                f"{path}: {odd.sum()} of {len(loaded)} images have {what}; give pixels 0..255 as they are before "
+                f"{path}: {is_odd.sum()} of {len(array)} images have {what}; give pixels 0..255 as they are before "
                 "normalisation, which is in the network"
             )
-    return Part(
-        np.full(len(loaded), NO_CLASS), lambda index: np.asarray(loaded[index]), lambda index: f"{path}[{index}]"
-    )
 
 
 def _array(path: Path) -> NDArray[np.generic]:
+    # An .npz file cannot be mapped: its arrays are compressed.
     loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         return np.asanyarray(loaded)
     names = list(loaded)
-    if "images" not in names and len(names) != 1:
+    if "images" in names:
+        return np.asarray(loaded["images"])
+    if len(names) != 1:
         raise BadRequest(f"{path} holds {', '.join(names) or 'nothing'}; name the array of pixels 'images'")
-    return np.asarray(loaded["images" if "images" in names else names[0]])
+    return np.asarray(loaded[names[0]])

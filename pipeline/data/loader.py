@@ -49,22 +49,23 @@ def tensors(path: Path, record: Preprocessing, vectors: list[Vector]) -> dict[st
     """The arrays in the .npz file at ``path``, one for the name of each image of ``vectors``."""
     names = [vector.name for vector in vectors]
     try:
-        with np.load(path, allow_pickle=False) as held:
-            found = {name: np.asarray(held[name]) for name in names if name in held}
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: np.asarray(archive[name]) for name in names if name in archive}
     except Exception as error:  # a damaged archive ends in any error there is
         raise BadRequest(
             f"--tensors {path} is no readable .npz ({explain(error)}); write it with numpy.savez"
         ) from error
-    lacking = [name for name in names if name not in found]
+    lacking = [name for name in names if name not in arrays]
     if lacking:
         raise BadRequest(f"--tensors {path} has no array {lacking[0]}; it needs one for each of {', '.join(names)}")
-    return {name: checked(array, record, f"--tensors {path}, {name}") for name, array in found.items()}
+    return {name: checked(array, record, f"--tensors {path}, {name}") for name, array in arrays.items()}
 
 
 def checked(array: NDArray[Any], record: Preprocessing, what: str) -> NDArray[np.float32]:
     """``array`` as float32 (C, H, W), or (H, W, C) where it is that; raises BadRequest where it is no such image."""
-    side, channels = record.input_size, record.channels
-    plain = array[0] if array.ndim == 4 and len(array) == 1 else array
+    side = record.input_size
+    channels = record.channels
+    plain = array[0] if array.ndim == 4 and len(array) == 1 else array  # a batch of one
     if plain.dtype.kind not in "uif" or plain.shape not in {(channels, side, side), (side, side, channels)}:
         raise BadRequest(
             f"{what}: found {array.dtype} {array.shape}; it must be numbers of shape ({channels}, {side}, {side})"

@@ -28,15 +28,19 @@ if TYPE_CHECKING:
 
 
 def _pillow(pixels: NDArray[np.generic], size: Size, name: str) -> NDArray[np.generic]:
-    plain = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    """Pixels (h, w, C) uint8 resized to ``size`` (width, height) with Pillow's filter ``name``."""
+    plain = pixels[..., 0] if pixels.shape[2] == 1 else pixels  # Pillow has no axis for one channel
     resized = np.asarray(Image.fromarray(plain).resize(size, Image.Resampling[name.upper()]))
     return resized.reshape(*resized.shape[:2], -1)
 
 
 def _in_float(pixels: NDArray[np.generic], size: Size, name: str, most: float = 255) -> NDArray[np.generic]:
-    planes = [Image.fromarray(plane.astype(np.float32)) for plane in pixels.transpose(2, 0, 1)]
-    resized = np.stack([np.asarray(plane.resize(size, Image.Resampling[name.upper()])) for plane in planes], -1)
-    return np.asarray(np.clip(resized, 255 - most, most))
+    """The same in float32, clipped only at the end, to 255 - ``most`` .. ``most``."""
+    planes = []
+    for plane in pixels.transpose(2, 0, 1):
+        image = Image.fromarray(plane.astype(np.float32))
+        planes.append(np.asarray(image.resize(size, Image.Resampling[name.upper()])))
+    return np.asarray(np.clip(np.stack(planes, -1), 255 - most, most))
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,24 @@ class Loader:
         """The pixels (C, H, W) of ``image``."""
         pixels: NDArray[np.generic] = np.atleast_3d(np.asarray(self.converted(record, image)))
         height, width = pixels.shape[:2]
-        size, side = self.scaled(record, width, height), record.input_size
+        size = self.scaled(record, width, height)
         if size != (width, height):
             pixels = self.resized(pixels, size, record.interpolation)
+
         left, top = self.corner(record, *size)
+        side = record.input_size
         # Wide enough for a crop that begins one pixel outside, or that finds nothing to cut.
-        pixels = np.pad(pixels, [(side, side), (side, side), (0, 0)], constant_values=self.margin)
-        cut = pixels[top + side : top + 2 * side, left + side : left + 2 * side]
-        return np.ascontiguousarray(cut.transpose(2, 0, 1), np.float32)
+        padded = np.pad(pixels, [(side, side), (side, side), (0, 0)], constant_values=self.margin)
+        cropped = padded[top + side : top + 2 * side, left + side : left + 2 * side]
+        return np.ascontiguousarray(cropped.transpose(2, 0, 1), np.float32)
 
 
 def _longer(rounded: Callable[[float], int]) -> Callable[[Preprocessing, int, int], Size]:
+    """The resize of the contract, whose longer side comes from ``rounded``; the shorter one is whole by itself."""
+
     def scaled(record: Preprocessing, width: int, height: int) -> Size:
-        short = min(width, height)
-        return rounded(record.resize * width / short), rounded(record.resize * height / short)
+        shorter = min(width, height)
+        return rounded(record.resize * width / shorter), rounded(record.resize * height / shorter)
 
     return scaled
 
@@ -76,8 +84,9 @@ def _straight(record: Preprocessing, width: int, height: int) -> Size:
 
 
 def _letterboxed(record: Preprocessing, width: int, height: int) -> Size:
-    long = max(width, height)
-    return max(1, round(record.input_size * width / long)), max(1, round(record.input_size * height / long))
+    longer = max(width, height)
+    # A very long image would vanish.
+    return max(1, round(record.input_size * width / longer)), max(1, round(record.input_size * height / longer))
 
 
 def _moved(right: int, down: int) -> Callable[[Preprocessing, int, int], Size]:
@@ -89,23 +98,27 @@ def _moved(right: int, down: int) -> Callable[[Preprocessing, int, int], Size]:
 
 
 def _halves(rounded: Callable[[float], int]) -> Callable[[Preprocessing, int, int], Size]:
-    return lambda record, *size: (
-        rounded((size[0] - record.input_size) / 2),
-        rounded((size[1] - record.input_size) / 2),
-    )
+    def corner(record: Preprocessing, width: int, height: int) -> Size:
+        return rounded((width - record.input_size) / 2), rounded((height - record.input_size) / 2)
+
+    return corner
 
 
 def _square(record: Preprocessing, image: Image.Image) -> Image.Image:
     side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
+    left = (image.width - side) // 2
+    top = (image.height - side) // 2
     return record.converted(image.crop((left, top, left + side, top + side)), "")
 
 
 def _grey(*weights: float) -> Callable[[Preprocessing, Image.Image], Image.Image]:
+    """The conversion from colour with other ``weights`` of red, green and blue."""
+
     def converted(record: Preprocessing, image: Image.Image) -> Image.Image:
         if record.channels != 1 or image.mode in GREY:
             return record.converted(image, "")
-        return Image.fromarray(np.rint(np.asarray(image.convert("RGB")) @ np.array(weights)).astype(np.uint8))
+        weighted = np.asarray(image.convert("RGB")) @ np.array(weights)
+        return Image.fromarray(np.rint(weighted).astype(np.uint8))
 
     return converted
 
@@ -114,8 +127,14 @@ def _input_size(record: Preprocessing, *_: int) -> Size:
     return record.input_size, record.input_size
 
 
+# By columns and rows.
 WAYS = {(0, -1): "up", (0, 1): "down", (-1, 0): "left", (1, 0): "right"}
-DIAGONALS = {(x, y): f"{WAYS[0, y]} and one {WAYS[x, 0]}" for x in (-1, 1) for y in (-1, 1)}
+DIAGONALS = {
+    (-1, -1): "up and one left",
+    (-1, 1): "down and one left",
+    (1, -1): "up and one right",
+    (1, 1): "down and one right",
+}
 PILLOW = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
@@ -181,11 +200,13 @@ VALUES: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
     "inverted, black for white": lambda *_: (-1, 255),
 }
 
+# How to turn back what a fault of the channels made.
 CHANNELS: dict[str, Callable[[Pixels], Pixels]] = {"channels in the order BGR instead of RGB": lambda a: a[::-1]}
 
 
 def _imagenet(channels: int) -> tuple[Any, Any]:
     from pipeline.data.folder import IMAGENET
 
-    mean, std = (np.array(value).reshape(-1, 1, 1)[:channels] for value in IMAGENET)
+    mean = np.array(IMAGENET[0]).reshape(-1, 1, 1)[:channels]
+    std = np.array(IMAGENET[1]).reshape(-1, 1, 1)[:channels]
     return 1 / (255 * std), -mean / std

@@ -31,13 +31,14 @@ def distance(answer: Pixels, expected: Pixels) -> tuple[float, float]:
     """The largest and the mean difference in levels; infinite between different shapes."""
     if answer.shape != expected.shape:
         return float("inf"), float("inf")
-    apart = np.abs(answer - expected)
-    return float(apart.max()), float(apart.mean())
+    differences = np.abs(answer - expected)
+    return float(differences.max()), float(differences.mean())
 
 
-def conforms(apart: tuple[float, float]) -> bool:
-    """Whether a loader that is this far away counts as the contract."""
-    return apart[0] <= LARGEST and apart[1] <= MEAN
+def conforms(differences: tuple[float, float]) -> bool:
+    """Whether a loader that is this far away, at most and in the mean, counts as the contract."""
+    largest, mean = differences
+    return largest <= LARGEST and mean <= MEAN
 
 
 def explain(record: Preprocessing, vectors: list[Vector], answers: dict[str, Pixels]) -> list[list[str]]:
@@ -46,22 +47,37 @@ def explain(record: Preprocessing, vectors: list[Vector], answers: dict[str, Pix
     One fault at most of each table. Empty where none explains every image within the bound of conforming, and far
     better than the contract does.
     """
-    own = [HWC] if answers[vectors[0].name].shape != vectors[0].expected.shape else []
-    if own:
+    # Another layout shows in the shape already, and is put right before anything else is compared.
+    layout_faults: list[str] = []
+    if answers[vectors[0].name].shape != vectors[0].expected.shape:
+        layout_faults = [HWC]
         answers = {name: answer.transpose(2, 0, 1) for name, answer in answers.items()}
-    apart = sum(distance(answers[vector.name], vector.expected)[1] for vector in vectors)
+
+    # Pairs of RESIZE and FRAME are many, and the image is made anew for each: only where single ones do not explain it.
     for pairs in (False, True):
-        found: list[Faults] = []
-        for faults in sorted(_sampled(record, vectors[0], answers[vectors[0].name], pairs=pairs), key=_count):
-            if found and _count(faults) > _count(found[0]):
-                break
-            explained = [_apart(record, vector, answers[vector.name], faults) for vector in vectors]
-            better = not _count(faults) or sum(mean for _, mean in explained) <= apart / 2
-            if all(map(conforms, explained)) and better:
-                found.append(faults)
-        if found:
-            return [[*own, *filter(None, reversed(faults))] for faults in found]
-    return []
+        explanations = _smallest(record, vectors, answers, pairs=pairs)
+        if explanations:
+            break
+    # Reversed, in the order in which a loader makes them: resize, frame, channels, values, layout.
+    return [[*layout_faults, *filter(None, reversed(faults))] for faults in explanations]
+
+
+def _smallest(record: Preprocessing, vectors: list[Vector], answers: dict[str, Pixels], *, pairs: bool) -> list[Faults]:
+    """The combinations of the fewest faults that explain every answer, ``pairs`` as :func:`_sampled` has it."""
+    total = sum(distance(answers[vector.name], vector.expected)[1] for vector in vectors)
+    smallest: list[Faults] = []
+    candidates = _sampled(record, vectors[0], answers[vectors[0].name], pairs=pairs)
+    for faults in sorted(candidates, key=_count):
+        if smallest and _count(faults) > _count(smallest[0]):
+            break
+        differences = [_difference(record, vector, answers[vector.name], faults) for vector in vectors]
+        if not all(map(conforms, differences)):
+            continue
+        # A fault must halve what differs: near the contract, one that changes next to nothing conforms as well.
+        if _count(faults) and sum(mean for _, mean in differences) > total / 2:
+            continue
+        smallest.append(faults)
+    return smallest
 
 
 def _count(faults: Faults) -> int:
@@ -71,13 +87,21 @@ def _count(faults: Faults) -> int:
 def _sampled(record: Preprocessing, vector: Vector, answer: Pixels, *, pairs: bool) -> Iterator[Faults]:
     """The combinations that fit a sample of one image; with ``pairs`` those of RESIZE and FRAME, else one at most."""
     sample = np.random.default_rng(0).permutation(record.input_size**2)[:SAMPLED]
-    ways = [(frame, resize) for frame in ("", *FRAME) for resize in ("", *RESIZE) if bool(frame and resize) == pairs]
-    made = np.stack([_flat(_pixels(record, vector, *way))[:, sample] for way in ways])
-    tables = layouts(record), values(record), channels(record)
-    for (layout, turned), (value, levels), (channel, ordered) in product(*(table.items() for table in tables)):
-        seen = ordered(levels(_flat(turned(answer))[:, sample, None])[..., 0])
-        near = np.abs(made - seen).max((1, 2)) <= LARGEST
-        yield from ((layout, value, channel, *way) for way, fits in zip(ways, near, strict=True) if fits)
+    steps = []
+    for frame, resize in product(("", *FRAME), ("", *RESIZE)):
+        if bool(frame and resize) == pairs:
+            steps.append((frame, resize))
+    # (steps, C, sample): what a loader with each of these faults makes of the image.
+    made = np.stack([_flat(_pixels(record, vector, frame, resize))[:, sample] for frame, resize in steps])
+
+    undo_tables = layouts(record), values(record), channels(record)
+    for (layout, turn), (value, rescale), (channel, reorder) in product(*(table.items() for table in undo_tables)):
+        turned = _flat(turn(answer))[:, sample, None]  # (C, sample, 1), since mean and std are (C, 1, 1)
+        undone = reorder(rescale(turned)[..., 0])
+        fits = np.abs(made - undone).max((1, 2)) <= LARGEST
+        for (frame, resize), is_near in zip(steps, fits, strict=True):
+            if is_near:
+                yield layout, value, channel, frame, resize
 
 
 def _flat(pixels: Pixels) -> Pixels:
@@ -85,36 +109,64 @@ def _flat(pixels: Pixels) -> Pixels:
 
 
 def _pixels(record: Preprocessing, vector: Vector, frame: str, resize: str) -> Pixels:
-    other: dict[str, Any] = {"resized": RESIZE[resize]} if resize else {}
-    return replace(CONTRACT, **FRAME.get(frame, {}), **other)(record, vector.image)
+    """What a loader with these two faults makes of the image of ``vector``; an empty name is no fault."""
+    steps: dict[str, Any] = dict(FRAME.get(frame, {}))
+    if resize:
+        steps["resized"] = RESIZE[resize]
+    return replace(CONTRACT, **steps)(record, vector.image)
 
 
-def _apart(record: Preprocessing, vector: Vector, answer: Pixels, faults: Faults) -> tuple[float, float]:
-    layout, value, channel, *way = faults
-    levels = channels(record)[channel](values(record)[value](layouts(record)[layout](answer)))
-    return distance(levels, _pixels(record, vector, *way))
+def _difference(record: Preprocessing, vector: Vector, answer: Pixels, faults: Faults) -> tuple[float, float]:
+    """How far ``answer`` is from what a loader with these faults answers; everything in levels of 0..255."""
+    layout, value, channel, frame, resize = faults
+    turned = layouts(record)[layout](answer)
+    rescaled = values(record)[value](turned)
+    reordered = channels(record)[channel](rescaled)
+    return distance(reordered, _pixels(record, vector, frame, resize))
 
 
 def layouts(record: Preprocessing) -> dict[str, Undo]:
     """LAYOUT, and no fault of it; one plane has the same bytes in either layout."""
-    return {"": lambda a: a} | {name: undo for name, undo in LAYOUT.items() if record.channels > 1 or name != HWC}
+    undo: dict[str, Undo] = {"": _unchanged, **LAYOUT}
+    if record.channels == 1:
+        del undo[HWC]
+    return undo
 
 
 def channels(record: Preprocessing) -> dict[str, Undo]:
     """CHANNELS, and no fault of it."""
-    return {"": lambda a: a} | (CHANNELS if record.channels == 3 else {})
+    if record.channels == 3:
+        return {"": _unchanged, **CHANNELS}
+    return {"": _unchanged}
 
 
 def values(record: Preprocessing) -> dict[str, Undo]:
     """The ways back from VALUES that exist for this mean and std, each once, and no fault of it."""
-    mean, std = (np.array(value).reshape(-1, 1, 1) for value in (record.mean, record.std))
-    seen = [(np.ones_like(mean), np.zeros_like(mean))]
-    found: dict[str, Undo] = {"": lambda a: a}
-    with np.errstate(divide="ignore", invalid="ignore"):
+    mean = np.array(record.mean).reshape(-1, 1, 1)
+    std = np.array(record.std).reshape(-1, 1, 1)
+    different = [(np.ones_like(mean), np.zeros_like(mean))]  # the contract itself: scale 1, offset 0
+    undo: dict[str, Undo] = {"": _unchanged}
+    with np.errstate(divide="ignore", invalid="ignore"):  # a mean of 0 is not finite when swapped with std
         for name, row in VALUES.items():
             scale, offset = (np.broadcast_to(value, mean.shape) for value in row(mean, std))
-            new = not any(np.allclose(scale, s) and np.allclose(offset, o) for s, o in seen)
-            if new and np.isfinite(scale).all() and np.isfinite(offset).all():
-                seen.append((scale, offset))
-                found[name] = lambda a, s=scale, o=offset: ((a - o) / s).astype(np.float32)  # type: ignore[misc]
-    return found
+            if not np.isfinite(scale).all() or not np.isfinite(offset).all():
+                continue
+            # Some rows are the same for this data: divided by one std for all channels, where they have one.
+            if any(np.allclose(scale, other[0]) and np.allclose(offset, other[1]) for other in different):
+                continue
+            different.append((scale, offset))
+            undo[name] = _rescaled(scale, offset)
+    return undo
+
+
+def _unchanged(pixels: Pixels) -> Pixels:
+    return pixels
+
+
+def _rescaled(scale: NDArray[np.float64], offset: NDArray[np.float64]) -> Undo:
+    """The way back from pixels times ``scale`` plus ``offset``, each (C, 1, 1)."""
+
+    def undo(pixels: Pixels) -> Pixels:
+        return np.asarray((pixels - offset) / scale, np.float32)
+
+    return undo

@@ -35,37 +35,46 @@ def patches(x: Plane, y: Plane, channel: int) -> Plane:
     return (x // 7 * 89 + y // 7 * 151 + channel * 67 + (x // 7) * (y // 7) * 29) % 256
 
 
-def charts(record: Preprocessing) -> Iterator[tuple[str, Image.Image]]:
+def draw(record: Preprocessing) -> Iterator[tuple[str, Image.Image]]:
     """Name and picture: wide and tall ones to be shrunk, whose crops fall between two pixels, and one to be enlarged.
 
     In colour where ``record`` takes colour or converts from it, else grey.
     """
     colour = record.channels == 3 or record.convert
-    short = min(2 * record.resize + 1, MOST)
+    shorter = min(2 * record.resize + 1, MOST)
     small = min(max(1, record.resize * 5 // 8), MOST)
-    for name, draw, size in (
-        ("chart-wide.png", rings, (_long(record, short, 3), short)),
-        ("chart-tall.png", steps, (short, _long(record, short, 1))),
-        ("chart-small.png", patches, (small + 3, small)),
-    ):
-        yield name, Image.fromarray(_drawn(draw, *size, colour=colour))
+    pictures = (
+        ("chart-wide.png", rings, _longer(record, shorter, 3), shorter),
+        ("chart-tall.png", steps, shorter, _longer(record, shorter, 1)),
+        ("chart-small.png", patches, small + 3, small),
+    )
+    for name, pattern, width, height in pictures:
+        yield name, Image.fromarray(_drawn(pattern, width, height, colour=colour))
 
 
-def _long(record: Preprocessing, short: int, remainder: int) -> int:
+def _longer(record: Preprocessing, shorter: int, remainder: int) -> int:
     """The longer side: the resize has a part of a pixel to cut, and half the crop's margin ends in one half.
 
     With ``remainder`` 3 that part would be rounded up and the half goes up to the even number, with 1 both go down:
     so whoever rounds otherwise shows in one of the two.
     """
     least, most = (0.6, 1.0) if remainder == 3 else (0.1, 0.4)
-    for long in range(short * 3 // 2, short * 3):
-        scaled = record.resize * long / short
-        if (int(scaled) - record.input_size) % 4 == remainder and least <= scaled % 1 < most:
-            return long
-    return short * 3 // 2
+    shortest = shorter * 3 // 2
+    for longer in range(shortest, shorter * 3):
+        scaled = record.resize * longer / shorter
+        # Of a remainder by 4 that is odd, half is a number and a half: 1 / 2 goes down to 0 and 3 / 2 up to 2.
+        margin = int(scaled) - record.input_size
+        if margin % 4 == remainder and least <= scaled % 1 < most:
+            return longer
+    return shortest
 
 
-def _drawn(draw: Callable[[Plane, Plane, int], Plane], width: int, height: int, *, colour: bool) -> NDArray[np.uint8]:
+def _drawn(
+    pattern: Callable[[Plane, Plane, int], Plane], width: int, height: int, *, colour: bool
+) -> NDArray[np.uint8]:
+    """Pixels (height, width, 3) of ``pattern``, or (height, width) where it is not to be in ``colour``."""
     y, x = np.mgrid[:height, :width].astype(np.int64)
-    planes = [draw(x, y, channel) for channel in range(3 if colour else 1)]
-    return np.stack(planes, -1).astype(np.uint8) if colour else planes[0].astype(np.uint8)
+    if not colour:
+        return pattern(x, y, 0).astype(np.uint8)
+    planes = [pattern(x, y, channel) for channel in range(3)]
+    return np.stack(planes, -1).astype(np.uint8)

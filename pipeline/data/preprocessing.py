@@ -34,9 +34,11 @@ class Preprocessing:
     convert: bool = False  # grey to RGB or back, only where the user asked for it
 
     @classmethod
-    def from_json(cls, said: dict[str, Any]) -> Preprocessing:
+    def from_json(cls, record: dict[str, Any]) -> Preprocessing:
         """The record that ``to_json`` wrote; raises TypeError where it is none."""
-        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in said.items()}
+        values: dict[str, Any] = {}
+        for name, value in record.items():
+            values[name] = tuple(value) if isinstance(value, list) else value
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
@@ -47,8 +49,9 @@ class Preprocessing:
         """The data set's own record with the user's flags over it."""
         channels = recipe.channels or self.channels
         size = recipe.input_size or self.input_size
-        default = self.resize if recipe.input_size is None else round(size * self.resize / self.input_size)
-        resize = recipe.resize or default
+        # Another size is cropped out of as much more as the data set's own.
+        in_proportion = self.resize if recipe.input_size is None else round(size * self.resize / self.input_size)
+        resize = recipe.resize or in_proportion
         if resize < size:
             raise BadRequest(
                 f"--resize {resize} is smaller than the input of {size} pixels; the crop needs at least that"
@@ -75,7 +78,9 @@ class Preprocessing:
         """
         pixels = array.astype(np.float32)
         if array.shape[1:] != (self.input_size, self.input_size):
-            pixels = np.concatenate([self._crop(self._resized(Image.fromarray(plane))) for plane in pixels])
+            # Plane by plane, since Pillow has floats in one channel only.
+            planes = [self._crop(self._resized(Image.fromarray(plane))) for plane in pixels]
+            pixels = np.concatenate(planes)
         if len(pixels) == self.channels:
             return pixels
         if len(pixels) == 1 and self.convert:
@@ -90,10 +95,11 @@ class Preprocessing:
         if image.mode in NO_RANGE:
             raise BadRequest(f"{name} has 32 bits per pixel, whose range is unknown; save it with 8 or 16 bits")
         if image.mode in SIXTEEN_BITS:
+            # 65535 is 257 times 255.
             image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-        own = 1 if image.mode in GREY else 3
-        if own != self.channels and not self.convert:
-            kind = "grey" if own == 1 else "in colour"
+        image_channels = 1 if image.mode in GREY else 3
+        if image_channels != self.channels and not self.convert:
+            kind = "grey" if image_channels == 1 else "in colour"
             raise BadRequest(
                 f"{name} is {kind} and the network takes {self.channels} channels; "
                 f"ask for --channels {self.channels} to convert such images"
@@ -105,31 +111,45 @@ class Preprocessing:
 
         The shorter side becomes ``resize``, the longer one is cut to whole pixels.
         """
-        short, long = min(width, height), max(width, height)
-        scaled = max(self.resize, int(self.resize * long / short))
-        return (self.resize, scaled) if width <= height else (scaled, self.resize)
+        shorter = min(width, height)
+        longer = max(width, height)
+        scaled_longer = max(self.resize, int(self.resize * longer / shorter))
+        if width <= height:
+            return self.resize, scaled_longer
+        return scaled_longer, self.resize
 
     def corner(self, width: int, height: int) -> tuple[int, int]:
         """The first column and row of the centre crop; halves go to the even number."""
-        return round((width - self.input_size) / 2), round((height - self.input_size) / 2)
+        left = round((width - self.input_size) / 2)
+        top = round((height - self.input_size) / 2)
+        return left, top
 
     def _resized(self, image: Image.Image) -> Image.Image:
         size = self.scaled(*image.size)
         if size[0] * size[1] > MOST_PIXELS:
             width, height = image.size
             raise BadRequest(f"an image of {width}x{height} would become {size[0]}x{size[1]}; crop or remove it")
-        return image if size == image.size else image.resize(size, Image.Resampling[self.interpolation.upper()])
+        if size == image.size:
+            return image
+        return image.resize(size, Image.Resampling[self.interpolation.upper()])
 
     def _crop(self, image: Image.Image) -> NDArray[np.float32]:
         left, top = self.corner(*image.size)
-        array = np.asarray(image.crop((left, top, left + self.input_size, top + self.input_size)), np.float32)
-        return np.ascontiguousarray(array.reshape(self.input_size, self.input_size, -1).transpose(2, 0, 1))
+        side = self.input_size
+        cropped = np.asarray(image.crop((left, top, left + side, top + side)), np.float32)
+        rows_columns_channels = cropped.reshape(side, side, -1)  # Pillow leaves the axis of one channel out
+        return np.ascontiguousarray(rows_columns_channels.transpose(2, 0, 1))
 
 
-def _per_channel(name: str, asked: list[float] | None, own: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def _per_channel(name: str, asked: list[float] | None, default: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One value per channel: the user's, or those of the data set."""
     if asked is None:
-        # The data set's own values, averaged where colour is seen in grey.
-        return own if len(own) == channels else (sum(own) / len(own),) * channels
-    if len(asked) in {1, channels}:
-        return tuple(asked) * (channels // len(asked))
+        if len(default) == channels:
+            return default
+        # Colour seen in grey, or grey in colour.
+        return (sum(default) / len(default),) * channels
+    if len(asked) == channels:
+        return tuple(asked)
+    if len(asked) == 1:
+        return (asked[0],) * channels
     raise BadRequest(f"--{name} has {len(asked)} values for a network of {channels} channel(s); give one per channel")

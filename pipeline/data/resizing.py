@@ -24,10 +24,14 @@ def matrix(centres: Callable[[int, int], Floats], kernel: Callable[[Floats], Flo
 
     def weights(old: int, new: int) -> Floats:
         centre = centres(old, new)[:, None]
+        # Of each new pixel (rows), the old pixels around its centre (columns), some of them outside.
         places = np.floor(centre) + np.arange(1 - taps // 2, 1 + taps // 2)
         shares = kernel(places - centre)
+        rows = np.arange(new)[:, None]
+        columns = np.clip(places, 0, old - 1).astype(np.int64)
         result = np.zeros((new, old))
-        np.add.at(result, (np.arange(new)[:, None], np.clip(places, 0, old - 1).astype(np.int64)), shares)
+        # Not by +=, which would count a border pixel once that several places were clipped to.
+        np.add.at(result, (rows, columns), shares)
         return np.asarray(result / shares.sum(1, keepdims=True))
 
     return weights
@@ -55,8 +59,10 @@ def linear(x: Floats) -> Floats:
 
 def cubic(x: Floats) -> Floats:
     """Keys 1981 (IEEE ASSP 29:1153) with a = -0.75, as OpenCV and torch have it; Pillow takes -0.5."""
-    a, x = -0.75, np.abs(x)
-    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    a = -0.75
+    x = np.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
     return np.where(x <= 1, near, np.where(x < 2, far, 0))
 
 
@@ -67,7 +73,8 @@ def lanczos4(x: Floats) -> Floats:
 
 def floor(old: int, new: int) -> Floats:
     """Weights of OpenCV's INTER_NEAREST: the old pixel at the new one's corner; Pillow takes that at its centre."""
-    return np.eye(old)[np.minimum(np.arange(new) * old // new, old - 1)]
+    places = np.minimum(np.arange(new) * old // new, old - 1)
+    return np.eye(old)[places]
 
 
 def area(old: int, new: int) -> Floats:
@@ -78,9 +85,12 @@ def area(old: int, new: int) -> Floats:
         part = np.arange(1, new + 1) - (first + 1) / scale
         place = np.where(part <= 0, first, first + part - np.floor(part))
         return matrix(lambda *_: place, linear, 2)(old, new)
-    left, right = np.arange(new)[:, None] * scale, np.arange(1, new + 1)[:, None] * scale
+    # A new pixel reaches from ``left`` to ``right`` in the old image; an old one from its number to the next.
+    left = np.arange(new)[:, None] * scale
+    right = np.arange(1, new + 1)[:, None] * scale
     pixel = np.arange(old)
-    return np.asarray(np.clip(np.minimum(right, pixel + 1) - np.maximum(left, pixel), 0, None) / scale)
+    overlap = np.minimum(right, pixel + 1) - np.maximum(left, pixel)
+    return np.asarray(np.clip(overlap, 0, None) / scale)
 
 
 @dataclass(frozen=True)
@@ -91,13 +101,16 @@ class Resize:
 
     def __call__(self, pixels: NDArray[np.generic], size: tuple[int, int], _: str) -> NDArray[np.generic]:
         """The resized pixels (height, width, C), whatever filter was asked for."""
-        down, across = self.weights(pixels.shape[0], size[1]), self.weights(pixels.shape[1], size[0])
-        rows = np.tensordot(down.astype(np.float32), pixels.astype(np.float32), (1, 0))
-        both = np.tensordot(across.astype(np.float32), rows, (1, 1)).swapaxes(0, 1)
-        return np.asarray(np.clip(np.rint(both), 0, 255))
+        width, height = size
+        down = self.weights(pixels.shape[0], height).astype(np.float32)
+        across = self.weights(pixels.shape[1], width).astype(np.float32)
+        rows = np.tensordot(down, pixels.astype(np.float32), (1, 0))
+        # tensordot puts the new columns first.
+        resized = np.tensordot(across, rows, (1, 1)).swapaxes(0, 1)
+        return np.asarray(np.clip(np.rint(resized), 0, 255))
 
 
-# The names are theirs.
+# Each under its library's name for it, where that has one.
 OTHERS = {
     "bilinear without antialias (OpenCV's INTER_LINEAR)": Resize(matrix(half_pixel, linear, 2)),
     "bicubic without antialias (OpenCV's INTER_CUBIC)": Resize(matrix(half_pixel, cubic, 4)),

@@ -24,8 +24,8 @@ ARRAYS = {".npy", ".npz"}
 
 def calibration(recipe: Recipe, data: Dataset, preprocessing: Preprocessing) -> Images:
     """The images that calibrate: the user's own, or some of the data set's, spread over its classes."""
-    found = data.calibration if recipe.calib_data is None else part(recipe.calib_data, "--calib-data")
-    return _chosen(found, "--calib-samples", recipe.calib_samples, CALIBRATION, recipe.seed, preprocessing)
+    available = data.calibration if recipe.calib_data is None else part(recipe.calib_data, "--calib-data")
+    return _chosen(available, "--calib-samples", recipe.calib_samples, CALIBRATION, recipe.seed, preprocessing)
 
 
 def test(recipe: Recipe, data: Dataset, preprocessing: Preprocessing) -> Images:
@@ -33,12 +33,13 @@ def test(recipe: Recipe, data: Dataset, preprocessing: Preprocessing) -> Images:
     return _chosen(data.test, "--test-samples", recipe.test_samples, len(data.test), recipe.seed, preprocessing)
 
 
-def own(path: Path, model: Path) -> Images:
+def users_images(path: Path, model: Path) -> Images:
     """The user's images at ``path`` as the ONNX file ``model`` says that it wants them."""
     from exporters import onnx_file
 
     try:
-        preprocessing = Preprocessing.from_json(json.loads(onnx_file.read(model).metadata_props["preprocessing"]))
+        record = json.loads(onnx_file.read(model).metadata_props["preprocessing"])
+        preprocessing = Preprocessing.from_json(record)
     except (KeyError, TypeError, ValueError) as error:
         raise BadRequest(
             f"{model.name} does not say how it wants its images ({error}); give a file of a build"
@@ -70,11 +71,13 @@ def part(path: Path, flag: str) -> Part:
     return from_array(path)
 
 
-def _chosen(found: Part, flag: str, asked: int | None, default: int, seed: int, preprocessing: Preprocessing) -> Images:
-    if asked is not None and asked > len(found):
-        raise BadRequest(f"{flag} {asked}: there are only {len(found)} images; ask for at most that many")
-    count = min(asked or default, len(found))
-    images = Images(found.take(spread(found.labels, count, seed)), preprocessing)
+def _chosen(
+    available: Part, flag: str, asked: int | None, default: int, seed: int, preprocessing: Preprocessing
+) -> Images:
+    if asked is not None and asked > len(available):
+        raise BadRequest(f"{flag} {asked}: there are only {len(available)} images; ask for at most that many")
+    count = min(asked or default, len(available))
+    images = Images(available.take(spread(available.labels, count, seed)), preprocessing)
     if flag == "--test-samples" and len(np.unique(images.labels)) < 2:
         raise BadRequest(f"{flag} {count}: the {count} images show one class only; ask for more")
     _ = images.digest  # decodes every image once, so that an unreadable one is found before any work is done

@@ -11,7 +11,7 @@ from pipeline.data.images import NO_CLASS
 from pipeline.errors import BadRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from numpy.typing import NDArray
 
     from pipeline.data.images import Images
 
@@ -26,14 +26,19 @@ def screen(images: Images) -> dict[str, Any]:
 
     Raises BadRequest where every image is of one colour: nothing can be learned from them.
     """
-    digests: dict[bytes, int] = {}
-    duplicates, constant, outside = [], [], []
-    looks = np.empty((len(images), 2))
+    digests: set[bytes] = set()
+    duplicates = []
+    constant = []
+    outside = []
+    looks = np.empty((len(images), 2))  # brightness and contrast
     for index in range(len(images)):
         pixels = images[index]
-        if digests.setdefault(hashlib.sha256(pixels.tobytes()).digest(), index) != index:
+        digest = hashlib.sha256(pixels.tobytes()).digest()
+        if digest in digests:
             duplicates.append(index)
-        low, high = float(pixels.min()), float(pixels.max())
+        digests.add(digest)
+        low = float(pixels.min())
+        high = float(pixels.max())
         if low == high:
             constant.append(index)
         if low < 0 or high > 255:
@@ -41,31 +46,45 @@ def screen(images: Images) -> dict[str, Any]:
         looks[index] = pixels.mean(), pixels.std()
     if len(constant) == len(images):
         raise BadRequest(f"each of the {len(images)} calibration images is of one colour; give real ones")
-    spread = np.median(np.abs(looks - np.median(looks, axis=0)), axis=0) * 1.4826
-    far = np.flatnonzero((np.abs(looks - np.median(looks, axis=0)) > FAR * np.maximum(spread, 1)).any(axis=1))
-    found = {
+
+    odd_images = {
         "duplicates": duplicates,
         "constant": constant,
         "outside 0..255": outside,
-        "unlike the others": far.tolist(),
+        "unlike the others": _unlike(looks),
     }
-    return {
-        **{kind: {"count": len(odd), "names": _names(images, odd)} for kind, odd in found.items()},
-        "notes": [*(f"{len(odd)} calibration images {kind}" for kind, odd in found.items() if odd), *_whole(images)],
-    }
+    result: dict[str, Any] = {}
+    notes = []
+    for kind, indices in odd_images.items():
+        names = [images.part.name(index) for index in indices[:LISTED]]
+        result[kind] = {"count": len(indices), "names": names}
+        if indices:
+            notes.append(f"{len(indices)} calibration images {kind}")
+    result["notes"] = [*notes, *_whole(images)]
+    return result
 
 
-def _names(images: Images, odd: Sequence[int]) -> list[str]:
-    return [images.part.name(index) for index in odd[:LISTED]]
+def _unlike(looks: NDArray[np.float64]) -> list[int]:
+    """The rows of ``looks`` (N, 2) that are far from all others in brightness or contrast."""
+    from_median = np.abs(looks - np.median(looks, axis=0))
+    # Of a normal spread 1.4826 times the median distance is the standard deviation.
+    deviation = np.median(from_median, axis=0) * 1.4826
+    # Of at least one level: where nearly all images are alike, a little more light makes none odd.
+    is_far = from_median > FAR * np.maximum(deviation, 1)
+    indices: list[int] = np.flatnonzero(is_far.any(axis=1)).tolist()
+    return indices
 
 
 def _whole(images: Images) -> list[str]:
+    """Sentences about the images together: too few, of one class, or arrays of another size."""
     notes = []
     if len(images) < FEW:
         notes.append(f"only {len(images)} calibration images, fewer than {FEW}")
     if len(images) > 1 and len(np.unique(images.labels)) == 1 and images.labels[0] > NO_CLASS:
         notes.append("calibration images of one class, or without classes")
-    first, size = images.part.decode(0), images.shape[1:]
-    if isinstance(first, np.ndarray) and first.shape[1:] != size:
-        notes.append("calibration arrays of {} x {}, resized and cropped to {} x {}".format(*first.shape[1:], *size))
+    first = images.part.decode(0)
+    _, height, width = images.shape
+    if isinstance(first, np.ndarray) and first.shape[1:] != (height, width):
+        given = "{} x {}".format(*first.shape[1:])
+        notes.append(f"calibration arrays of {given}, resized and cropped to {height} x {width}")
     return notes

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters import child
-from pipeline import provenance, workspace
+from pipeline import provenance
 from pipeline.errors import BadRequest
-from pipeline.finished import build_directory, race
+from pipeline.finished import race
+from pipeline.finished.finished_build import FinishedBuild
+from pipeline.finished.report_json import Environment, Speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 # Baselines that are no stage: the network as PyTorch runs it, and the exported graph as ONNX Runtime runs it.
 STAGES = {"torch": "freeze", "compile": "freeze", "onnxruntime": "export"}
-PERCENTILES = (50, 90, 99)
+MEDIAN = 50
+PERCENTILES = (MEDIAN, 90, 99)
+# Seconds that an engine and its float neighbour are timed side by side at most, at the end of every build.
 BESIDE_SECONDS = 3.0
 
 
@@ -50,120 +54,191 @@ class Contender:
         return answers.of_compiled(self.path) if self.compiled else answers.of_file(self.path, fastest=True)
 
 
-def contenders(directory: Path, versus: Sequence[str]) -> list[Contender]:
-    """The engine of ``directory``, then ``versus``: torch, compile, onnxruntime, a stage, or another build's directory.
+def contenders(build: FinishedBuild, versus: Sequence[str]) -> list[Contender]:
+    """The engine of ``build``, then ``versus``: torch, compile, onnxruntime, a stage, or another build's directory.
 
     Raises BadRequest where there is none of that name.
     """
-    files = _files(directory)
-    found = [Contender("engine", _engine(directory, files))]
+    files = _files_that_ran(build)
+    field = [Contender("engine", _engine(build, files))]
     for name in versus:
+        stage = STAGES.get(name, name)
         other = Path(name)
-        if (stage := STAGES.get(name, name)) in files:
-            found.append(Contender(name, files[stage], compiled=name == "compile"))
+        if stage in files:
+            field.append(Contender(name, files[stage], compiled=name == "compile"))
         elif other.is_dir():
-            found.append(Contender(name, _engine(other, _files(other))))
+            other_build = FinishedBuild.open(other)
+            field.append(Contender(name, _engine(other_build, _files_that_ran(other_build))))
         else:
             known = ", ".join([*STAGES, *files])
             raise BadRequest(f"--vs {name}: take some of {known}, or the directory of another build")
-    return found
+    return field
 
 
-def _files(directory: Path) -> dict[str, Path]:
+def _files_that_ran(build: FinishedBuild) -> dict[str, Path]:
     """The files of the build that were run, by stage; raises BadRequest where one is gone or another."""
-    found = {}
-    try:
-        for row in build_directory.report(directory)["stages"]:
-            if row["provider"]:
-                found[row["name"]] = path = directory / Path(row["file"]).name
-                if (why := workspace.other(path, row["sha256"])) is not None:
-                    raise BadRequest(f"{directory}: {why}; build again")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise build_directory.damaged(directory, error) from error
-    return found
+    return {row.name: build.intact(row) for row in build.stages if row.provider is not None}
 
 
-def _engine(directory: Path, files: dict[str, Path]) -> Path:
-    name = next((name for name in files if name.startswith("engine")), None)
-    if name is None:
-        raise BadRequest(f"{directory} has no engine that runs on this machine: nothing can be timed")
-    return files[name]
+def _engine(build: FinishedBuild, files: Mapping[str, Path]) -> Path:
+    for row in build.engines:
+        if row.name in files:
+            return files[row.name]
+    raise BadRequest(f"{build.directory} has no engine that runs on this machine: nothing can be timed")
 
 
-def beside_float(rows: Sequence[StageRow], files: Mapping[str, Path], images: Images) -> dict[str, Any] | None:
+def beside_float(rows: Sequence[StageRow], files: Mapping[str, Path], images: Images) -> Speed | None:
     """How many times as long an 8-bit engine takes as its float neighbour, one image a run; None where none can tell.
 
     The neighbour is the FP16 engine of the same backend, on the CPU the float32 graph in ONNX Runtime.
     """
-    ran = {row.name: row for row in rows if row.provider is not None}
-    engine = ran.get("engine")
-    if engine is None or engine.int8_share is None:
+    ran = [row for row in rows if row.provider is not None]
+    engines = [row for row in ran if row.role == "engine"]
+    # The engines of the precision asked for come first; those without a share have nothing in 8 bits.
+    if not engines or engines[0].int8_share is None:
         return None
-    here = engine.provider == "TensorRT"
-    neighbour = "fp16_engine_tensorrt" if here else "fold_batchnorm"
-    # Other forms of INT8 run on the CPU to be judged only.
-    if neighbour not in ran or not (here or engine.source == "int8"):
+    engine = engines[0]
+    on_tensorrt = engine.details["backend"] == "tensorrt"
+    neighbour = _float_engine(engine, engines) if on_tensorrt else _float_graph(engine, ran)
+    if neighbour is None:
         return None
+
     pixels = images.select(np.arange(1))
-    field = [Contender(name, files[name]) for name in (neighbour, engine.name)]
-    timings, _ = race.race([partial(each.timed, pixels) for each in field], BESIDE_SECONDS, decide=1)
-    return {"engine": engine.name, "next_to": neighbour, "batch": 1, **asdict(race.ratio(timings[1], timings[0]))}
+    field = [Contender(row.name, files[row.name]) for row in (neighbour, engine)]
+    loads = [partial(contender.timed, pixels) for contender in field]
+    (neighbour_timing, engine_timing), _ = race.race(loads, BESIDE_SECONDS, decide=1)
+    ratio = race.ratio(engine_timing, neighbour_timing)
+    return Speed(engine.name, neighbour.name, 1, ratio.value, ratio.lower, ratio.upper)
+
+
+def _float_engine(engine: StageRow, engines: Sequence[StageRow]) -> StageRow | None:
+    """The float16 engine that the same backend built beside ``engine``."""
+    for row in engines:
+        if row.precision == "fp16" and row.details["backend"] == engine.details["backend"]:
+            return row
+    return None
+
+
+def _float_graph(engine: StageRow, ran: Sequence[StageRow]) -> StageRow | None:
+    """The last graph in float32, where ``engine`` was made of the quantised graph as it came.
+
+    Other forms of INT8, with float16 around it or weights in float32, run on the CPU to be judged only.
+    """
+    source = next((row for row in ran if row.name == engine.source), None)
+    if source is None or source.role != "quantised":
+        return None
+    graphs = [row for row in ran if row.role == "graph"]
+    return graphs[-1] if graphs else None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One contender at one batch size, as bench.json has it.
+
+    ``milliseconds`` by percentile; ``ratio`` is how many times as long it takes as the engine, of the same images;
+    ``one_copy``: it was loaded once, not in each of the ``rounds``.
+    """
+
+    name: str
+    file: str
+    provider: str
+    batch: int
+    milliseconds: dict[str, float]
+    images_per_second: float
+    ratio: race.Ratio
+    rounds: int
+    runs: int
+    one_copy: bool
+    resident_bytes: int
+    file_bytes: int
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """bench.json; ``answers`` tell of which build it is, ``settled`` whether every ratio is known as well as asked."""
+
+    schema: int
+    directory: str
+    answers: str | None
+    confidence: float
+    settled: bool
+    rows: list[Measurement]
+    environment: Environment
 
 
 def bench(directory: Path, versus: Sequence[str], batches: Sequence[int], seconds: float) -> dict[str, Any]:
-    """All figures as JSON: ``ratio`` is how many times as long each takes as the engine, of the same images."""
+    """All figures as JSON, the fields of ``Benchmark``; the time is shared out over ``batches``."""
     from pipeline.console.progress import bar
 
-    field = contenders(directory, versus)
-    images = build_directory.test_images(directory)
+    build = FinishedBuild.open(directory)
+    field = contenders(build, versus)
+    images = build.test_images()
     if max(batches) > len(images):
         raise BadRequest(f"--batch {max(batches)}: {directory} was judged on {len(images)} images; take no more")
-    providers = [each.load().provider for each in field]
-    memory = [_resident(each, images.shape) for each in field]
-    rows, settled = [], True
+
+    providers = [contender.load().provider for contender in field]
+    memory = [_resident(contender, images.shape) for contender in field]
+    rows: list[dict[str, Any]] = []
+    settled = True
     with bar("timing", len(batches)) as advance:
         for batch in batches:
             pixels = images.select(np.arange(batch))
-            timings, steady = race.race([partial(each.timed, pixels) for each in field], seconds / len(batches))
-            settled &= steady
-            for each, provider, held, timing in zip(field, providers, memory, timings, strict=True):
-                took = [1e3 * float(value) for value in np.percentile(timing.runs, PERCENTILES)]
-                rows.append(
-                    {
-                        "name": each.name,
-                        "file": each.path.name,
-                        "provider": provider,
-                        "batch": batch,
-                        "milliseconds": dict(zip(map(str, PERCENTILES), took, strict=True)),
-                        "images_per_second": 1e3 * batch / took[0],
-                        "ratio": asdict(race.ratio(timing, timings[0])),
-                        "rounds": len(timing.rounds),
-                        "runs": len(timing.runs),
-                        "one_copy": timing.one_copy,
-                        "resident_bytes": held,
-                        "file_bytes": each.path.stat().st_size,
-                    }
-                )
+            loads = [partial(contender.timed, pixels) for contender in field]
+            timings, batch_settled = race.race(loads, seconds / len(batches))
+            settled = settled and batch_settled
+            for contender, provider, resident_bytes, timing in zip(field, providers, memory, timings, strict=True):
+                ratio = race.ratio(timing, timings[0])
+                rows.append(asdict(_measurement(contender, provider, batch, resident_bytes, timing, ratio)))
             advance()
-    judged = build_directory.report(directory).get("answers")  # tells whether it is still the same build
-    about = {"directory": str(directory), "answers": judged, "confidence": race.CONFIDENCE, "settled": settled}
-    return {"schema": 1, **about, "rows": rows, "environment": provenance.environment()}
+    return {
+        "schema": 1,
+        "directory": str(directory),
+        "answers": build.answers_digest,  # tells whether it is still the same build
+        "confidence": race.CONFIDENCE,
+        "settled": settled,
+        "rows": rows,
+        "environment": provenance.environment(),
+    }
+
+
+def _measurement(
+    contender: Contender, provider: str, batch: int, resident_bytes: int, timing: race.Timing, ratio: race.Ratio
+) -> Measurement:
+    milliseconds = {str(percentile): 1e3 * float(np.percentile(timing.runs, percentile)) for percentile in PERCENTILES}
+    return Measurement(
+        name=contender.name,
+        file=contender.path.name,
+        provider=provider,
+        batch=batch,
+        milliseconds=milliseconds,
+        images_per_second=1e3 * batch / milliseconds[str(MEDIAN)],
+        ratio=ratio,
+        rounds=len(timing.rounds),
+        runs=len(timing.runs),
+        one_copy=timing.one_copy,
+        resident_bytes=resident_bytes,
+        file_bytes=contender.path.stat().st_size,
+    )
 
 
 def _resident(contender: Contender, shape: Sequence[int]) -> int:
     """The most memory, in bytes, of a process that only loads the file and answers one image (C, H, W) twice."""
-    told = json.dumps([str(contender.path), contender.compiled, list(shape)])
-    return int(child.call("pipeline.finished.benchmark:in_child", told))
+    job = json.dumps([str(contender.path), contender.compiled, list(shape)])
+    return int(child.call("pipeline.finished.benchmark:in_child", job))
 
 
-def in_child(told: str) -> int:
-    """Runs in a process of its own."""
+def in_child(job: str) -> int:
+    """What ``_resident`` measures; runs in a process of its own."""
     # As much Python in every child, whatever its own file needs.
     importlib.import_module("exporters.engines.onnxruntime")
-    path, compiled, shape = json.loads(told)
+    path, compiled, shape = json.loads(job)
     runner = Contender("", Path(path), compiled).load()
     for _ in range(2):
         runner.run(np.zeros((1, *shape), np.float32))
+
     # Of this process alone: getrusage would count what its parent held when it was started.
-    (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(peak.split()[1]) * 1024
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            kilobytes = int(line.split()[1])
+            return kilobytes * 1024
+    raise OSError("/proc/self/status has no VmHWM")

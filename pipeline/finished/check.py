@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadRequest
 from pipeline.finished import baseline as baselines
-from pipeline.finished import build_directory, recheck
-from pipeline.finished.claims import evidence
+from pipeline.finished import recheck, regressions
+from pipeline.finished.claims import Claims, claims
 from pipeline.finished.findings import Finding, findings
 from pipeline.parity.judge import overall
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pipeline.finished.finished_build import FinishedBuild
+
 # Seconds that two engines are timed side by side at most.
 SECONDS = 30.0
-# What reading a report raises that is not what it should be.
-DAMAGED = (KeyError, TypeError, AttributeError, IndexError, ValueError, ZeroDivisionError)
 
 
 @dataclass(frozen=True)
@@ -48,34 +48,36 @@ def check(
 ) -> Checked:
     """Judge the build in ``directory`` again, and hold it against the one of ``baseline``.
 
-    ``margins`` are those of baselines.Margins; None is its default. Raises BadRequest where either is no build, or
+    ``margins`` are those of regressions.Margins; None is its default. Raises BadRequest where either is no build, or
     they cannot be compared, or a margin makes no sense.
     """
     _refuse(baseline, margins)
     old = None if baseline is None else baselines.read(baseline)
     if old is not None and margins.get("slowdown") is not None and not old.path.is_dir():
         raise BadRequest(f"--max-slowdown times two engines side by side, and {old.path} has none; give its directory")
-    report, answers = recheck.recheck(directory, max_drop, confidence, rerun=rerun)
-    try:
-        lists, found = evidence(report, rerun=rerun), findings(report, directory)
-    except DAMAGED as error:
-        raise build_directory.damaged(directory, error) from error
+
+    build, answers = recheck.recheck(directory, max_drop, confidence, rerun=rerun)
+    shown = claims(build, rerun=rerun)
+    found = findings(build)
     if old is not None:
         given = {name: value for name, value in margins.items() if value is not None}
-        allowed = baselines.Margins(report["recipe"]["max_drop"], report["recipe"]["confidence"], **given)
-        baselines.refuse(report, answers, old)
+        allowed = regressions.Margins(build.max_drop, build.confidence, **given)
+        baselines.refuse(build, answers, old)
         # Only of the files that are those that were judged.
-        whole = {each.stage: str(each.file) for each in found if (each.check, each.verdict) == ("intact", "pass")}
-        try:
-            found += baselines.compare(report, answers, old, allowed, whole)
-            lists = {title: lists[title] + more for title, more in _open(report, old).items()}
-        except DAMAGED as error:
-            raise old.damaged(error) from error
+        intact = {
+            finding.stage: str(finding.file)
+            for finding in found
+            if finding.check == "intact" and finding.verdict == "pass"
+        }
+        found += regressions.compare(build, answers, old, allowed, intact)
+        shown += _left_open(build, old)
         if allowed.slowdown is not None:
-            found.append(_timed(directory, old, allowed.slowdown, allowed.confidence))
-    verdict = overall([report["verdict"], *(each.verdict for each in found)])
-    told = [{"rule": each.rule, **asdict(each)} for each in found]
-    return Checked(directory.resolve().name, {**report, **lists, "verdict": verdict, "findings": told}, found)
+            found.append(_timed(build, old, allowed.slowdown, allowed.confidence))
+
+    verdict = overall([build.verdict, *(finding.verdict for finding in found)])
+    rows = [{"rule": finding.rule, **asdict(finding)} for finding in found]
+    report = {**build.report, **asdict(shown), "verdict": verdict, "findings": rows}
+    return Checked(directory.resolve().name, report, found)
 
 
 def _refuse(baseline: Path | None, margins: Mapping[str, float | None]) -> None:
@@ -86,35 +88,38 @@ def _refuse(baseline: Path | None, margins: Mapping[str, float | None]) -> None:
             raise BadRequest(f"--max-{name} {value:g}: give a number from 0 on")
 
 
-def _open(report: dict[str, Any], old: baselines.Baseline) -> dict[str, list[str]]:
-    """What the comparison itself leaves open, in the lists of ``evidence``."""
-    proxy, nowhere = [], []
-    if not baselines.same_network(report, old):
+def _left_open(build: FinishedBuild, old: baselines.Baseline) -> Claims:
+    """What the comparison itself leaves open."""
+    proxy = []
+    if not baselines.same_network(build, old):
         proxy.append("The baseline has other weights: drift is compared between each build and its own network.")
+
+    not_proven = []
     if old.answers is None:
-        nowhere.append(
+        not_proven.append(
             "The baseline kept no answers: its top-1 is compared by counts, not image by image, and its drift by the "
             "medians alone, without bounds."
         )
-    elif not any(key.startswith("sqnr_db.") for key in old.answers):
-        nowhere.append("The baseline did not keep the drift of every image: medians are compared, without bounds.")
-    if old.report["verdict"] != "pass":
-        nowhere.append(f"The baseline did not pass itself: its verdict is {old.report['verdict']}.")
-    return {"proven": [], "proxy": proxy, "not_proven": nowhere}
+    elif not old.answers.sqnr_db:
+        not_proven.append("The baseline did not keep the drift of every image: medians are compared, without bounds.")
+    if old.build.verdict != "pass":
+        not_proven.append(f"The baseline did not pass itself: its verdict is {old.build.verdict}.")
+    return Claims([], proxy, not_proven)
 
 
-def _timed(directory: Path, old: baselines.Baseline, margin: float, confidence: float) -> Finding:
+def _timed(build: FinishedBuild, old: baselines.Baseline, margin: float, confidence: float) -> Finding:
     """Both engines on one image, in turns."""
     import numpy as np
 
     from pipeline.finished import benchmark, race
 
-    field = benchmark.contenders(directory, [str(old.path.resolve())])
-    pixels = build_directory.test_images(directory).select(np.arange(1))
+    engine, engine_then = benchmark.contenders(build, [str(old.path.resolve())])
+    pixels = build.test_images().select(np.arange(1))
     # The baseline first, since all ratios are to the first.
-    loads = [partial(each.timed, pixels) for each in field[::-1]]
+    loads = [partial(contender.timed, pixels) for contender in (engine_then, engine)]
     (then, now), _ = race.race(loads, SECONDS, decide=1 + margin, confidence=confidence)
     ratio = race.ratio(now, then, confidence)
-    slower = (each - 1 for each in (ratio.value, ratio.lower, ratio.upper))
-    answer = baselines.weigh("the engine's time for one image grew", 100, "%", margin, *slower)
-    return Finding("engine", "baseline-latency", answer[0], answer[1], str(field[0].path), answer[2])
+    change = regressions.weigh(
+        "the engine's time for one image grew", 100, "%", margin, ratio.value - 1, ratio.lower - 1, ratio.upper - 1
+    )
+    return Finding("engine", "baseline-latency", change.verdict, change.message, str(engine.path), change.figures)

@@ -2,47 +2,78 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from exporters.engines import device
 from pipeline.building.plan import FLOAT16_ON_CPU
+from pipeline.finished.report_json import measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pipeline.finished.finished_build import FinishedBuild
+    from pipeline.stage import StageRow
 
 # Sentences of a report that tell of something else that ran in place of the real thing.
 STAND_INS = {FLOAT16_ON_CPU, device.NOT_PROVEN}
 SAVED = "No file ran in this check: its answers are those that were saved when it was built (--rerun runs every file)."
 
 
-def evidence(report: dict[str, Any], *, rerun: bool) -> dict[str, list[str]]:
-    """``proven``, ``proxy`` and ``not_proven``: sentences about the build of ``report``."""
-    said = report["not_proven"]
-    return {
-        "proven": list(_proven(report["stages"])),
-        "proxy": [*([] if rerun else [SAVED]), *_instead(report["stages"]), *(s for s in said if s in STAND_INS)],
-        "not_proven": [*_undecided(report["stages"]), *(s for s in said if s not in STAND_INS)],
-    }
+@dataclass(frozen=True)
+class Claims:
+    """Sentences: ``proven`` here, shown by a stand-in (``proxy``), and ``not_proven``."""
+
+    proven: list[str]
+    proxy: list[str]
+    not_proven: list[str]
+
+    def __add__(self, other: Claims) -> Claims:
+        """Each list, and then that of ``other``."""
+        return Claims(self.proven + other.proven, self.proxy + other.proxy, self.not_proven + other.not_proven)
 
 
-def _proven(rows: list[dict[str, Any]]) -> Iterator[str]:
-    passed = [row for row in rows if row["verdict"] == "pass"]
-    for provider in dict.fromkeys(row["provider"] for row in passed):
-        names = [row["name"] for row in passed if row["provider"] == provider]
-        count = passed[0]["accuracy"]["n"]
-        yield f"{', '.join(names)}: answers to {count} images, by {provider}, within their bounds."
-    if certified := [row["name"] for row in passed if (row["certificate"] or {}).get("proven")]:
+def claims(build: FinishedBuild, *, rerun: bool) -> Claims:
+    """What ``build`` shows, whose verdicts were computed anew."""
+    proxy = [] if rerun else [SAVED]
+    proxy += _judged_in_place_of_an_engine(build.stages)
+    not_proven = list(_without_a_pass(build.stages))
+    for sentence in build.not_proven:
+        if sentence in STAND_INS:
+            proxy.append(sentence)
+        else:
+            not_proven.append(sentence)
+    return Claims(list(_proven(build.stages)), proxy, not_proven)
+
+
+def _proven(rows: list[StageRow]) -> Iterator[str]:
+    names_by_provider: dict[str, list[str]] = {}
+    certified: list[str] = []
+    images = 0
+    for row in rows:
+        figures = measured(row)
+        if row.verdict != "pass" or row.provider is None or figures is None:
+            continue
+        names_by_provider.setdefault(row.provider, []).append(row.name)
+        images = images or figures.accuracy.n
+        if row.certificate is not None and row.certificate.get("proven"):
+            certified.append(row.name)
+
+    for provider, names in names_by_provider.items():
+        yield f"{', '.join(names)}: answers to {images} images, by {provider}, within their bounds."
+    if certified:
         yield f"{', '.join(certified)}: every weight, attribute and edge follows from the file before."
 
 
-def _instead(rows: list[dict[str, Any]]) -> Iterator[str]:
-    ran = {row["name"]: row["provider"] for row in rows if row["provider"]}
+def _judged_in_place_of_an_engine(rows: list[StageRow]) -> Iterator[str]:
+    """Of each engine that did not run: its graph, where that did."""
+    providers = {row.name: row.provider for row in rows if row.provider is not None}
     for row in rows:
-        if row["file"] and not row["provider"] and row["source"] in ran:
-            yield f"{row['name']}: its graph, {row['source']}, was judged by {ran[row['source']]} in its place."
+        if row.file is not None and row.provider is None and row.source in providers:
+            yield f"{row.name}: its graph, {row.source}, was judged by {providers[row.source]} in its place."
 
 
-def _undecided(rows: list[dict[str, Any]]) -> Iterator[str]:
+def _without_a_pass(rows: list[StageRow]) -> Iterator[str]:
     for row in rows:
-        if row["verdict"] in {"fail", "undecided"}:
-            yield f"{row['name']} is {row['verdict']}: nothing is proven of it."
+        if row.verdict in {"fail", "undecided"}:
+            yield f"{row.name} is {row.verdict}: nothing is proven of it."

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from exporters.subgraphs import Subgraphs
     from pipeline.data.images import Images
     from pipeline.parity.depth import Pair
+    from pipeline.parity.fault import Fault
 
 
 def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -> dict[str, Any]:
@@ -30,11 +32,7 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
     from exporters.subgraphs import Subgraphs
 
     reference.give_back_memory()
-    for path in (good, bad):
-        if path.suffix != ".onnx" or not path.is_file():
-            raise BadRequest(f"{path} is gone or no ONNX file, and only those can be compared piece by piece")
-    if good.samefile(bad):
-        raise BadRequest(f"{good} and {bad} are the same file; give two that could differ")
+    _refuse(good, bad)
     refusals: tuple[type[Exception], ...] = (ValueError, *reference.refusals())
     try:
         files = Subgraphs(good), Subgraphs(bad)
@@ -42,6 +40,7 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
         found = faults(pairs, wasted(good, bad, images))
     except refusals as error:
         raise BadRequest(f"{good.name} and {bad.name} cannot be compared: {error}") from error
+
     diagnosis = {
         "good": good.name,
         "bad": bad.name,
@@ -50,32 +49,58 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
         "first": asdict(found[0]) if found else None,
         "faults": [asdict(fault) for fault in found],
         "steps": [_step(pair) for pair in pairs],
-        "observing_db": _apart(bad, images, pairs, logits),
+        "observing_db": _whole_next_to_pieces(bad, images, pairs, logits),
         "case": None,
     }
     if found:
-        pair = next(pair for pair in pairs if pair.step.tensor == found[0].tensor)
-        place = place or bad.with_name(f"case-{found[0].module.replace('/', '_').strip('_')}")
-        worst = int(np.argmin(pair.step.beyond if found[0].kind == "beyond" else pair.step.own))
-        diagnosis["case"] = {"directory": str(place), **case.write(place, found[0], pair, files, images[worst][None])}
+        first = found[0]
+        if place is None:
+            place = bad.with_name(f"case-{first.module.replace('/', '_').strip('_')}")
+        diagnosis["case"] = _write_case(place, first, pairs, files, images)
     return diagnosis
 
 
-def _apart(bad: Path, images: Images, pairs: list[Pair], logits: list[NDArray[np.float32]]) -> float | None:
+def _refuse(good: Path, bad: Path) -> None:
+    """Raise BadRequest where the two are no ONNX files, or one and the same."""
+    for path in (good, bad):
+        if path.suffix != ".onnx" or not path.is_file():
+            raise BadRequest(f"{path} is gone or no ONNX file, and only those can be compared piece by piece")
+    if good.samefile(bad):
+        raise BadRequest(f"{good} and {bad} are the same file; give two that could differ")
+
+
+def _write_case(
+    place: Path, fault: Fault, pairs: list[Pair], files: tuple[Subgraphs, Subgraphs], images: Images
+) -> dict[str, Any]:
+    """The case of ``fault`` in the folder ``place``, on the one image that shows it best."""
+    pair = next(pair for pair in pairs if pair.step.tensor == fault.tensor)
+    decibels = pair.step.beyond if fault.kind == "beyond" else pair.step.own
+    worst_image = images[int(np.argmin(decibels))]
+    return {"directory": str(place), **case.write(place, fault, pair, files, worst_image[None])}
+
+
+def _whole_next_to_pieces(
+    bad: Path, images: Images, pairs: list[Pair], logits: list[NDArray[np.float32]]
+) -> float | None:
     """The SQNR in dB between ``bad`` as a whole and in pieces; None where they are identical, or it cannot run."""
     if any(pair.step.broken for pair in pairs):
         return None
     whole = answers.of_file(bad)
-    return median([r for given, part in zip(few(images), logits, strict=True) for r in ratios(whole.run(given), part)])
+    decibels: list[float] = []
+    for batch, logits_in_pieces in zip(few(images), logits, strict=True):
+        decibels += ratios(whole.run(batch), logits_in_pieces)
+    return median(decibels)
 
 
 def _step(pair: Pair) -> dict[str, Any]:
+    """One module in both files: its noise by itself, beyond rounding, and all so far, in dB."""
     step = pair.step
-    figures = {"own_db": step.own, "beyond_rounding_db": step.beyond, "accumulated_db": step.accumulated}
     return {
         "module": step.module,
         "operator": step.operator,
         "tensor": step.tensor,
         "kind": pair.kind,
-        **{name: median(values) for name, values in figures.items()},
+        "own_db": median(step.own),
+        "beyond_rounding_db": median(step.beyond),
+        "accumulated_db": median(step.accumulated),
     }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.finished.report_json import measured
 from pipeline.parity.judge import weigh
-from pipeline.stage import Drift, Drop, Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pipeline.finished.finished_build import FinishedBuild
+    from pipeline.stage import StageRow
 
 # The rule of each check: its id never changes and is never given to another. docs/ci.md has the table.
 RULES = {
@@ -49,55 +51,64 @@ class Finding:
         return RULES[self.check][0]
 
 
-def findings(report: dict[str, Any], directory: Path) -> list[Finding]:
-    """Every check of every stage of the build in ``directory``, whose verdicts were computed anew.
-
-    Raises KeyError, TypeError or AttributeError where the report lacks what it should hold.
-    """
+def findings(build: FinishedBuild) -> list[Finding]:
+    """Every check of every stage of ``build``, whose verdicts were computed anew."""
     found: list[Finding] = []
-    error = report["error"]
-    for row in report["stages"]:
-        if row["file"] is None:
-            verdict = "fail" if error or row["reasons"] else "not_run"
-            said = error or "; ".join(row["reasons"]) or "not reached: a stage before it failed"
-            found.append(Finding(row["name"], "made", verdict, said))
+    error = build.error
+    for row in build.stages:
+        if row.file is None:
+            found.append(_not_made(row, error))
             error = None  # of the first stage without a file: those behind it were never tried
-        else:
-            path = str(directory / Path(row["file"]).name)
-            found += [Finding(row["name"], *each, path) for each in _of_a_file(row)]
+            continue
+        path = str(build.path(row))
+        for check, verdict, message in _of_a_file(row):
+            found.append(Finding(row.name, check, verdict, message, path))
     return found
 
 
-def _of_a_file(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _not_made(row: StageRow, error: str | None) -> Finding:
+    """``error``: why the stage could not make its file, where it was tried."""
+    reasons = "; ".join(row.reasons)
+    if error or reasons:
+        return Finding(row.name, "made", "fail", error or reasons)
+    return Finding(row.name, "made", "not_run", "not reached: a stage before it failed")
+
+
+def _of_a_file(row: StageRow) -> Iterator[tuple[str, str, str]]:
     """Check, verdict and sentence."""
-    yield "made", "pass", str(row["work"])
-    judged = row["drift"] is not None and row["drop"] is not None
-    checks = _weighed(row) if judged else {}
-    told = [*row["refuted"], *(reason for _, reasons in checks.values() for reason in reasons)]
-    if broken := [reason for reason in row["reasons"] if reason not in told]:
+    yield "made", "pass", str(row.work)
+
+    checks = _weighed(row)
+    told = list(row.refuted)
+    for _, reasons in checks.values():
+        told += reasons
+
+    # A reason that no check of its answers gave: the file itself is gone, or another.
+    broken = [reason for reason in row.reasons if reason not in told]
+    if broken:
         yield "intact", "fail", "; ".join(broken)
-        yield from ((check, "not_run", "not asked of a file that is another") for check in checks)
+        for check in checks:
+            yield check, "not_run", "not asked of a file that is another"
         return
+
     yield "intact", "pass", ""
-    if judged:
-        yield from ((check, verdict, "; ".join(reasons)) for check, (verdict, reasons) in checks.items())
-    elif row["refuted"]:
-        yield "refuted", "fail", "; ".join(row["refuted"])
+    if checks:
+        for check, (verdict, reasons) in checks.items():
+            yield check, verdict, "; ".join(reasons)
+    elif row.refuted:
+        yield "refuted", "fail", "; ".join(row.refuted)
     else:
         yield "drift", "not_run", "built, not run here"
 
 
-def _weighed(row: dict[str, Any]) -> dict[str, tuple[str, list[str]]]:
-    return weigh(
-        Tolerance(**row["tolerance"]),
-        Drift(**row["drift"]),
-        Drift(**row["step"]),
-        Drop(**row["drop"]),
-        row["accuracy"]["n"],
-        row["refuted"],
-    )
+def _weighed(row: StageRow) -> dict[str, tuple[str, list[str]]]:
+    """The verdict and the reasons of each check of its answers; empty where there are none."""
+    figures = measured(row)
+    if figures is None:
+        return {}
+    return weigh(figures.tolerance, figures.drift, figures.step, figures.drop, figures.accuracy.n, row.refuted)
 
 
-def failed(found: list[Finding]) -> Iterator[Finding]:
+def failed(found: list[Finding]) -> list[Finding]:
     """Those that are no pass: refuted, or undecided."""
-    return (each for each in found if each.verdict in {"fail", "undecided"})
+    return [finding for finding in found if finding.verdict in {"fail", "undecided"}]

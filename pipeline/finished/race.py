@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     Run = Callable[[], object]
 
 CONFIDENCE = 0.95
-# In every round each runs for about as long, and what was in the caches is warmed up again first.
-ROUND_SECONDS, MOST_RUNS, WARM_UP = 0.05, 200, 2
+# In every round each runs for about so long, in no more runs than this.
+ROUND_SECONDS = 0.05
+MOST_RUNS = 200
+# What was in the caches of the one before is warmed up again first.
+WARM_UP = 2
+# Rounds before the first look at the bounds.
 LEAST_ROUNDS = 10
 # The same file loaded twice differs by up to 3 %, by where its memory lies, as long as both copies live: every round
 # takes a new one, but of what takes longer than this to be loaded (a compiler at work).
@@ -66,23 +70,33 @@ def race(
     ``decide``: it is enough to know whether a ratio is above or below this, with ``confidence``. It is looked after 10,
     20, 40, 80 … rounds and when the time is up, each time with less of the error (see ratio).
     """
-    field = [_entrant(load) for load in loads]
-    timings = [each.timing for each in field]
-    until, look = time.perf_counter() + seconds, LEAST_ROUNDS
-    settled = ended = False
-    while not settled and not ended:
-        rounds = 1 + len(timings[0].rounds)
+    entrants = [_entrant(load) for load in loads]
+    timings = [entrant.timing for entrant in entrants]
+    deadline = time.perf_counter() + seconds
+    next_look = LEAST_ROUNDS
+    settled = False
+    while True:
+        round_number = 1 + len(timings[0].rounds)
         # Whoever is first in one round is last in the next.
-        for each in field[:: 1 if rounds % 2 else -1]:
-            each.round()
+        order = entrants if round_number % 2 else entrants[::-1]
+        for entrant in order:
+            entrant.round()
+
         # With fewer rounds not even their extremes are bounds that hold.
-        enough = rounds >= LEAST_ROUNDS and 0.5**rounds <= _error(rounds, confidence)
-        ended = enough and time.perf_counter() >= until
-        if enough and (rounds == look or ended):
-            found = [ratio(each, timings[0], confidence) for each in timings[1:]]
-            settled = all(each.settled or (decide is not None and each.decided(decide)) for each in found)
-        look *= 2 if rounds == look else 1
-    return timings, settled
+        bounds_hold = round_number >= LEAST_ROUNDS and 0.5**round_number <= _error(round_number, confidence)
+        time_is_up = bounds_hold and time.perf_counter() >= deadline
+        if bounds_hold and (round_number == next_look or time_is_up):
+            ratios = [ratio(timing, timings[0], confidence) for timing in timings[1:]]
+            settled = all(_enough(found, decide) for found in ratios)
+        if settled or time_is_up:
+            return timings, settled
+        if round_number == next_look:
+            next_look *= 2
+
+
+def _enough(found: Ratio, decide: float | None) -> bool:
+    """Whether ``found`` is known as well as was asked for."""
+    return found.settled or (decide is not None and found.decided(decide))
 
 
 def ratio(slow: Timing, fast: Timing, confidence: float = CONFIDENCE) -> Ratio:
@@ -91,8 +105,9 @@ def ratio(slow: Timing, fast: Timing, confidence: float = CONFIDENCE) -> Ratio:
     The bounds hold whatever the times are distributed like, and however often ``race`` looked before: of the error
     1 - ``confidence`` look k has the share 1/2^k, and all looks together no more than the whole (Bonferroni).
     """
-    shares = np.array(slow.rounds) / np.array(fast.rounds)
-    return Ratio(float(np.median(shares)), *median_bounds(shares, _error(len(shares), confidence)))
+    ratios = np.array(slow.rounds) / np.array(fast.rounds)
+    lower, upper = median_bounds(ratios, _error(len(ratios), confidence))
+    return Ratio(float(np.median(ratios)), lower, upper)
 
 
 def _error(rounds: int, confidence: float) -> float:
@@ -111,27 +126,34 @@ class _Entrant:
     timing: Timing
 
     def round(self) -> None:
-        run = self.kept or self.load()
+        """One round of it, added to its timing."""
+        run = self.kept if self.kept is not None else self.load()
         for _ in range(WARM_UP):
             run()
-        timed = [_timed(run) for _ in range(self.count)]
-        self.timing.runs += timed
-        self.timing.rounds.append(float(np.median(timed)))
+        seconds = [_timed(run) for _ in range(self.count)]
+        self.timing.runs += seconds
+        self.timing.rounds.append(float(np.median(seconds)))
 
 
 def _entrant(load: Callable[[], Run]) -> _Entrant:
+    """What ``load`` gives, with as many runs a round as ROUND_SECONDS hold."""
     load()()  # what Python imports for it is no part of loading it
+
+    # torch.compile compiles at the first run: that counts as loading, but for the time of a plain run.
     begun = time.perf_counter()
     run = load()
     run()
-    loaded = time.perf_counter() - begun
-    took = _timed(run)
-    kept = run if loaded - took > LOAD_SECONDS else None
-    count = min(max(int(ROUND_SECONDS / took), 1), MOST_RUNS)
+    loaded_and_ran = time.perf_counter() - begun
+    one_run = _timed(run)
+    loading = loaded_and_ran - one_run
+
+    kept = run if loading > LOAD_SECONDS else None
+    count = min(max(int(ROUND_SECONDS / one_run), 1), MOST_RUNS)
     return _Entrant(load, count, kept, Timing(one_copy=kept is not None))
 
 
 def _timed(run: Run) -> float:
+    """Seconds that one run takes."""
     begun = time.perf_counter()
     run()
     return time.perf_counter() - begun

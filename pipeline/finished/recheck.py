@@ -2,118 +2,161 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from exporters import engines
 from pipeline import workspace
-from pipeline.building import plan
-from pipeline.data import conformance
-from pipeline.errors import BadRequest
-from pipeline.finished import build_directory
+from pipeline.finished import saved_answers, vectors
+from pipeline.finished.finished_build import FinishedBuild
+from pipeline.finished.report_json import measured
 from pipeline.parity.judge import judge, overall
 from pipeline.parity.paired import paired_drop
-from pipeline.stage import Drift, StageRow, Tolerance
+from pipeline.stage import StageRow, Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    Saved = dict[str, NDArray[Any]]
-    Look = Callable[[dict[str, Any], Tolerance], dict[str, Any]]
+    from pipeline.data.images import Images
+    from pipeline.finished.report_json import Verdict
+    from pipeline.finished.saved_answers import SavedAnswers
 
-ANSWERS = "answers.safetensors"
-# What running a file again renews in its row; the rest tells how the file was made.
-RENEWED = (
-    "provider", "drift", "step", "accuracy", "drop", "certificate", "refuted", "tolerance", "verdict", "reasons",
-)  # fmt: skip
+    Look = Callable[[StageRow, Tolerance], StageRow]
 
 
 def recheck(
     directory: Path, max_drop: float | None = None, confidence: float | None = None, *, rerun: bool = False
-) -> tuple[dict[str, Any], Saved]:
-    """The report of ``directory`` with every verdict computed anew, under other margins if given, and the answers.
+) -> tuple[FinishedBuild, SavedAnswers]:
+    """The build in ``directory`` with every verdict computed anew, under other margins if given, and its answers.
 
     With ``rerun`` every file runs again on the images that judged it, and the answers are those. Raises BadRequest
     where the directory holds no finished build, or those images are no longer to be had.
     """
-    import safetensors
-    import safetensors.numpy
+    build = FinishedBuild.open(directory).under(max_drop=max_drop, confidence=confidence)
+    answers = build.read_answers()
+    if build.answers_digest is None:
+        raise build.damaged(KeyError("answers"))
+    if build.conformance_digests is None:
+        raise build.damaged(KeyError("conformance"))
 
-    report, recipe = build_directory.report(directory), build_directory.recipe_of(directory)
-    asked = {"max_drop": max_drop, "confidence": confidence}
-    margins: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    try:
-        saved = safetensors.numpy.load_file(directory / ANSWERS)
-        look = _run_again(directory, report, saved) if rerun else partial(_remembered, saved)
-        rows: list[dict[str, Any]] = []
-        for row in report["stages"]:
-            # Of the report only figures are believed: bounds and verdicts are this program's own.
-            role, precision = build_directory.role_of(row)
-            typed_row = {**row, "role": role, "precision": precision or recipe.precision}
-            tolerance = plan.bounds(row["name"], role, typed_row["precision"], replace(recipe, **margins))
-            ended = bool(report["error"]) or any(earlier["verdict"] == "fail" for earlier in rows)
-            rows.append(_judged(typed_row, directory, tolerance, look, ended=ended))
-        if workspace.sha256(directory / ANSWERS) != report["answers"]:
-            rows[0] |= {"verdict": "fail", "reasons": [f"{ANSWERS} is not what this build wrote"]}
-        if touched := conformance.touched(directory, report["conformance"]):
-            told = [f"{name} is gone or not what this build wrote" for name in touched]
-            rows[0] |= {"verdict": "fail", "reasons": [*rows[0]["reasons"], *told]}
-        verdict = "fail" if report["error"] else overall(row["verdict"] for row in rows)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise BadRequest(f"{directory / ANSWERS} cannot be read ({error}); build again") from error
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise build_directory.damaged(directory, error) from error
-    return {**report, "recipe": {**report["recipe"], **margins}, "verdict": verdict, "stages": rows}, saved
+    rerunner = _Rerun(build, answers, build.test_images()) if rerun else None
+    look = rerunner.look if rerunner is not None else partial(_remembered, answers)
+    rows: list[StageRow] = []
+    for row in build.stages:
+        ended = build.error is not None or any(earlier.verdict == "fail" for earlier in rows)
+        rows.append(_judged(build, row, look, ended=ended))
+
+    if rows:
+        rows[0] = _with_what_belongs_to_no_stage(build, rows[0])
+    verdict = "fail" if build.error else overall(row.verdict for row in rows)
+    if rerunner is not None:
+        answers = rerunner.answers()
+    return build.judged(rows, cast("Verdict", verdict)), answers
 
 
-def _judged(row: dict[str, Any], directory: Path, bounds: Tolerance, look: Look, *, ended: bool) -> dict[str, Any]:
-    if row["file"] is None:
+def _with_what_belongs_to_no_stage(build: FinishedBuild, first: StageRow) -> StageRow:
+    """The ``first`` row, which fails where the saved answers or the contract of preprocessing were touched."""
+    if build.answers_touched():
+        first = replace(first, verdict="fail", reasons=[f"{saved_answers.FILE} is not what this build wrote"])
+    touched = vectors.touched(build.directory, build.conformance_digests or {})
+    if touched:
+        sentences = [f"{name} is gone or not what this build wrote" for name in touched]
+        first = replace(first, verdict="fail", reasons=[*first.reasons, *sentences])
+    return first
+
+
+def _judged(build: FinishedBuild, row: StageRow, look: Look, *, ended: bool) -> StageRow:
+    """``row`` judged again; ``ended``: the build was over before it came to this stage."""
+    if row.file is None:
         return _unjudged(row, None if ended else "it has no file, though nothing before it failed")
-    path = directory / Path(row["file"]).name
-    if (why := workspace.other(path, row["sha256"])) is not None:
-        return {**row, "verdict": "fail", "reasons": [why]}
-    if row["provider"] is None:
-        return _unjudged(row, None if path.suffix in {".engine", ".sh"} else f"{path.name} was never run")
-    return {**row, **look(row, bounds)}
+    path = build.path(row)
+    changed = workspace.other(path, row.sha256)
+    if changed is not None:
+        return replace(row, verdict="fail", reasons=[changed])
+    if row.provider is None:
+        return _unjudged(row, None if _runs_elsewhere(row) else f"{path.name} was never run")
+    # Of the report only figures are believed: bounds and verdicts are this program's own.
+    return look(row, build.bounds(row.name))
 
 
-def _unjudged(row: dict[str, Any], wrong: str | None) -> dict[str, Any]:
+def _runs_elsewhere(row: StageRow) -> bool:
+    """Whether the file of ``row`` is an engine of a backend that only builds here."""
+    backend = row.details.get("backend")
+    if row.role != "engine" or backend not in (*engines.BACKENDS, *engines.RECIPES):
+        return False
+    return not engines.named(backend).runs_here
+
+
+def _unjudged(row: StageRow, wrong: str | None) -> StageRow:
     """Not reached, or built for another machine: no margin changes that; ``wrong`` where that cannot be."""
-    return {**row, "verdict": "fail" if wrong else "not_run", "reasons": [wrong] if wrong else []}
+    if wrong is None:
+        return replace(row, verdict="not_run", reasons=[])
+    return replace(row, verdict="fail", reasons=[wrong])
 
 
-def _remembered(saved: Saved, row: dict[str, Any], tolerance: Tolerance) -> dict[str, Any]:
-    answered = saved.get(f"top1.{row['name']}")
-    if answered is None:
-        return {"verdict": "fail", "reasons": row["refuted"]}  # its answers were no numbers
-    labels = saved["labels"]
-    drop = paired_drop(saved["reference"].argmax(1) == labels, answered == labels, tolerance.confidence)
-    drift, step = Drift(**row["drift"]), Drift(**row["step"])
-    verdict, why = judge(tolerance, drift, step, drop, len(labels), row["refuted"])
-    return {"tolerance": asdict(tolerance), "drop": asdict(drop), "verdict": verdict, "reasons": why}
+def _remembered(answers: SavedAnswers, row: StageRow, tolerance: Tolerance) -> StageRow:
+    """``row`` judged by its saved answers."""
+    top1 = answers.top1.get(row.name)
+    figures = measured(row)
+    if top1 is None or figures is None:
+        return replace(row, verdict="fail", reasons=row.refuted)  # its answers were no numbers
+    labels = answers.labels
+    drop = paired_drop(answers.reference_is_right(), top1 == labels, tolerance.confidence)
+    verdict, reasons = judge(tolerance, figures.drift, figures.step, drop, len(labels), row.refuted)
+    return replace(row, tolerance=tolerance, drop=drop, verdict=verdict, reasons=reasons)
 
 
-def _run_again(directory: Path, report: dict[str, Any], saved: Saved) -> Look:
-    from pipeline.parity.drift import sqnr_db
-    from pipeline.parity.examine import examine
+@dataclass
+class _Rerun:
+    """Every file of ``build`` run again on ``images``; ``saved`` are the answers that were kept."""
 
-    images = build_directory.test_images(directory)
-    files = {row["name"]: directory / Path(row["file"]).name for row in report["stages"] if row["file"]}
-    logits: Saved = {}
+    build: FinishedBuild
+    saved: SavedAnswers
+    images: Images
+    logits: dict[str, NDArray[Any]] = field(default_factory=dict)
 
-    def look(row: dict[str, Any], tolerance: Tolerance) -> dict[str, Any]:
-        role, precision = build_directory.role_of(row)
-        fresh = StageRow(row["name"], role, precision or "", tolerance=tolerance)
-        name, source = row["name"], row["source"]
-        if source is not None and source not in logits:
-            return {"verdict": "fail", "reasons": [f"{source}, from which it was made, could not be run again"]}
-        found = examine(fresh, files[name], files.get(source), images, saved["reference"], logits.get(source))
-        if found is not None:
-            logits[name], saved[f"top1.{name}"] = found, found.argmax(1)
-            saved[f"sqnr_db.{name}"] = sqnr_db(saved["reference"], found).astype("float32")
-        return {key: value for key, value in asdict(fresh).items() if key in RENEWED}
+    def look(self, row: StageRow, tolerance: Tolerance) -> StageRow:
+        """``row`` with what running its file again gives; how the file was made stays as it was."""
+        from pipeline.parity.examine import examine
 
-    return look
+        source = None
+        if row.source is not None:
+            if row.source not in self.logits:
+                why = f"{row.source}, from which it was made, could not be run again"
+                return replace(row, verdict="fail", reasons=[why])
+            source = self.build.path(self.build.stage(row.source))
+
+        fresh = StageRow(row.name, row.role, row.precision, tolerance=tolerance)
+        logits = examine(
+            fresh, self.build.path(row), source, self.images, self.saved.reference, self.logits.get(row.source or "")
+        )
+        if logits is not None:
+            self.logits[row.name] = logits
+        return replace(
+            row,
+            provider=fresh.provider,
+            drift=fresh.drift,
+            step=fresh.step,
+            accuracy=fresh.accuracy,
+            drop=fresh.drop,
+            certificate=fresh.certificate,
+            refuted=fresh.refuted,
+            tolerance=fresh.tolerance,
+            verdict=fresh.verdict,
+            reasons=fresh.reasons,
+        )
+
+    def answers(self) -> SavedAnswers:
+        """The answers of the files that ran again; of the others those that were kept."""
+        from pipeline.parity.drift import sqnr_db
+
+        top1 = dict(self.saved.top1)
+        ratios = dict(self.saved.sqnr_db)
+        for name, logits in self.logits.items():
+            top1[name] = logits.argmax(1)
+            ratios[name] = sqnr_db(self.saved.reference, logits).astype("float32")
+        return replace(self.saved, top1=top1, sqnr_db=ratios)

@@ -37,7 +37,7 @@ def _pickled(path: Path) -> Any:
     try:
         _check_sums(path)
         # weights_only: a restricted reader that knows tensors and containers and runs nothing.
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle ends in any error there is
         if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
             raise BadRequest(
@@ -45,12 +45,14 @@ def _pickled(path: Path) -> Any:
                 "save its state_dict() with safetensors.torch.save_file where you trust it"
             ) from error
         raise BadRequest(f"--weights {path} is truncated or corrupted; fetch or save it again") from error
-    return loaded
 
 
 def _check_sums(path: Path) -> None:
     """Raise ValueError where a checksum is wrong; torch does not look at those of its own archives."""
-    if zipfile.is_zipfile(path) and (bad := zipfile.ZipFile(path).testzip()):
+    if not zipfile.is_zipfile(path):  # torch before 1.6 wrote plain pickles
+        return
+    bad = zipfile.ZipFile(path).testzip()
+    if bad:
         raise ValueError(f"the checksum of {bad} is wrong")
 
 
@@ -65,11 +67,12 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 def read(path: Path) -> Weights:
     """All tensors of ``path`` by name; raises BadRequest where it cannot be read as plain tensors."""
-    return unwrapped(path)[0]
+    weights, _ = unwrapped(path)
+    return weights
 
 
-def unwrapped(path: Path, chosen: str | None = None) -> tuple[Weights, str]:
-    """The tensors in ``path`` by name, out of the container ``chosen`` or the first known one, and which that was.
+def unwrapped(path: Path, container: str | None = None) -> tuple[Weights, str]:
+    """The tensors in ``path`` by name, out of ``container`` or the first known one, and which that was.
 
     ``path`` is a file of READERS or a folder of Orbax. Raises BadRequest where it cannot be read as plain tensors.
     """
@@ -78,32 +81,37 @@ def unwrapped(path: Path, chosen: str | None = None) -> tuple[Weights, str]:
     reader = flax_files.orbax if path.is_dir() else READERS.get(path.suffix)
     if reader is None:
         raise BadRequest(f"--weights {path}: only {', '.join(READERS)} files are read, not {path.suffix or 'this'}")
-    return wrappers.unwrap(reader(path), f"--weights {path}", chosen)
+    return wrappers.unwrap(reader(path), f"--weights {path}", container)
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     """Put ``weights`` under our own names into ``network``; raises BadRequest with all that does not fit, and why."""
-    given = {key: value for key, value in weights.items() if key.rpartition(".")[2] not in wrappers.COUNTERS}
+    given = wrappers.without_counters(weights)
     expected = parameters(network)
-    put(network, Fit(name, expected, given, {key: key for key in [*expected, *given]}, DIALECTS["torchvision"]))
+    same_names = {key: key for key in [*expected, *given]}
+    put(network, Fit(name, expected, given, same_names, DIALECTS["torchvision"]))
 
 
 def put(network: nn.Module, fit: Fit) -> None:
     """Put the weights of ``fit`` into ``network``; raises BadRequest with all that does not fit, and why."""
-    network.load_state_dict({key: value.float() for key, value in taken(fit).items()}, strict=False)
+    state = {key: value.float() for key, value in taken(fit).items()}
+    # Not strict, because no checkpoint has the statistics of the pixels; that all the rest is there, taken() has seen.
+    network.load_state_dict(state, strict=False)
 
 
 def taken(fit: Fit) -> Weights:
     """The weights of ``fit`` by our names; raises BadRequest where they do not fit, or are no numbers."""
     fit.refuse()
-    ours = {key: fit.given[fit.named[key]] for key in fit.expected}
-    for key, value in ours.items():
+    weights = {}
+    for key in fit.expected:
+        value = fit.given[fit.named[key]]
         if not bool(value.float().isfinite().all()):
-            theirs = fit.prefix + fit.named[key]
+            their_name = fit.prefix + fit.named[key]
             raise BadRequest(
-                f"{fit.name}: {theirs} holds NaN or infinity; this checkpoint cannot give an answer, use another"
+                f"{fit.name}: {their_name} holds NaN or infinity; this checkpoint cannot give an answer, use another"
             )
-    return ours
+        weights[key] = value
+    return weights
 
 
 def parameters(network: nn.Module) -> Weights:

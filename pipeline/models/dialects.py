@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pipeline.models.specs import ResNetSpec
+    from pipeline.models.resnet_spec import ResNetSpec
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Dialect:
     network, ``n`` the number of a shortcut behind the convolutions of its block, ``end`` the stages plus one, ``last``
     plus three. ``prefix`` is before every name. ``leaves`` of convolutions and linear layers, ``norm_leaves`` of
     BatchNorm rename what a module holds; ``collections`` are before the prefix of what is trained and of statistics.
-    ``channels_last`` says that kernels are (H, W, in, out) and matrices
-    (in, out). ``padding`` is what such a network was trained under, which its weights cannot say; None: either.
-    ``deep`` says that it has names for a stem of three convolutions and for a shortcut that averages.
+    ``channels_last`` says that kernels are (H, W, in, out) and matrices (in, out). ``padding`` is what such a network
+    was trained under, which its weights cannot say; None: either. ``deep`` says that it has names for a stem of three
+    convolutions and for a shortcut that averages.
     """
 
     name: str
@@ -47,23 +47,31 @@ class Dialect:
     def module(self, spec: ResNetSpec, ours: str) -> str:
         """Their name of our module, without the prefix."""
         stages = len(spec.depths)
-        found = re.fullmatch(r"layer(\d+)\.(\d+)\.(.+)", ours)
-        if found is None:
-            name = {"conv1": self.stem, "bn1": self.norm, "fc": self.head}.get(ours, ours)
-            return name.format(end=stages + 1, last=stages + 3)
-        stage, block, layer = int(found[1]), int(found[2]), found[3]
-        layer = dict(zip(("downsample.0", "downsample.1"), self.shortcut, strict=True)).get(layer, layer)
+        in_block = re.fullmatch(r"layer(\d+)\.(\d+)\.(.+)", ours)
+        if in_block is None:
+            templates = {"conv1": self.stem, "bn1": self.norm, "fc": self.head}
+            # In the deep stem our name is theirs.
+            return templates.get(ours, ours).format(end=stages + 1, last=stages + 3)
+
+        stage = int(in_block[1])
+        block = int(in_block[2])
+        layer = in_block[3]
+        if layer == "downsample.0":
+            layer = self.shortcut[0]
+        elif layer == "downsample.1":
+            layer = self.shortcut[1]
         return f"{self.block}.{layer}".format(
             stage=stage,
             after=stage + 1,
             block=block,
             running=sum(spec.depths[: stage - 1]) + block,
-            n=3 if spec.block == "basic" else 4,
+            n=3 if spec.block == "basic" else 4,  # behind two convolutions, or three
         )
 
     def names(self, spec: ResNetSpec, ours: Iterable[str]) -> dict[str, str]:
         """Their name of each of our parameters, without the prefix."""
         ours = list(ours)
+        # A BatchNorm and a convolution both have a weight, which Flax calls differently: running means tell them apart.
         norms = {key.rpartition(".")[0] for key in ours if key.endswith(".running_mean")}
         named = {}
         for key in ours:
@@ -76,29 +84,38 @@ class Dialect:
         """The first part of the full name of our parameter, where they keep statistics apart."""
         if not self.collections:
             return ""
-        return self.collections[ours.endswith((".running_mean", ".running_var"))]
+        trained, statistics = self.collections
+        return statistics if ours.endswith((".running_mean", ".running_var")) else trained
 
     def laid_out(self, theirs: Tensor) -> Tensor:
         """Their tensor as PyTorch has it: kernels (out, in, H, W), matrices (out, in)."""
-        order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(theirs.ndim) if self.channels_last else None
-        return theirs.permute(order).contiguous() if order else theirs
+        return self._permuted(theirs, {4: (3, 2, 0, 1), 2: (1, 0)})
 
     def given_back(self, ours: Tensor) -> Tensor:
         """The inverse of :meth:`laid_out`."""
-        order = {4: (2, 3, 1, 0), 2: (1, 0)}.get(ours.ndim) if self.channels_last else None
-        return ours.permute(order).contiguous() if order else ours
+        return self._permuted(ours, {4: (2, 3, 1, 0), 2: (1, 0)})
+
+    def _permuted(self, value: Tensor, orders: Mapping[int, tuple[int, ...]]) -> Tensor:
+        """``value`` with its axes in the order for so many of them; vectors have but one order."""
+        if not self.channels_last or value.ndim not in orders:
+            return value
+        return value.permute(orders[value.ndim]).contiguous()
 
     def pattern(self) -> re.Pattern[str]:
         """What its names look like, without the prefix."""
-        layers = [r"(conv|bn)\d", *map(_open, self.shortcut), *[r"downsample\.\d"] * self.deep]
-        modules = [_open(self.stem), _open(self.norm), _open(self.head), rf"{_open(self.block)}\.({'|'.join(layers)})"]
-        modules += [r"conv1\.\d"] * self.deep
+        layers = [r"(conv|bn)\d", _open(self.shortcut[0]), _open(self.shortcut[1])]
+        modules = [_open(self.stem), _open(self.norm), _open(self.head)]
+        if self.deep:
+            layers.append(r"downsample\.\d")
+            modules.append(r"conv1\.\d")
+        modules.append(rf"{_open(self.block)}\.({'|'.join(layers)})")
         leaves = [self.leaves.get("weight", "weight"), "bias", "running_mean", "running_var"]
         leaves += self.norm_leaves.values()
         return re.compile(rf"({'|'.join(modules)})\.({'|'.join(leaves)})")
 
 
 def _open(template: str) -> str:
+    """The regular expression of all names that ``template`` gives: any number in the place of its braces."""
     return re.sub(r"\\\{\w+\\\}", r"\\d+", re.escape(template))
 
 
@@ -169,32 +186,57 @@ FOREIGN = {
 def recognised(names: Iterable[str], name: str) -> Dialect:
     """The dialect that most of ``names`` are in, without their prefix; raises BadRequest where that is none."""
     names = list(names)
-    if found := _most(names):
-        return found
-    looks = next((said for said, mark in FOREIGN.items() if any(re.search(mark, each) for each in names)), None)
-    like = f"looks like a checkpoint of {looks}" if looks else "is in no dialect that is known here"
+    dialect = _most_in(names)
+    if dialect is not None:
+        return dialect
+    framework = _foreign(names)
+    what = "is in no dialect that is known here"
+    if framework is not None:
+        what = f"looks like a checkpoint of {framework}"
     raise BadRequest(
-        f"{name} {like} ({shown(names)}); {_beside(names)}{', '.join(DIALECTS)} are read: rename its keys, "
+        f"{name} {what} ({shown(names)}); {_beside(names)}{', '.join(DIALECTS)} are read: rename its keys, "
         "docs/checkpoints.md has the table"
     )
 
 
-def _most(names: list[str]) -> Dialect | None:
-    counts = {row.name: sum(map(bool, map(row.pattern().fullmatch, names))) for row in DIALECTS.values()}
-    best = max(counts, key=lambda row: counts[row])
-    return DIALECTS[best] if 2 * counts[best] >= max(1, len(names)) else None
+def _foreign(names: list[str]) -> str | None:
+    """The framework of FOREIGN that one of ``names`` gives away."""
+    for framework, pattern in FOREIGN.items():
+        if any(re.search(pattern, key) for key in names):
+            return framework
+    return None
+
+
+def _most_in(names: list[str]) -> Dialect | None:
+    """The dialect with the most of ``names``, the first of several; None where it has less than half of them."""
+    # torchvision's names are timm's too, and torchvision comes first.
+    best = None
+    most = 0
+    for dialect in DIALECTS.values():
+        pattern = dialect.pattern()
+        count = sum(pattern.fullmatch(key) is not None for key in names)
+        if count > most:
+            best = dialect
+            most = count
+    return best if 2 * most >= len(names) else None
 
 
 def _beside(names: list[str]) -> str:
     """What to do where a network stands beside something else, as a loss with weights of its own in Lightning."""
-    parts = Counter(each.partition(".")[0] for each in names)
-    first = max(parts, key=lambda part: parts[part], default="")
-    found = _most([each.removeprefix(f"{first}.") for each in names if each.startswith(f"{first}.")])
-    others = shown(each for each in names if not each.startswith(f"{first}."))
-    return f"{first}. has the keys of {found.name}, and beside it are {others}: save it alone; " if found else ""
+    parts = Counter(key.partition(".")[0] for key in names)
+    largest = max(parts, key=lambda part: parts[part], default="")
+    network = [key for key in names if key.startswith(f"{largest}.")]
+    others = [key for key in names if not key.startswith(f"{largest}.")]
+    dialect = _most_in([key.removeprefix(f"{largest}.") for key in network])
+    if dialect is None:
+        return ""
+    return f"{largest}. has the keys of {dialect.name}, and beside it are {shown(others)}: save it alone; "
 
 
 def shown(names: Iterable[str]) -> str:
     """The first five of ``names``."""
     names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "no keys"
+    if not names:
+        return "no keys"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

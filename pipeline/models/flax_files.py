@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Numbers of flax.serialization's extensions: an array, and a scalar of NumPy in the same form.
-ARRAY, SCALAR = 1, 3
+ARRAY = 1
+SCALAR = 3
 # What stands at the end of the key of an array, and the driver that reads it.
 ARRAYS = {"/.zarray": "zarr", "/zarr.json": "zarr3"}
 
@@ -53,7 +54,9 @@ def _tensor(array: Any) -> Tensor:
     import torch
 
     # Of kind V is bfloat16, which torch does not take from NumPy.
-    return torch.from_numpy(np.array(array, np.float32 if array.dtype.kind == "V" else None))
+    dtype = np.float32 if array.dtype.kind == "V" else None
+    # A copy: what MessagePack has unpacked is read-only, and torch only takes what it may write to.
+    return torch.from_numpy(np.array(array, dtype))
 
 
 def orbax(path: Path) -> dict[str, Any]:
@@ -61,20 +64,24 @@ def orbax(path: Path) -> dict[str, Any]:
     import tensorstore
 
     folder = _item(path).resolve()
-    base = {"driver": "file", "path": f"{folder}/"}
+    files = {"driver": "file", "path": f"{folder}/"}
+    # Orbax writes all arrays into one database (OCDBT), or each into a folder of its own.
+    is_database = (folder / "manifest.ocdbt").is_file()
+    store = {"driver": "ocdbt", "base": files} if is_database else files
+    tree: dict[str, Any] = {}
     try:
-        store = {"driver": "ocdbt", "base": base} if (folder / "manifest.ocdbt").is_file() else base
         keys = [key.decode() for key in tensorstore.KvStore.open(store).result().list().result()]
-        tree: dict[str, Any] = {}
         for key in sorted(keys):
-            name, slash, kind = key.rpartition("/")
-            driver = ARRAYS.get(slash + kind)
+            name, slash, last = key.rpartition("/")
+            driver = ARRAYS.get(slash + last)
             # An optimiser's state is as large as the weights, and of no use.
             if driver is None or name.startswith("opt_state"):
                 continue
-            inside = {**store, "path": f"{name}/"} if store is not base else {**base, "path": f"{folder}/{name}/"}
-            spec = {"driver": driver, "kvstore": inside}
-            _put(tree, name.split("."), _tensor(tensorstore.open(spec, open=True, read=True).result().read().result()))
+            # A path in the database is its key; a path of files goes on from the folder.
+            array_path = f"{name}/" if is_database else f"{folder}/{name}/"
+            spec = {"driver": driver, "kvstore": {**store, "path": array_path}}
+            array = tensorstore.open(spec, open=True, read=True).result().read().result()
+            _put(tree, name.split("."), _tensor(array))
     except (ValueError, TypeError, OSError) as error:
         raise BadRequest(f"--weights {path} is truncated or corrupted ({str(error)[:200]}); save it again") from error
     if not tree:
@@ -90,9 +97,13 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
 
 def _item(path: Path) -> Path:
     """The folder that holds the arrays: ``path`` itself, or the one item in it that does."""
-    items = [each for each in (path, *sorted(path.iterdir())) if (each / "_METADATA").is_file()]
+    children = sorted(path.iterdir())
+    items = [folder for folder in (path, *children) if (folder / "_METADATA").is_file()]
     if len(items) == 1:
         return items[0]
-    steps = [each.name for each in sorted(path.iterdir()) if each.is_dir()]
-    found = ", ".join([each.name for each in items] or steps[:5]) or "nothing"
-    raise BadRequest(f"--weights {path} is no single checkpoint of Orbax: it has {found}; give the folder of one")
+    names = [item.name for item in items]
+    if not names:
+        # The steps of a CheckpointManager, of which one is to be given.
+        names = [child.name for child in children if child.is_dir()][:5]
+    has = ", ".join(names) or "nothing"
+    raise BadRequest(f"--weights {path} is no single checkpoint of Orbax: it has {has}; give the folder of one")

@@ -7,8 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.models.specs import ResNetSpec
-from pipeline.models.user_network import OwnSpec
+from pipeline.models import networks
+from pipeline.models.resnet_spec import ResNetSpec
+from pipeline.models.user_network import UserSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,14 +24,14 @@ class NetworkDescription:
     """All that is needed to rebuild a network around its weights."""
 
     arch: str
-    spec: ResNetSpec | OwnSpec
+    spec: ResNetSpec | UserSpec
     classes: tuple[str, ...]
     preprocessing: dict[str, Any]
 
     def network(self) -> nn.Module:
         """The network with fresh weights."""
-        record = self.preprocessing
-        return self.spec.network(len(self.classes), record["channels"], record["mean"], record["std"])
+        pixels = self.preprocessing
+        return networks.build(self.spec, len(self.classes), pixels["channels"], pixels["mean"], pixels["std"])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -43,10 +44,12 @@ class NetworkDescription:
 
 
 def describe(
-    arch: str, spec: ResNetSpec | OwnSpec, classes: tuple[str, ...], preprocessing: Preprocessing
+    arch: str, spec: ResNetSpec | UserSpec, classes: tuple[str, ...], preprocessing: Preprocessing
 ) -> NetworkDescription:
     """The description of a network for this data."""
-    return NetworkDescription(arch, spec, classes, json.loads(json.dumps(preprocessing.to_json())))
+    # Through JSON, so that this one equals the one that is read back: a tuple of means is a list there.
+    record = json.loads(json.dumps(preprocessing.to_json()))
+    return NetworkDescription(arch, spec, classes, record)
 
 
 def write(network: nn.Module, description: NetworkDescription, path: Path) -> None:
@@ -55,20 +58,24 @@ def write(network: nn.Module, description: NetworkDescription, path: Path) -> No
 
     from pipeline.models.checkpoint import parameters
 
-    tensors = {key: value.detach().cpu().contiguous() for key, value in parameters(network).items()}
+    tensors = {}
+    for name, value in parameters(network).items():
+        tensors[name] = value.detach().cpu().contiguous()
+
+    record = {**description.to_json(), "sha256": digest(network)}
     # One entry only: safetensors writes several in no fixed order.
-    record = {"network": json.dumps({**description.to_json(), "sha256": digest(network)}, sort_keys=True)}
-    path.write_bytes(safetensors.torch.save(tensors, record))
+    metadata = {"network": json.dumps(record, sort_keys=True)}
+    path.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 def digest(network: nn.Module) -> str:
     """SHA-256 over the names and values of all weights."""
     from pipeline.models.checkpoint import parameters
 
-    seen = hashlib.sha256()
-    for key, value in parameters(network).items():
-        seen.update(key.encode() + b"\0" + value.detach().cpu().numpy().tobytes())
-    return seen.hexdigest()
+    sha256 = hashlib.sha256()
+    for name, value in parameters(network).items():
+        sha256.update(name.encode() + b"\0" + value.detach().cpu().numpy().tobytes())
+    return sha256.hexdigest()
 
 
 def read(path: Path) -> tuple[nn.Module, NetworkDescription]:
@@ -78,14 +85,23 @@ def read(path: Path) -> tuple[nn.Module, NetworkDescription]:
     from pipeline.models import checkpoint
 
     with safetensors.safe_open(path, "pt") as file:
-        fields = json.loads(file.metadata()["network"])
-    expected = fields.pop("sha256")
-    own = "function" in fields["spec"]
-    fields["spec"] = OwnSpec(**fields["spec"]) if own else ResNetSpec.from_json(fields["spec"])
-    fields["classes"] = tuple(fields["classes"])
-    description = NetworkDescription(**fields)
+        record = json.loads(file.metadata()["network"])
+    expected = record.pop("sha256")
+    description = _described(record)
     network = description.network()
     checkpoint.fill(network, checkpoint.read(path), path.name)
     if digest(network) != expected:
         raise ValueError(f"the weights in {path.name} are not those that were written there")
     return network.eval(), description
+
+
+def _described(record: dict[str, Any]) -> NetworkDescription:
+    """The description that :meth:`NetworkDescription.to_json` wrote."""
+    spec = _spec(record["spec"])
+    return NetworkDescription(**{**record, "spec": spec, "classes": tuple(record["classes"])})
+
+
+def _spec(fields: dict[str, Any]) -> ResNetSpec | UserSpec:
+    if "function" in fields:
+        return UserSpec(**fields)
+    return ResNetSpec.from_json(fields)

@@ -47,93 +47,121 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Source:
-    """A file or folder that is here: ``name`` for errors, ``said`` for reports, and the container to open, if any."""
+    """A file or folder that is here.
+
+    ``name`` is for errors and ``origin`` for reports; ``container`` is the part of the file to open, if one was named.
+    """
 
     path: Path
     name: str
-    said: str
-    chosen: str | None = None
+    origin: str
+    container: str | None = None
 
 
 def source(asked: str, arch: str) -> Source:
     """What ``asked`` names, fetched and proven where it is elsewhere; raises BadRequest where it cannot be had."""
+    # A file that is there goes first, so that one called hf:x or a#b can still be given.
+    here = Path(asked).exists()
     kind, colon, rest = asked.partition(":")
-    if colon and kind in KINDS and not Path(asked).exists():
+    if colon and kind in KINDS and not here:
         return KINDS[kind](rest, arch)
-    path, sharp, chosen = asked.rpartition("#")
-    if not sharp or Path(asked).exists():
-        path, chosen = asked, ""
-    digest = f" (SHA-256 {workspace.sha256(Path(path))})" if Path(path).is_file() else ""
-    return Source(Path(path), f"--weights {asked}", f"{path}{digest}", chosen or None)
+
+    file_name = asked
+    container = None
+    before, sharp, after = asked.rpartition("#")
+    if sharp and not here:
+        file_name = before
+        container = after or None
+    path = Path(file_name)
+    origin = file_name
+    if path.is_file():
+        origin += f" (SHA-256 {workspace.sha256(path)})"
+    return Source(path, f"--weights {asked}", origin, container)
 
 
 def _torchvision(row: str, arch: str) -> Source:
     name = f"--weights torchvision:{row}"
     if arch not in PUBLISHED.get(row, {}):
-        rows = [each for each, archs in PUBLISHED.items() if arch in archs]
+        rows = [other for other, archs in PUBLISHED.items() if arch in archs]
         cure = f"take {' or '.join(rows)}" if rows else "it publishes none for this one"
         raise BadRequest(f"{name}: torchvision publishes no such weights of --arch {arch}; {cure}")
     digits = PUBLISHED[row][arch]
     path = fetch.cache("torchvision") / f"{arch}-{digits}.pth"
 
-    def proven(file: Path) -> None:
+    def prove(file: Path) -> None:
         if not workspace.sha256(file).startswith(digits):
             cure = f"delete {path} and fetch it anew" if path.exists() else "ask another server"
             raise BadRequest(f"{name}: {path.name} is not what torchvision published (its hash differs); {cure}")
 
     if path.is_file():
-        proven(path)
+        # Proven again each time: what lies in a cache may have been changed since.
+        prove(path)
     else:
-        url = os.environ.get(MIRROR, URL).rstrip("/") + f"/{path.name}"
-        fetch.fetch(url, path, MOST_BYTES, proven, f"{name}: give the file itself, or a mirror in {MIRROR}")
+        server = os.environ.get(MIRROR, URL).rstrip("/")
+        cure = f"{name}: give the file itself, or a mirror in {MIRROR}"
+        fetch.fetch(f"{server}/{path.name}", path, MOST_BYTES, prove, cure)
     return Source(path, name, f"torchvision's {row}, {path.name} (SHA-256 {workspace.sha256(path)})")
 
 
 def _hub(asked: str, _: str) -> Source:
     """One .safetensors file of a model: its commit is pinned first, and its content held against the Hub's hash."""
     name = f"--weights hf:{asked}"
-    if (found := HUB.fullmatch(asked)) is None:
+    address = HUB.fullmatch(asked)
+    if address is None:
         raise BadRequest(f"{name}: write it as hf:OWNER/NAME[@REVISION][/FILE.safetensors]")
-    repository, revision, file = found.groups()
-    # Nothing about the user is sent along.
+    repository, revision, file_name = address.groups()
+    # Nothing about the user is sent along. Set before the import, which reads them.
     os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     import huggingface_hub
 
     try:
         model = huggingface_hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
-        part = _chosen(name, model, file)
-        kept = huggingface_hub.hf_hub_download(repository, part.rfilename, revision=model.sha)
+        file = _chosen(name, model, file_name)
+        # By the commit and not by the revision again: a branch may have moved in between.
+        path = Path(huggingface_hub.hf_hub_download(repository, file.rfilename, revision=model.sha))
     except BadRequest:
         raise
     except Exception as error:  # whatever its HTTP client raises
+        reason = " ".join(str(error).split())[:200]
         raise BadRequest(
-            f"{name} could not be fetched ({' '.join(str(error).split())[:200]}); check the name and the network, or "
-            "give a file"
+            f"{name} could not be fetched ({reason}); check the name and the network, or give a file"
         ) from error
-    path = Path(kept)
-    _prove(name, path, part)
-    said = f"hf:{repository} at revision {model.sha}, {part.rfilename} (SHA-256 {workspace.sha256(path)})"
-    return Source(path, name, said)
+    _prove(name, path, file)
+    origin = f"hf:{repository} at revision {model.sha}, {file.rfilename} (SHA-256 {workspace.sha256(path)})"
+    return Source(path, name, origin)
 
 
 def _chosen(name: str, model: Any, asked: str | None) -> Any:
     """The file that is asked for, or the one there is; raises BadRequest where it is none, or of no known commit."""
     if model.sha is None:
         raise BadRequest(f"{name}: the Hub tells no commit of it, so nothing can be pinned; give a file")
-    files = {each.rfilename: each for each in model.siblings or ()}
-    tensors = [file for file in files if file.endswith(".safetensors") and ".." not in file]
-    for choice in (asked, "model.safetensors", *(tensors if len(tensors) == 1 else ())):
-        if choice in tensors and asked in {None, choice}:
-            return files[choice]
-    has = ", ".join(tensors[:5]) or "none, and pickles are not read from there"
+    readable = {}
+    for file in model.siblings or ():
+        # Its name becomes a path below the cache.
+        if file.rfilename.endswith(".safetensors") and ".." not in file.rfilename:
+            readable[file.rfilename] = file
+
+    if asked is not None:
+        choice = asked
+    elif len(readable) == 1:
+        choice = next(iter(readable))
+    else:
+        choice = "model.safetensors"
+    if choice in readable:
+        return readable[choice]
+    has = ", ".join(list(readable)[:5]) or "none, and pickles are not read from there"
     raise BadRequest(f"{name}: {asked or 'one file'} was asked for; of .safetensors files that model has: {has}")
 
 
-def _prove(name: str, path: Path, part: Any) -> None:
+def _prove(name: str, path: Path, file: Any) -> None:
     """Raise BadRequest unless the content is what the Hub says: SHA-256 of large files, Git's SHA-1 of small ones."""
-    content = path.read_bytes() if part.lfs is None else b""
-    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-    right = git == part.blob_id if part.lfs is None else workspace.sha256(path) == part.lfs.sha256
+    if file.lfs is not None:
+        right = workspace.sha256(path) == file.lfs.sha256
+    else:
+        content = path.read_bytes()
+        # The hash of a blob in Git: of the word, the length and the content.
+        git_hash = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        right = git_hash == file.blob_id
     if not right:
         raise BadRequest(f"{name}: {path} is not what the Hub says (its hash differs); delete it and fetch it anew")
 

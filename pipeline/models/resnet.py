@@ -1,8 +1,10 @@
-"""One residual network for every spec, with torchvision's parameter names and its normalisation inside."""
+"""One residual network for every spec, with torchvision's parameter names and its normalisation inside.
+
+Layers draw their first weights as they are made: who changes the order of two of them changes what a seed trains.
+"""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +15,7 @@ from pipeline.models.same_padding import SameConv2d, SameMaxPool2d
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.models.specs import ResNetSpec
+    from pipeline.models.resnet_spec import ResNetSpec
 
 
 def conv(spec: ResNetSpec, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -39,7 +41,8 @@ class Basic(nn.Module):
         """(N, inputs, H, W) to (N, outputs, H/stride, W/stride)."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))  # type: ignore[no-any-return]
+        residual = x if self.downsample is None else self.downsample(x)
+        return self.relu(out + residual)  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
@@ -47,10 +50,11 @@ class Bottleneck(nn.Module):
 
     def __init__(self, spec: ResNetSpec, inputs: int, inner: int, outputs: int, stride: int) -> None:
         super().__init__()
-        first, second = (stride, 1) if spec.stride_in == "1x1" else (1, stride)
-        self.conv1 = conv(spec, inputs, inner, 1, first)
+        # In the 3x3, as torchvision does, which reads every pixel, or in the 1x1 of the first paper, which skips some.
+        stride_in_1x1 = spec.stride_in == "1x1"
+        self.conv1 = conv(spec, inputs, inner, 1, stride if stride_in_1x1 else 1)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = conv(spec, inner, inner, 3, second, spec.groups)
+        self.conv2 = conv(spec, inner, inner, 3, 1 if stride_in_1x1 else stride, spec.groups)
         self.bn2 = nn.BatchNorm2d(inner)
         self.conv3 = conv(spec, inner, outputs, 1)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -62,7 +66,8 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))  # type: ignore[no-any-return]
+        residual = x if self.downsample is None else self.downsample(x)
+        return self.relu(out + residual)  # type: ignore[no-any-return]
 
 
 BLOCKS = {"basic": Basic, "bottleneck": Bottleneck}
@@ -72,12 +77,24 @@ def shortcut(spec: ResNetSpec, inputs: int, outputs: int, stride: int) -> nn.Seq
     """A projection where the block changes shape, nothing where it does not."""
     if stride == 1 and inputs == outputs:
         return None
-    norm = [nn.BatchNorm2d(outputs)] if spec.shortcut_norm else []
-    if not spec.shortcut_pool:
-        return nn.Sequential(conv(spec, inputs, outputs, 1, stride), *norm)
-    # As timm has it, whose names these are: at odd size the last pixels are averaged too, and nothing else with them.
-    pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
-    return nn.Sequential(pool, conv(spec, inputs, outputs, 1), *norm)
+    layers: list[nn.Module] = []
+    if spec.shortcut_pool:
+        layers.append(_shortcut_pool(stride))
+        stride = 1  # the pool has done it
+    layers.append(conv(spec, inputs, outputs, 1, stride))
+    if spec.shortcut_norm:
+        layers.append(nn.BatchNorm2d(outputs))
+    return nn.Sequential(*layers)
+
+
+def _shortcut_pool(stride: int) -> nn.Module:
+    """The averaging of ResNet-D; where nothing is averaged an Identity, so that the layers behind keep their numbers.
+
+    As timm has it, whose names these are: at odd size the last pixels are averaged too, and nothing else with them.
+    """
+    if stride == 1:
+        return nn.Identity()
+    return nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
 
 
 def stem(spec: ResNetSpec, channels: int) -> nn.Module:
@@ -85,10 +102,26 @@ def stem(spec: ResNetSpec, channels: int) -> nn.Module:
     width = spec.widths[0]
     if spec.stem == "plain":
         return conv(spec, channels, width, spec.first_kernel_size, spec.first_stride)
-    layers: list[nn.Module] = []
-    for inputs, stride in ((channels, spec.first_stride), (width // 2, 1)):
-        layers += [conv(spec, inputs, width // 2, 3, stride), nn.BatchNorm2d(width // 2), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, conv(spec, width // 2, width, 3))
+    half = width // 2
+    # The BatchNorm and the ReLU behind the third convolution are those of the network, bn1 and relu.
+    return nn.Sequential(
+        conv(spec, channels, half, 3, spec.first_stride),
+        nn.BatchNorm2d(half),
+        nn.ReLU(inplace=True),
+        conv(spec, half, half, 3),
+        nn.BatchNorm2d(half),
+        nn.ReLU(inplace=True),
+        conv(spec, half, width, 3),
+    )
+
+
+def stem_pool(spec: ResNetSpec) -> nn.Module:
+    """The pooling behind the stem, 3x3 at stride 2; networks for small images have none."""
+    if not spec.max_pool:
+        return nn.Identity()
+    if spec.padding == "same":
+        return SameMaxPool2d()
+    return nn.MaxPool2d(3, 2, padding=1)
 
 
 class ResNet(nn.Module):
@@ -110,21 +143,24 @@ class ResNet(nn.Module):
         self.conv1 = stem(spec, channels)
         self.bn1 = nn.BatchNorm2d(spec.widths[0])
         self.relu = nn.ReLU(inplace=True) if spec.stem_activation else nn.Identity()
-        pool = SameMaxPool2d if spec.padding == "same" else partial(nn.MaxPool2d, 3, 2, padding=1)
-        self.maxpool = pool() if spec.max_pool else nn.Identity()
+        self.maxpool = stem_pool(spec)
         self.stages = [f"layer{number}" for number in range(1, len(spec.depths) + 1)]
+        self._add_stages(spec)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(spec.outputs[-1], classes)
+        self._initialise()
+
+    def _add_stages(self, spec: ResNetSpec) -> None:
         inputs = spec.widths[0]
-        for name, depth, inner, outputs, first in zip(
+        for name, depth, inner, outputs, first_stride in zip(
             self.stages, spec.depths, spec.inner, spec.outputs, spec.first_strides, strict=True
         ):
-            blocks = []
-            for stride in (first, *(1,) * (depth - 1)):
+            # Only the first block of a stage changes shape.
+            blocks: list[nn.Module] = []
+            for stride in (first_stride, *(1,) * (depth - 1)):
                 blocks.append(BLOCKS[spec.block](spec, inputs, inner, outputs, stride))
                 inputs = outputs
             self.add_module(name, nn.Sequential(*blocks))
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(inputs, classes)
-        self._initialise()
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -16,8 +16,14 @@ from torch.nn import functional
 
 def pads(x: Tensor, kernel: int, stride: int) -> list[tuple[int, int]]:
     """Pixels before and after, of the rows and of the columns of ``x (N, C, H, W)``."""
-    totals = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in _sizes(x)]
-    return [(total // 2, total - total // 2) for total in totals]
+    pads_per_axis = []
+    for size in _sizes(x):
+        outputs = -(-size // stride)  # rounded up
+        # From the first pixel of the first window to the last of the last one, less what is there.
+        total = max((outputs - 1) * stride + kernel - size, 0)
+        before = total // 2
+        pads_per_axis.append((before, total - before))
+    return pads_per_axis
 
 
 def _sizes(x: Tensor) -> list[int]:
@@ -35,6 +41,7 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, ceil(H / stride), ceil(W / stride))."""
         (top, bottom), (left, right) = pads(x, self.kernel_size[0], self.stride[0])
+        # torch's own convolution takes one number an axis, for both of its sides.
         if (top, left) == (bottom, right):
             return functional.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
         if torch.onnx.is_in_onnx_export():
@@ -54,12 +61,16 @@ class _Exported(torch.autograd.Function):
     def forward(_: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, sides: Any, groups: int) -> Tensor:
         """As :meth:`SameConv2d.forward`; ``sides`` in the order of ONNX."""
         top, left, bottom, right = sides
-        return functional.conv2d(functional.pad(x, (left, right, top, bottom)), weight, bias, stride, groups=groups)
+        padded = functional.pad(x, (left, right, top, bottom))
+        return functional.conv2d(padded, weight, bias, stride, groups=groups)
 
     @staticmethod
     def symbolic(g: Any, x: Any, weight: Any, bias: Any, stride: Any, sides: Any, groups: int) -> Any:
         """The node."""
-        operands = [x, weight] if bias is None or bias.node().mustBeNone() else [x, weight, bias]
+        operands = [x, weight]
+        # None arrives as a node that answers None.
+        if bias is not None and not bias.node().mustBeNone():
+            operands.append(bias)
         return g.op("Conv", *operands, strides_i=list(stride), pads_i=sides, group_i=groups)
 
 

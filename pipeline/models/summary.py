@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pipeline.models.specs import ResNetSpec
+    from pipeline.models.resnet_spec import ResNetSpec
 
 # The module after which the shape is told.
 ENDS = {"stem": "maxpool", "pool": "avgpool"}
@@ -44,8 +44,12 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        totals = {"parameters": self.parameters, "macs": self.macs}
-        return {**totals, "dense": self.dense and self.dense.to_json(), "parts": [asdict(part) for part in self.parts]}
+        return {
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "dense": None if self.dense is None else self.dense.to_json(),
+            "parts": [asdict(part) for part in self.parts],
+        }
 
 
 def summarise(spec: ResNetSpec, classes: int, shape: tuple[int, int, int, int]) -> Summary:
@@ -54,25 +58,39 @@ def summarise(spec: ResNetSpec, classes: int, shape: tuple[int, int, int, int]) 
 
     from pipeline.models.resnet import ResNet
 
+    channels = shape[1]
+    # Tensors of the meta device have a shape and no numbers; mean and std matter to no shape.
     with torch.device("meta"):
-        network = ResNet(spec, classes, shape[1], (0.0,) * shape[1], (1.0,) * shape[1]).eval()
-        shapes, macs = _watched(network, torch.empty(shape))
-    names = ["stem", *network.stages, "pool", "fc"]
+        network = ResNet(spec, classes, channels, (0.0,) * channels, (1.0,) * channels).eval()
+        shapes, macs_by_layer = _watched(network, torch.empty(shape))
 
-    def owner(name: str) -> str:
-        first = name.partition(".")[0]
-        return first if first in names else "stem"
-
+    part_names = ["stem", *network.stages, "pool", "fc"]
     parameters: Counter[str] = Counter()
     for name, value in network.named_parameters():
-        parameters[owner(name)] += value.numel()
-    counts: Counter[str] = Counter()
-    for name, count in macs.items():
-        counts[owner(name)] += count
-    parts = tuple(Part(name, shapes[ENDS.get(name, name)], parameters[name], counts[name]) for name in names)
-    grouped = spec.groups > 1
-    dense = summarise(replace(spec, groups=1, bottlenecks=spec.inner), classes, shape) if grouped else None
-    return Summary(parts, dense)
+        parameters[_part_of(name, part_names)] += value.numel()
+    macs: Counter[str] = Counter()
+    for name, count in macs_by_layer.items():
+        macs[_part_of(name, part_names)] += count
+
+    parts = []
+    for name in part_names:
+        last_module = ENDS.get(name, name)
+        parts.append(Part(name, shapes[last_module], parameters[name], macs[name]))
+    return Summary(tuple(parts), _dense(spec, classes, shape))
+
+
+def _dense(spec: ResNetSpec, classes: int, shape: tuple[int, int, int, int]) -> Summary | None:
+    """The same channels in one group; None where they are."""
+    if spec.groups == 1:
+        return None
+    # The channels inside outright, because without groups they would follow from the width alone.
+    return summarise(replace(spec, groups=1, bottlenecks=spec.inner), classes, shape)
+
+
+def _part_of(name: str, part_names: list[str]) -> str:
+    """The part that a module or parameter is in: what is in no stage and is no head is in the stem."""
+    first = name.partition(".")[0]
+    return first if first in part_names else "stem"
 
 
 def _watched(network: nn.Module, images: Tensor) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
@@ -86,6 +104,7 @@ def _watched(network: nn.Module, images: Tensor) -> tuple[dict[str, tuple[int, .
         def watch(module: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
             shapes[name] = tuple(output.shape)
             if isinstance(module, nn.Conv2d | nn.Linear):
+                # Each number of the output is the sum of one filter's products.
                 macs[name] = output[0].numel() * module.weight[0].numel()
 
         module.register_forward_hook(watch)

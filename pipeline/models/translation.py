@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
     from pipeline.models.dialects import Dialect
     from pipeline.models.published import Source
-    from pipeline.models.specs import ResNetSpec
+    from pipeline.models.resnet_spec import ResNetSpec
+
+
+# What a checkpoint is taken for whose names do not show it.
+DEFAULT_CLASSES = 1000
+DEFAULT_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -33,60 +38,90 @@ class Opened:
 
 def opened(source: Source) -> Opened:
     """The checkpoint of ``source``; raises BadRequest where it is none."""
-    tensors, where = checkpoint.unwrapped(source.path, source.chosen)
-    return Opened(source.name, tensors, *wrappers.bare(tensors, source.name), where)
+    tensors, where = checkpoint.unwrapped(source.path, source.container)
+    bare, prefix = wrappers.bare(tensors, source.name)
+    return Opened(source.name, tensors, bare, prefix, where)
 
 
-def fit(found: Opened, spec: ResNetSpec, expected: Mapping[str, Tensor]) -> tuple[Fit, str]:
-    """The weights of ``found`` for a network that expects these tensors, and what they are, in words.
+def fit(file: Opened, spec: ResNetSpec, expected: Mapping[str, Tensor]) -> tuple[Fit, str]:
+    """The weights of ``file`` for a network that expects these tensors, and what they are, in words.
 
     Raises BadRequest where they are of no dialect, or were trained under another padding than that of ``spec``.
     """
-    dialect = dialects.recognised(found.bare, found.name)
-    laid = {key: dialect.laid_out(value) for key, value in found.bare.items()}
-    made = Fit(found.name, expected, laid, dialect.names(spec, expected), dialect, found.prefix)
+    dialect = dialects.recognised(file.bare, file.name)
+    given = {name: dialect.laid_out(value) for name, value in file.bare.items()}
+    fitted = Fit(file.name, expected, given, dialect.names(spec, expected), dialect, file.prefix)
     if dialect.padding not in {None, spec.padding}:
-        made.refuse()  # where shapes differ too, they say which network it is
-    refuse(dialect, spec, f"{found.name} has the keys of {dialect.name}")
-    return made, _said(f"in the dialect of {dialect.name}", found, found.prefix.removesuffix(dialect.prefix))
+        fitted.refuse()  # where shapes differ too, they say which network it is
+    refuse(dialect, spec, f"{file.name} has the keys of {dialect.name}")
+
+    # Every file of a dialect has its prefix: only what stands before that one is worth a word.
+    wrapped_in = file.prefix.removesuffix(dialect.prefix)
+    return fitted, _described(f"in the dialect of {dialect.name}", file, wrapped_in)
 
 
-def _said(what: str, found: Opened, prefix: str) -> str:
-    return ", ".join(filter(None, [what, found.where, prefix and f"without {prefix}"]))
+def _described(names: str, file: Opened, prefix: str) -> str:
+    """How the weights are named, where in the file they were, and what was taken off their names; for a person."""
+    words = [names]
+    if file.where:
+        words.append(file.where)
+    if prefix:
+        words.append(f"without {prefix}")
+    return ", ".join(words)
 
 
 def refuse(dialect: Dialect, spec: ResNetSpec, sentence: str) -> None:
     """Raise BadRequest where networks of ``dialect`` pad in another way, which their weights cannot show."""
     from pipeline.models.specs import ARCHITECTURES
 
-    if dialect.padding in {None, spec.padding}:
+    if dialect.padding is None or dialect.padding == spec.padding:
         return
-    other = replace(spec, padding=dialect.padding)
-    fits = [name for name, row in ARCHITECTURES.items() if row == other]
-    cure = f"take --arch {fits[0]}" if fits else f"padding = {dialect.padding!r} in a .toml file is such a network"
+    padded_alike = replace(spec, padding=dialect.padding)
+    cure = f"padding = {dialect.padding!r} in a .toml file is such a network"
+    for arch, row in ARCHITECTURES.items():
+        if row == padded_alike:
+            cure = f"take --arch {arch}"
+            break
     raise BadRequest(
         f"{sentence}, whose networks have {dialect.padding!r} padding, and --arch has {spec.padding!r}: shapes are the "
         f"same and answers are not; {cure}"
     )
 
 
-def own(found: Opened, expected: Mapping[str, Tensor]) -> tuple[Fit, str]:
-    """Someone's own network has its own names; only what stands before all of them is taken off."""
-    tensors, before = next(
-        (each for each in wrappers.stripped(found.tensors) if set(each[0]) & set(expected)), (found.tensors, "")
-    )
-    same = {key: key for key in expected}
-    said = _said("under the network's own names", found, before)
-    return Fit(found.name, expected, tensors, same, DIALECTS["torchvision"], before), said
+def fit_user_network(file: Opened, expected: Mapping[str, Tensor]) -> tuple[Fit, str]:
+    """The weights of ``file`` for a network of the user's code, and what they are, in words.
+
+    Such a network has names of its own; only what stands before all of them is taken off.
+    """
+    tensors = file.tensors
+    prefix = ""
+    # The longest names of which one fits: a network may itself have all of its modules in one.
+    for with_shorter_names, taken_off in wrappers.stripped(file.tensors):
+        if set(with_shorter_names) & set(expected):
+            tensors = with_shorter_names
+            prefix = taken_off
+            break
+    same_names = {name: name for name in expected}
+    fitted = Fit(file.name, expected, tensors, same_names, DIALECTS["torchvision"], prefix)
+    return fitted, _described("under the network's own names", file, prefix)
 
 
-def ends(found: Opened, spec: ResNetSpec) -> tuple[int, int]:
-    """Classes and channels of the network that ``found`` is of; 1000 and 3 where it does not show them."""
-    dialect = dialects.recognised(found.bare, found.name)
+def ends(file: Opened, spec: ResNetSpec) -> tuple[int, int]:
+    """Classes and channels of the network that ``file`` is of; 1000 and 3 where it does not show them."""
+    dialect = dialects.recognised(file.bare, file.name)
     stem = "conv1.0.weight" if spec.stem == "deep" else "conv1.weight"
-    named = dialect.names(spec, (stem, "fc.weight")).values()
-    first, last = (dialect.laid_out(found.bare[key]).shape if key in found.bare else () for key in named)
-    return (last[0] if len(last) == 2 else 0) or 1000, (first[1] if len(first) == 4 else 0) or 3
+    named = dialect.names(spec, (stem, "fc.weight"))
+
+    classes = DEFAULT_CLASSES
+    head_weight = file.bare.get(named["fc.weight"])
+    if head_weight is not None and head_weight.ndim == 2:  # (classes, features)
+        classes = dialect.laid_out(head_weight).shape[0] or DEFAULT_CLASSES
+
+    channels = DEFAULT_CHANNELS
+    stem_kernel = file.bare.get(named[stem])
+    if stem_kernel is not None and stem_kernel.ndim == 4:  # (out, in, H, W)
+        channels = dialect.laid_out(stem_kernel).shape[1] or DEFAULT_CHANNELS
+    return classes, channels
 
 
 def back(dialect: Dialect, spec: ResNetSpec, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -94,6 +129,8 @@ def back(dialect: Dialect, spec: ResNetSpec, ours: Mapping[str, Tensor]) -> dict
     if not dialect.deep and (spec.stem == "deep" or spec.shortcut_pool):
         raise BadRequest(f"{dialect.name} has no names for a stem of three convolutions; take --to timm")
     refuse(dialect, spec, f"--to {dialect.name}")
-    named = dialect.names(spec, ours)
-    full = {key: dialect.collection(key) + dialect.prefix + theirs for key, theirs in named.items()}
-    return {full[key]: dialect.given_back(value).contiguous() for key, value in ours.items()}
+    theirs = {}
+    for our_name, their_name in dialect.names(spec, ours).items():
+        full_name = dialect.collection(our_name) + dialect.prefix + their_name
+        theirs[full_name] = dialect.given_back(ours[our_name]).contiguous()
+    return theirs

@@ -27,7 +27,7 @@ TRUSTED: set[str] = set()
 
 
 @dataclass(frozen=True)
-class OwnSpec:
+class UserSpec:
     """``function`` as module:function, and ``source``, the SHA-256 of the file that it is written in."""
 
     function: str
@@ -37,31 +37,34 @@ class OwnSpec:
         """Plain values, ready for JSON."""
         return asdict(self)
 
-    def network(self, classes: int, channels: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-        """What the function answers, for pixels 0..255: they are normalised before it sees them.
 
-        Raises BadRequest where nobody named the function, its file is another one now, or it answers no network.
-        """
-        if self.function not in TRUSTED:
-            raise BadRequest(
-                f"the network is code of someone's own, {self.function}, and runs only where it is named: "
-                f"add --trust {self.function} if you know it"
-            )
-        function, sentence = _found(self.function), f"--arch {self.function}"
-        if _source(function, sentence) != self.source:
-            raise BadRequest(f"{sentence}: its file changed since it was frozen; restore it or build again")
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                made = function(classes=classes, channels=channels)
-        except (Exception, SystemExit) as error:
-            raise BadRequest(f"{sentence} raised {user_function.said(error)}; {WANTED}") from error
-        return _on_pixels(made, mean, std, sentence)
+def build(spec: UserSpec, classes: int, channels: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """What the function of ``spec`` answers, for pixels 0..255: they are normalised before it sees them.
+
+    Raises BadRequest where nobody named the function, its file is another one now, or it answers no network.
+    """
+    if spec.function not in TRUSTED:
+        raise BadRequest(
+            f"the network is code of someone's own, {spec.function}, and runs only where it is named: "
+            f"add --trust {spec.function} if you know it"
+        )
+    function = _import(spec.function)
+    sentence = f"--arch {spec.function}"
+    if _source(function, sentence) != spec.source:
+        raise BadRequest(f"{sentence}: its file changed since it was frozen; restore it or build again")
+    try:
+        # What it prints must not get between the lines of a command whose output a program reads.
+        with contextlib.redirect_stdout(sys.stderr):
+            network = function(classes=classes, channels=channels)
+    except (Exception, SystemExit) as error:
+        raise BadRequest(f"{sentence} raised {user_function.said(error)}; {WANTED}") from error
+    return _on_pixels(network, mean, std, sentence)
 
 
-def named(function: str) -> OwnSpec:
+def named(function: str) -> UserSpec:
     """The spec of a function that the user named; raises BadRequest where there is none."""
     TRUSTED.add(function)
-    return OwnSpec(function, _source(_found(function), f"--arch {function}"))
+    return UserSpec(function, _source(_import(function), f"--arch {function}"))
 
 
 def refuse(network: nn.Module, function: str, classes: int, shape: tuple[int, int, int]) -> None:
@@ -69,45 +72,52 @@ def refuse(network: nn.Module, function: str, classes: int, shape: tuple[int, in
     import torch
 
     network.eval()
+    # Two of them: torch.export takes a size of 1 for a fixed one.
+    images = torch.zeros(2, *shape)
+    open_batch = ({0: torch.export.Dim("batch")},)
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            torch.export.export(network, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},))
-            answer = network(torch.zeros(2, *shape))
+            torch.export.export(network, (images,), dynamic_shapes=open_batch)
+            answer = network(images)
     except (Exception, SystemExit) as error:
         reason = user_function.said(error)[:300]
         raise BadRequest(
             f"--arch {function}: torch.export cannot freeze it for images {shape} ({reason}); what it does may depend "
             "on shapes alone, and not on the size of the batch"
         ) from error
-    found = f"{answer.dtype} {tuple(answer.shape)}" if isinstance(answer, torch.Tensor) else type(answer).__name__
-    if found != f"torch.float32 {(2, classes)}":
-        raise BadRequest(f"--arch {function} answers {found} to 2 images, and must answer float32 (2, {classes})")
+
+    answered = type(answer).__name__
+    if isinstance(answer, torch.Tensor):
+        answered = f"{answer.dtype} {tuple(answer.shape)}"
+    if answered != f"torch.float32 {(2, classes)}":
+        raise BadRequest(f"--arch {function} answers {answered} to 2 images, and must answer float32 (2, {classes})")
 
 
-def _found(function: str) -> Callable[..., Any]:
+def _import(function: str) -> Callable[..., Any]:
     return user_function.find(function, f"--arch {function}", WANTED)
 
 
 def _source(function: Callable[..., Any], sentence: str) -> str:
+    """The SHA-256 of the file that ``function`` is written in; raises BadRequest where it is in none."""
     path = getattr(sys.modules[function.__module__], "__file__", None)
     if path is None or not Path(path).is_file():
         raise BadRequest(f"{sentence} is in no file of its own; write it into one")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _on_pixels(made: Any, mean: Sequence[float], std: Sequence[float], sentence: str) -> nn.Module:
-    """``made`` itself, so that its parameters keep their names, with a hook before it that normalises."""
+def _on_pixels(network: Any, mean: Sequence[float], std: Sequence[float], sentence: str) -> nn.Module:
+    """``network`` itself, so that its parameters keep their names, with a hook before it that normalises."""
     import torch
 
-    if not isinstance(made, torch.nn.Module):
-        raise BadRequest(f"{sentence} answers a {type(made).__name__}; {WANTED}")
+    if not isinstance(network, torch.nn.Module):
+        raise BadRequest(f"{sentence} answers a {type(network).__name__}; {WANTED}")
     for name, values in (("pixel_mean", mean), ("pixel_std", std)):
-        if hasattr(made, name):
+        if hasattr(network, name):
             raise BadRequest(f"{sentence}: the name {name} is taken for the pixels; call yours something else")
-        made.register_buffer(name, 255 * torch.tensor(values).reshape(1, -1, 1, 1))
+        network.register_buffer(name, 255 * torch.tensor(values).reshape(1, -1, 1, 1))
 
     def normalise(module: Any, images: tuple[Tensor, ...]) -> tuple[Tensor]:
         return ((images[0] - module.pixel_mean) / module.pixel_std,)
 
-    made.register_forward_pre_hook(normalise)
-    return made
+    network.register_forward_pre_hook(normalise)
+    return network

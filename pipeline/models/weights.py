@@ -13,7 +13,7 @@ from pipeline import provenance
 from pipeline.console.news import say
 from pipeline.errors import BadRequest, StageFailed
 from pipeline.models import checkpoint, frozen, published, translation
-from pipeline.models.user_network import OwnSpec
+from pipeline.models.user_network import UserSpec
 from pipeline.workspace import explain
 
 if TYPE_CHECKING:
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from pipeline.recipe import Recipe
     from pipeline.train.knobs import Training
 
-# What decides the bits of trained weights.
+# What decides the bits of trained weights. The rows of specs.py do so too, but each by itself: the key has the spec of
+# the one network, so that a new row retrains no other.
 CODE = (
     "pipeline/train/fit.py", "pipeline/train/feed.py", "pipeline/train/learner.py", "pipeline/train/schedule.py",
-    "pipeline/models/resnet.py", "pipeline/models/same_padding.py",
+    "pipeline/models/resnet.py", "pipeline/models/resnet_spec.py", "pipeline/models/same_padding.py",
 )  # fmt: skip
 
 
@@ -37,13 +38,14 @@ def given(recipe: Recipe, description: NetworkDescription) -> tuple[nn.Module, s
         return None
     source = published.source(str(recipe.weights), description.arch)
     network = description.network()
-    found, expected = translation.opened(source), checkpoint.parameters(network)
-    if isinstance(spec := description.spec, OwnSpec):
-        fit, said = translation.own(found, expected)
+    opened = translation.opened(source)
+    expected = checkpoint.parameters(network)
+    if isinstance(description.spec, UserSpec):
+        fit, dialect_and_place = translation.fit_user_network(opened, expected)
     else:
-        fit, said = translation.fit(found, spec, expected)
+        fit, dialect_and_place = translation.fit(opened, description.spec, expected)
     checkpoint.put(network, fit)
-    return network.eval(), f"weights from {source.said}; {said}"
+    return network.eval(), f"weights from {source.origin}; {dialect_and_place}"
 
 
 def trained(recipe: Recipe, description: NetworkDescription, images: Images, epochs: int) -> tuple[nn.Module, str]:
@@ -56,16 +58,17 @@ def trained(recipe: Recipe, description: NetworkDescription, images: Images, epo
         raise BadRequest(
             f"trained weights cannot be kept in {path.parent} ({error.strerror}); point XDG_CACHE_HOME elsewhere"
         ) from error
-    with lock:
+    with lock:  # closing the file releases the lock
         _wait_for(lock, path)
         origin = f"weights of an earlier training in {path}"
         if not path.exists():
             _train(recipe, description, images, epochs, path)
             origin = f"weights trained here for {epochs} epochs and kept in {path}"
     try:
-        return frozen.read(path)[0], origin
-    except Exception as error:
+        network, _ = frozen.read(path)
+    except Exception as error:  # a damaged file ends in any error there is
         raise BadRequest(f"the weights kept in {path} are damaged ({error}); delete that file to train anew") from error
+    return network, origin
 
 
 def _wait_for(lock: IO[str], path: Path) -> None:
@@ -85,13 +88,17 @@ def _train(recipe: Recipe, description: NetworkDescription, images: Images, epoc
     torch.manual_seed(recipe.seed)
     network = description.network()
     fit(network, images, None, _training(recipe), epochs, choose_device(recipe.device))
+
+    # Its own weights, only to be refused where a training that diverged left NaN or infinity in them.
     checkpoint.fill(network, checkpoint.parameters(network), "the training")
-    part = path.with_suffix(".part")
+
+    # Renamed once it is whole: who finds a file at ``path`` takes it for a finished training.
+    unfinished = path.with_suffix(".part")
     try:
-        frozen.write(network, description, part)
-        part.replace(path)
+        frozen.write(network, description, unfinished)
+        unfinished.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise StageFailed(f"the trained weights could not be kept in {path}: {explain(error)}") from error
 
 
@@ -116,8 +123,10 @@ def _cached(recipe: Recipe, description: NetworkDescription, images: Images, epo
         "code": provenance.source_hash(*CODE),
         "seed": recipe.seed,
         "device": choose_device(recipe.device),
+        # Another number of threads sums in another order.
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("torch", "numpy", "pillow")},
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return Path(platformdirs.user_cache_dir("edge-resnet"), "weights", f"{description.arch}-{digest[:16]}.safetensors")
+    folder = Path(platformdirs.user_cache_dir("edge-resnet"), "weights")
+    return folder / f"{description.arch}-{digest[:16]}.safetensors"

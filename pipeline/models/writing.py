@@ -36,7 +36,9 @@ def _msgpack(tensors: Mapping[str, Tensor], path: Path) -> None:
         node = tree
         for part in parts:
             node = node.setdefault(part, {})
-        array = (value.float() if value.dtype.itemsize < 4 else value).numpy()
+        # Narrow types as float32, which holds every number of theirs; NumPy has no bfloat16.
+        wide = value.float() if value.dtype.itemsize < 4 else value
+        array = wide.numpy()
         content = msgpack.packb((array.shape, array.dtype.name, array.tobytes()))
         node[leaf] = msgpack.ExtType(ARRAY, content)
     path.write_bytes(msgpack.packb(tree))

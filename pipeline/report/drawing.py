@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pipeline.models.specs import ResNetSpec
+    from pipeline.models.resnet_spec import ResNetSpec
     from pipeline.models.summary import Summary
 
 

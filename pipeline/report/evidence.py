@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import numpy as np
 from exporters import engines
 from pipeline import provenance, workspace
 from pipeline.errors import BadRequest
-from pipeline.finished import build_directory
+from pipeline.finished import json_records
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity.fault import median
 
 if TYPE_CHECKING:
@@ -24,52 +26,130 @@ if TYPE_CHECKING:
     from pipeline.building.run import Build
     from pipeline.data.images import Images
 
-FILE, HISTORY = "evidence.json", "history.jsonl"
-# Images whose answer flipped, at most so many and so large; images that the drift along the depth is measured on.
-FLIPS, SIDE, DEPTH = 24, 96, 4
+FILE = "evidence.json"
+HISTORY = "history.jsonl"
+# Images whose answer flipped: at most so many, and of so many pixels a side.
+FLIPS = 24
+SIDE = 96
+# Images that the drift along the depth is measured on.
+DEPTH = 4
 # Rows of a training's history that are kept, at most.
 EPOCHS = 2000
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image that the network answers as class ``before`` and the shipped file as ``after``; ``png`` in base64."""
+
+    name: str
+    label: int
+    before: int
+    after: int
+    png: str
+
+
+@dataclass(frozen=True)
+class DepthStep:
+    """One module: the SQNR in dB that it alone leaves (``own``), and of all so far; None where nothing differs."""
+
+    module: str
+    operator: str
+    own: float | None
+    total: float | None
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The drift of the file ``bad`` next to ``good`` along its depth; without ``steps``, ``missing`` says why."""
+
+    missing: str | None
+    good: str = ""
+    bad: str = ""
+    images: int = 0
+    steps: list[DepthStep] | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """The numbers of each epoch of a training, by name; ``missing`` says why there are none."""
+
+    rows: list[dict[str, float]]
+    missing: str | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """evidence.json, of the build whose answers have the hash ``answers``; ``missing`` says why there is nothing.
+
+    ``engines``: what each engine says that it is made of, or why it says nothing.
+    """
+
+    answers: str
+    flips: list[Flip]
+    depth: Depth
+    engines: list[dict[str, Any]]
+    history: History
+    missing: str | None = None
+
+
+def read(build: FinishedBuild) -> Evidence:
+    """What this very build kept; raises BadRequest where it is damaged."""
+    path = build.directory / FILE
+    if not path.is_file():
+        return _nothing(f"there is no {path.name} in this directory; build again to have it.")
+    kept = workspace.read_note(path)
+    if not kept:
+        raise BadRequest(f"{path} is damaged; build again")
+    found = json_records.read(Evidence, kept)
+    if found.answers != build.answers_digest:
+        return _nothing(f"{path.name} is that of another build than report.json.")
+    for flip in found.flips:
+        if not base64.b64decode(flip.png, validate=True).startswith(PNG):
+            raise BadRequest(f"{path} holds an image that is no PNG; build again")
+    return found
+
+
+def _nothing(why: str) -> Evidence:
+    return Evidence("", [], Depth(None), [], History([], None), why)
 
 
 def write(build: Build, report: Mapping[str, Any]) -> None:
     """Keep the evidence of the build whose report.json has just been written."""
-    before = workspace.read_note(build.output / FILE).get("depth")
+    finished = FinishedBuild.open(build.output)
+    depth_before = workspace.read_note(build.output / FILE).get("depth")
     kept = {
         "answers": report["answers"],
-        "flips": _flips(build, report),
-        "depth": _depth(build.output, build.images, before),
-        "engines": _engines(build.output),
+        "flips": _flips(build, finished),
+        "depth": _depth(finished, build.images, depth_before),
+        "engines": _engines(finished),
         "history": _history(report["recipe"]["weights"]),
     }
     text = json.dumps(kept, separators=(",", ":"), allow_nan=False)
     workspace.write_bytes(build.output / FILE, text.encode(), build.unfinished)
 
 
-def shipped(report: Mapping[str, Any]) -> str | None:
-    """The stage whose answers count: the engine that was judged, else the last stage that was; None without any."""
-    judged = [row["name"] for row in report["stages"] if row["accuracy"]]
-    return next((name for name in judged if name.startswith("engine")), judged[-1] if judged else None)
-
-
-def _flips(build: Build, report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _flips(build: Build, finished: FinishedBuild) -> list[dict[str, Any]]:
     """The images that the network and the shipped file answer otherwise: first those lost, then those gained."""
-    answered = build.top1.get(shipped(report) or "")
-    if answered is None:
+    if finished.shipped is None:
         return []
-    labels, before = build.images.labels, build.reference.argmax(1)
-    moved = np.flatnonzero(before != answered)
-    order = np.where(before[moved] == labels[moved], 0, np.where(answered[moved] == labels[moved], 1, 2))
+    labels = build.images.labels
+    before = build.reference.argmax(1)
+    after = build.top1[finished.shipped.name]
+
+    moved = np.flatnonzero(before != after)
+    lost = before[moved] == labels[moved]
+    gained = after[moved] == labels[moved]
+    # Those that were wrong before and are wrong now come last.
+    order = np.where(lost, 0, np.where(gained, 1, 2))
     chosen = moved[np.argsort(order, kind="stable")][:FLIPS]
-    return [
-        {
-            "name": build.images.part.name(index),
-            "label": int(labels[index]),
-            "before": int(before[index]),
-            "after": int(answered[index]),
-            "png": _png(build.images[index]),
-        }
-        for index in chosen
-    ]
+
+    flips = []
+    for index in chosen:
+        name = build.images.part.name(index)
+        png = _png(build.images[index])
+        flips.append(asdict(Flip(name, int(labels[index]), int(before[index]), int(after[index]), png)))
+    return flips
 
 
 def _png(pixels: NDArray[np.float32]) -> str:
@@ -77,19 +157,21 @@ def _png(pixels: NDArray[np.float32]) -> str:
     from PIL import Image
 
     planes = np.rint(pixels).clip(0, 255).astype(np.uint8)
-    image = Image.fromarray(planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1))
+    grey = len(planes) == 1
+    image = Image.fromarray(planes[0] if grey else np.moveaxis(planes, 0, -1))
     image.thumbnail((SIDE, SIDE))
-    image.save(written := io.BytesIO(), "PNG", optimize=True)
-    return base64.b64encode(written.getvalue()).decode()
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
 
 
-def _depth(directory: Path, images: Images, before: Any) -> dict[str, Any]:
+def _depth(finished: FinishedBuild, images: Images, before: object) -> dict[str, Any]:
     """The drift of the noisiest stage along its depth, in dB; ``missing`` says why there is none.
 
     ``before`` is what an earlier build in the directory kept; of the same two files and images it is not measured anew.
     """
     try:
-        good, bad = build_directory.stage_files(directory, None)
+        good, bad = finished.stage_files(None)
     except BadRequest as error:
         return {"missing": str(error)}
     made_of = [workspace.sha256(good), workspace.sha256(bad), images.digest, provenance.source_hash()]
@@ -99,6 +181,7 @@ def _depth(directory: Path, images: Images, before: Any) -> dict[str, Any]:
 
 
 def _walked(good: Path, bad: Path, images: Images) -> dict[str, Any]:
+    """``steps``, and in ``missing`` why there are none."""
     from exporters import reference
     from exporters.subgraphs import Subgraphs
     from pipeline.data import sampling
@@ -111,46 +194,45 @@ def _walked(good: Path, bad: Path, images: Images) -> dict[str, Any]:
         pairs, _ = walk(Subgraphs(good), Subgraphs(bad), sampling.some(images, DEPTH).batches(1))
     except refusals as error:
         return {"missing": str(error)}
-    steps = [
-        {
-            "module": pair.step.module,
-            "operator": pair.step.operator,
-            "own": median(pair.step.own),
-            "total": median(pair.step.accumulated),
-        }
-        for pair in pairs
-    ]
+    steps = []
+    for pair in pairs:
+        step = pair.step
+        steps.append(asdict(DepthStep(step.module, step.operator, median(step.own), median(step.accumulated))))
     return {"steps": steps, "missing": None}
 
 
-def _engines(directory: Path) -> list[dict[str, Any]]:
+def _engines(finished: FinishedBuild) -> list[dict[str, Any]]:
     """What each engine says that it is made of; nothing where no engine was built."""
     try:
-        found = build_directory.engine_files(directory)
+        files = finished.engine_files()
     except BadRequest:
         return []
-    return [_described(path, details) for path, details in found if details["backend"] not in engines.RECIPES]
+    # What the device builds itself is a recipe here.
+    return [_described(path, details) for path, details in files if details["backend"] not in engines.RECIPES]
 
 
 def _described(path: Path, details: dict[str, Any]) -> dict[str, Any]:
     try:
-        return {"file": path.name, **engines.named(details["backend"]).describe(path, details).to_json()}
+        description = engines.named(details["backend"]).describe(path, details)
     except ValueError as error:
         return {"file": path.name, "missing": str(error)}
+    return {"file": path.name, **description.to_json()}
 
 
 def _history(weights: str | None) -> dict[str, Any]:
     """The numbers of every line of the history that a training left beside the user's weights."""
     path = Path(weights).with_name(HISTORY) if weights else None
     if path is None or not path.is_file():
-        return {"rows": [], "missing": "no history of a training stands beside the weights."}
+        return asdict(History([], "no history of a training stands beside the weights."))
+    rows = []
     try:
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()[-EPOCHS:]]
-        kept = [{str(key): value for key, value in row.items() if _number(value)} for row in rows]
+        for line in path.read_text("utf-8").splitlines()[-EPOCHS:]:
+            epoch = json.loads(line)
+            rows.append({str(key): value for key, value in epoch.items() if _is_number(value)})
     except (OSError, ValueError, AttributeError) as error:
-        return {"rows": [], "missing": f"{path} is no history of a training: {error}."}
-    return {"rows": kept, "missing": None}
+        return asdict(History([], f"{path} is no history of a training: {error}."))
+    return asdict(History(rows, None))
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from exporters.portable import cuda
@@ -27,12 +28,12 @@ def header(
     recipe: Recipe, output: Path, description: NetworkDescription, sources: dict[str, str], images: dict[str, str]
 ) -> dict[str, Any]:
     """What was asked, of what, and where it runs."""
-    asked = {name: str(value) if hasattr(value, "joinpath") else value for name, value in asdict(recipe).items()}
+    knobs = {name: str(value) if isinstance(value, PathLike) else value for name, value in asdict(recipe).items()}
     return {
         "schema": SCHEMA,
         "verdict": "fail",
         "error": None,
-        "recipe": {**asked, "arch": description.arch, "output": str(output)},
+        "recipe": {**knobs, "arch": description.arch, "output": str(output)},
         "sources": sources,
         "images": images,
         "preprocessing": description.preprocessing,
@@ -43,22 +44,27 @@ def header(
 
 def ledger(rows: list[StageRow], stages: list[Stage], failure: Exception | None) -> dict[str, Any]:
     """The verdict, a row for every stage, reached or not, and what was not proven."""
-    made = {row.name for row in rows}
-    unreached = [
-        StageRow(stage.name, stage.role, stage.precision, tolerance=stage.tolerance)
-        for stage in stages
-        if stage.name not in made
-    ]
+    names_made = {row.name for row in rows}
+    made = [stage for stage in stages if stage.name in names_made]
+    unreached = [_unreached(stage) for stage in stages if stage.name not in names_made]
+    # Two engines may leave the same thing open.
+    not_proven = list(dict.fromkeys([*_passed_over(rows), *_not_proven(made)]))
     return {
         "verdict": "fail" if failure else overall(row.verdict for row in rows),
         "error": None if failure is None else str(failure),
         "stages": [asdict(row) for row in [*rows, *unreached]],
-        "not_proven": list(dict.fromkeys([*_passed_over(rows), *_not_proven([s for s in stages if s.name in made])])),
+        "not_proven": not_proven,
     }
 
 
+def _unreached(stage: Stage) -> StageRow:
+    return StageRow(stage.name, stage.role, stage.precision, tolerance=stage.tolerance)
+
+
 def _passed_over(rows: list[StageRow]) -> Iterator[str]:
-    return (f"{row.name} was passed over, as --allow-fallback permits: {row.fallback}." for row in rows if row.fallback)
+    for row in rows:
+        if row.fallback:
+            yield f"{row.name} was passed over, as --allow-fallback permits: {row.fallback}."
 
 
 def _not_proven(made: list[Stage]) -> Iterator[str]:

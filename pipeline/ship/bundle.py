@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
-def pack(key: Ed25519PrivateKey, said: Mapping[str, Any], members: Mapping[str, bytes]) -> bytes:
-    """The whole file; ``said`` is the manifest without what follows from ``key`` and ``members``."""
-    listed = [
-        {"name": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in sorted(members.items())
-    ]
+def pack(key: Ed25519PrivateKey, fields: Mapping[str, Any], members: Mapping[str, bytes]) -> bytes:
+    """The whole file; ``fields`` is the manifest without what follows from ``key`` and ``members``."""
+    listed = []
+    contents_in_order = []
+    for name, content in sorted(members.items()):
+        listed.append({"name": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+        contents_in_order.append(content)
     signer = name_of(signing.raw(key))
-    text = manifest.encoded({**said, "schema": manifest.SCHEMA, "signer": signer, "members": listed})
+    text = manifest.encoded({**fields, "schema": manifest.SCHEMA, "signer": signer, "members": listed})
     head = container.START.pack(container.MAGIC, container.VERSION, len(text)) + text
-    return b"".join([head, key.sign(head), *(content for _, content in sorted(members.items()))])
+    # The head alone is signed: it has the hash of every member.
+    return b"".join([head, key.sign(head), *contents_in_order])
 
 
 def create(directory: Path, key: Path, output: Path, **asked: Any) -> dict[str, Any]:
@@ -39,16 +41,17 @@ def create(directory: Path, key: Path, output: Path, **asked: Any) -> dict[str, 
     from pipeline.ship import bundle_members
 
     signer = signing.private(key)
-    said, content = bundle_members.gather(directory, **asked)
+    fields, members = bundle_members.gather(directory, **asked)
+    # Beside its place, so that it can be renamed there once it was read back.
     fresh = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         with fresh.open("wb") as file:
-            file.write(pack(signer, said, content))
+            file.write(pack(signer, fields, members))
             file.flush()
             os.fsync(file.fileno())
         # What the device will refuse is refused here, by the same code.
-        found = container.opened(str(fresh), {"own": signing.raw(signer)})
-        contents.refuse(found)
+        bundle = container.opened(str(fresh), {"own": signing.raw(signer)})
+        contents.refuse(bundle)
         fresh.replace(output)
     except AgentError as error:
         raise BadRequest(str(error).replace(str(fresh), str(output))) from error
@@ -56,4 +59,4 @@ def create(directory: Path, key: Path, output: Path, **asked: Any) -> dict[str, 
         raise BadRequest(f"-o {output}: it cannot be written ({error.strerror}); choose another place") from error
     finally:
         fresh.unlink(missing_ok=True)
-    return dict(found.manifest)
+    return dict(bundle.manifest)

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,18 +14,20 @@ from pipeline import workspace
 from pipeline.data import conformance
 from pipeline.data.images import Images, spread
 from pipeline.errors import BadRequest
-from pipeline.finished import build_directory, recheck
+from pipeline.finished import recheck, report_json, vectors
+from pipeline.finished.report_json import measured
 from pipeline.precisions import PRECISIONS
 from pipeline.ship.card import card
 from pipeline.targets import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from pipeline.data.conformance import Vector
-    from pipeline.recipe import Recipe
+    from pipeline.finished.finished_build import FinishedBuild
+    from pipeline.stage import StageRow
 
 DAY = 86400
 # Goldens that the device may answer otherwise than here: an argmax close to a tie may fall on the other side.
@@ -47,110 +48,124 @@ def gather(
     agent: Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The manifest's own fields, and every member by name."""
-    report = _passed(directory)
-    recipe, (row, path) = build_directory.recipe_of(directory), _model(directory, report)
-    record, vectors = conformance.read(directory)
-    asked = _goldens(directory, path, goldens)
+    build = _passed(directory)
+    row, path = _shipped_graph(build)
+    record, conformance_vectors = vectors.read(build)
+    golden = _goldens(build, path, goldens)
+
     when = _released(directory) if released is None else released
-    model = _described(path, recipe, report, [record.channels, record.input_size, record.input_size])
+    model = _described(path, build, [record.channels, record.input_size, record.input_size])
     name = "-".join(filter(None, (model["arch"], model["precision"], model["target"])))
-    said = {
+    manifest = {
         "name": re.sub(r"[^A-Za-z0-9._@+-]", "-", name),
         "released": when,
         "expires": None if expires_days is None else when + expires_days * DAY,
         "model": model,
-        "bounds": _bounds(directory, row, asked, max_latency_ms),
+        "bounds": _bounds(build, row, golden, max_latency_ms),
     }
-    content = {
+
+    members = {
         "model.onnx": path.read_bytes(),
-        "classes.json": _json(report["classes"]),
+        "classes.json": _json(build.classes),
         "conformance.json": (directory / conformance.FOLDER / conformance.RECORD).read_bytes(),
         "compatibility.json": _json(table.data()),
         "licence.txt": NO_LICENCE.encode() if licence is None else _given(licence, "--licence"),
-        "card.md": card(report, said, row).encode(),
-        **{f"golden-{name}.npy": _npy(values) for name, values in asked.items()},
-        **_vectors(vectors),
-        **{f"timing-{name}.cache": _given(file, "--timing-cache") for name, file in (timing_caches or {}).items()},
+        "card.md": card(build, manifest, row).encode(),
     }
+    for name, values in golden.items():
+        members[f"golden-{name}.npy"] = _npy(values)
+    for vector in conformance_vectors:
+        members[f"vector-{vector.path.name}"] = vector.path.read_bytes()
+        members[f"vector-{vector.path.stem}.npy"] = _npy(vector.expected)
+    for name, cache in (timing_caches or {}).items():
+        members[f"timing-{name}.cache"] = _given(cache, "--timing-cache")
     if agent is not None:
-        content["agent.pyz"] = _given(agent, "--agent")
-    return said, content
+        members["agent.pyz"] = _given(agent, "--agent")
+    return manifest, members
 
 
-def _passed(directory: Path) -> dict[str, Any]:
-    """The report, its verdicts computed anew; raises BadRequest unless the build passed and its files are whole."""
-    report, _ = recheck.recheck(directory)
-    if report["verdict"] != "pass":
-        bad = [row for row in report["stages"] if row["verdict"] not in {"pass", "not_run"}]
-        why = "; ".join(f"{row['name']}: {', '.join(row['reasons']) or row['verdict']}" for row in bad)
-        raise BadRequest(f"{directory}: its verdict is {report['verdict']}, and only what passed is shipped ({why})")
-    return report
+def _passed(directory: Path) -> FinishedBuild:
+    """The build, its verdicts computed anew; raises BadRequest unless it passed and its files are whole."""
+    build, _ = recheck.recheck(directory)
+    if build.verdict == "pass":
+        return build
+    bad = [row for row in build.stages if row.verdict not in {"pass", "not_run"}]
+    why = "; ".join(f"{row.name}: {', '.join(row.reasons) or row.verdict}" for row in bad)
+    raise BadRequest(f"{directory}: its verdict is {build.verdict}, and only what passed is shipped ({why})")
 
 
-def _model(directory: Path, report: dict[str, Any]) -> tuple[dict[str, Any], Path]:
+def _shipped_graph(build: FinishedBuild) -> tuple[StageRow, Path]:
     """The row and the file that the device's engine is built from: what the first engine here was built from."""
-    rows = {row["name"]: row for row in report["stages"]}
-    engine = rows.get("engine_device") or rows.get("engine")
-    if engine is None or not engine["source"]:
-        raise BadRequest(f"{directory} has no engine; build again")
-    row = rows[engine["source"]]
-    path = directory / Path(row["file"]).name
-    if workspace.sha256(path) != row["sha256"]:
+    engines = build.engines
+    # Where the device builds its own engine, its script names the graph.
+    for_the_device = [row for row in engines if row.details.get("backend") == "device"]
+    engine = next(iter(for_the_device or engines), None)
+    if engine is None or engine.source is None:
+        raise BadRequest(f"{build.directory} has no engine; build again")
+
+    row = build.stage(engine.source)
+    path = build.path(row)
+    if workspace.sha256(path) != row.sha256:
         raise BadRequest(f"{path} is not the file that was judged; build again")
     return row, path
 
 
-def _goldens(directory: Path, path: Path, count: int) -> dict[str, NDArray[Any]]:
+def _goldens(build: FinishedBuild, path: Path, count: int) -> dict[str, NDArray[Any]]:
     """Images spread over the classes, and what the PyTorch network and the file that is shipped answer to them."""
-    import safetensors.numpy
-
     from pipeline.parity import answers
 
-    images = build_directory.test_images(directory)
+    images = build.test_images()
     chosen = spread(images.labels, min(count, len(images)), seed=0)
-    few = Images(images.part.take(chosen), images.preprocessing)
-    reference = safetensors.numpy.load_file(directory / recheck.ANSWERS)["reference"]
-    pixels = few.select(np.arange(len(few)))
+    golden_images = Images(images.part.take(chosen), images.preprocessing)
+    pixels = golden_images.select(np.arange(len(golden_images)))
+    # As bytes where nothing is lost: a quarter of the size.
     if np.array_equal(pixels, pixels.astype(np.uint8)):
         pixels = pixels.astype(np.uint8)
     return {
         "images": pixels,
-        "reference": reference[chosen],
-        "judged": answers.of_file(path).answers(few, f"{path.name} on the goldens"),
+        "reference": build.saved_answers().reference[chosen],
+        "judged": answers.of_file(path).answers(golden_images, f"{path.name} on the goldens"),
     }
 
 
 def _bounds(
-    directory: Path, row: dict[str, Any], asked: dict[str, NDArray[Any]], latency: float | None
+    build: FinishedBuild, row: StageRow, golden: dict[str, NDArray[Any]], latency: float | None
 ) -> dict[str, Any]:
-    reference, judged = asked["reference"], asked["judged"]
+    """What an engine must hold on the device; ``row`` is that of the graph it is built from."""
+    figures = measured(row)
+    if figures is None:
+        raise BadRequest(f"{build.directory}: {row.name} was not judged; build again")
+    reference, judged = golden["reference"], golden["judged"]
     agreeing = int((reference.argmax(1) == judged.argmax(1)).sum())
     return {
-        "sqnr_db": row["tolerance"]["sqnr_db"],
-        "judged_db": build_directory.bounds(directory, "engine").step_sqnr_db,
+        "sqnr_db": figures.tolerance.sqnr_db,
+        "judged_db": build.bounds(build.engines[0].name).step_sqnr_db,
         "agreement": max(0, agreeing - FLIPS) / len(judged),
         "latency_ms": latency,
-        "top1": row["accuracy"]["top1"],
-        "images": row["accuracy"]["n"],
+        "top1": figures.accuracy.top1,
+        "images": figures.accuracy.n,
     }
 
 
-def _described(path: Path, recipe: Recipe, report: dict[str, Any], shape: list[int]) -> dict[str, Any]:
+def _described(path: Path, build: FinishedBuild, shape: list[int]) -> dict[str, Any]:
+    """The model in the manifest; ``shape`` is (C, H, W) of an image."""
     from exporters import onnx_file
 
     model = onnx_file.read(path)
     (images,) = model.graph.inputs
+    takes_bytes = images.dtype is not None and images.dtype.name == "UINT8"
+    recipe = build.recipe
     profiles = recipe.profiles or [DEFAULT_BATCHES]
     if len(profiles) != 1:
         raise BadRequest(f"a bundle has one profile, the build has {len(profiles)}; build again with one")
     return {
-        "arch": report["recipe"]["arch"],
-        "precision": recipe.precision,
-        **needs(recipe.precision),
+        "arch": build.arch,
+        "precision": build.precision,
+        **needs(build.precision),
         "opset": model.opset_imports[""],
         "input": shape,
-        "dtype": "uint8" if images.dtype is not None and images.dtype.name == "UINT8" else "float32",
-        "classes": len(report["classes"]),
+        "dtype": "uint8" if takes_bytes else "float32",
+        "classes": len(build.classes),
         "batches": list(profiles[0]),
         "target": recipe.target,
         "tensorrt": recipe.tensorrt,
@@ -169,17 +184,14 @@ def needs(precision: str) -> dict[str, Any]:
     }
 
 
-def _vectors(vectors: list[Vector]) -> dict[str, bytes]:
-    files = {f"vector-{vector.path.name}": vector.path.read_bytes() for vector in vectors}
-    return files | {f"vector-{vector.path.stem}.npy": _npy(vector.expected) for vector in vectors}
-
-
 def _released(directory: Path) -> int:
     """Seconds since 1970 that order bundles: of SOURCE_DATE_EPOCH, else of the build's report."""
-    said = os.environ.get("SOURCE_DATE_EPOCH")
-    if said is not None and not said.isdecimal():
-        raise BadRequest(f"SOURCE_DATE_EPOCH is {said!r}, not seconds since 1970")
-    return int((directory / "report.json").stat().st_mtime) if said is None else int(said)
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is None:
+        return int((directory / report_json.FILE).stat().st_mtime)
+    if not epoch.isdecimal():
+        raise BadRequest(f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970")
+    return int(epoch)
 
 
 def _given(path: Path, flag: str) -> bytes:

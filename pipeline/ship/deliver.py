@@ -84,31 +84,34 @@ class Delivery:
 
     async def run(self) -> Outcome:
         """Every step, up to the first that fails."""
-        self.names |= {
-            self.device.name: "",
-            self.device.host: "",
-            self.device.user or "": "user",
-            self.device.store: "STORE",
-            **{str(path): "KEY-FILE" for path in self.access.identities},
-            str(self.access.known_hosts or ""): "KNOWN-HOSTS",
-        }
+        self._note_names_of_access()
         try:
             async with AsyncExitStack() as stack:
                 await self._ship(stack)
         except (DeviceError, AgentError) as error:
-            self.outcome.code, self.outcome.why = int(error.exit_code), str(error)
+            self._fail(error.exit_code, error)
         except Exception as error:  # noqa: BLE001 - see remote.unknown
-            self.outcome.code, self.outcome.why = int(Exit.STAGE_FAILED), str(remote.unknown(error))
+            self._fail(Exit.STAGE_FAILED, remote.unknown(error))
         self.outcome.at = int(time.time())
         return self.outcome
+
+    def _fail(self, code: int, error: Exception) -> None:
+        self.outcome.code = int(code)
+        self.outcome.why = str(error)
 
     async def _ship(self, stack: AsyncExitStack) -> None:
         async with self._step("connect"):
             device = await stack.enter_async_context(remote.connected(self.device, self.access))
         device.said = self._said
-        self._note_names(device)
+        self._note_names_of_connection(device)
+
         async with self._step("agent"):
-            await (self._install(device, self.asked.install) if self.asked.install else require_agent(device))
+            if self.asked.install is not None:
+                await self._install(device, self.asked.install)
+            else:
+                await require_agent(device)
+
+        # From here until the end its agent holds the lock of the store.
         async with self._step("receive") as note:
             waiting = await stack.enter_async_context(upload.incoming(device, self.bundle))
             self.names[waiting.node] = ""
@@ -120,28 +123,30 @@ class Delivery:
 
     async def _send(self, device: Remote, waiting: upload.Incoming) -> None:
         """The members that preflight reads, preflight, and the others: nothing large goes to a device that refuses."""
-        total = sum(row.size for row in waiting.missing)
-        state = {"sent": 0}
-
-        def sent(size: int) -> None:
-            state["sent"] += size
-            self.progress(f"{self.device.name}: sending", min(state["sent"], total), total)
-
-        there = sum(row.have for row in waiting.missing)
+        total = sum(member.size for member in waiting.missing)
+        there = sum(member.have for member in waiting.missing)
         known = len(self.bundle.places) - len(waiting.missing)
         self._said(
             f"{total - there} of {total} bytes of {len(waiting.missing)} members to send, {known} members are there"
         )
-        asked = [row for row in waiting.missing if row.name == upload.FIRST]
-        for row in asked:
-            await upload.send(device, self.bundle, row, waiting, sent)
-        flags = self.asked.flags.get("preflight", ())
+        shown = 0
+
+        def progress(size: int) -> None:
+            nonlocal shown
+            # A member that is sent twice counts twice, and no bar goes beyond its end.
+            shown += size
+            self.progress(f"{self.device.name}: sending", min(shown, total), total)
+
+        asked_by_preflight = [member for member in waiting.missing if member.name == upload.FIRST]
+        others = [member for member in waiting.missing if member.name != upload.FIRST]
+        for member in asked_by_preflight:
+            await upload.send(device, self.bundle, member, waiting, progress)
         async with self._step("preflight") as note:
+            flags = self.asked.flags.get("preflight", ())
             note["result"] = await device.run("preflight", waiting.bundle, *flags, seconds=QUICK)
         async with self._step("send") as note:
-            for row in waiting.missing:
-                if row not in asked:
-                    await upload.send(device, self.bundle, row, waiting, sent)
+            for member in others:
+                await upload.send(device, self.bundle, member, waiting, progress)
             note["result"] = {"bytes": total, "were_there": there, "members": len(waiting.missing)}
 
     async def _activate(self, device: Remote, waiting: upload.Incoming) -> None:
@@ -151,7 +156,8 @@ class Delivery:
         # The agent tries a build twice, and each of its verbs has the time-out for native code alone.
         long = 2 * self.asked.timeout + QUICK
         built = await self._verb(device, "build", waiting.bundle, seconds=long)
-        version = self.outcome.version = str(built.get("version"))
+        version = str(built.get("version"))
+        self.outcome.version = version
         await self._verb(device, "verify", version, seconds=long)
         await self._verb(device, "activate", version, seconds=long)
         if self.asked.bench:
@@ -159,16 +165,20 @@ class Delivery:
         await self._verb(device, "status", seconds=QUICK)
 
     async def _verb(self, device: Remote, verb: str, *arguments: str, seconds: float) -> dict[str, Any]:
+        """What the agent answers to ``verb``, as a step of its own; its lines are passed on."""
+        flags = self.asked.flags.get(verb, ())
         async with self._step(verb) as note:
-            note["result"] = await device.run(verb, *arguments, *self.asked.flags.get(verb, ()), seconds=seconds)
-            for line in note["result"].get("lines", ()):
+            result = await device.run(verb, *arguments, *flags, seconds=seconds)
+            note["result"] = result
+            for line in result.get("lines", ()):
                 self._said(remote.clean(str(line)))
-            return dict(note["result"])
+            return dict(result)
 
     @asynccontextmanager
     async def _step(self, name: str) -> AsyncIterator[dict[str, Any]]:
         """The note of a step, whatever becomes of it."""
         note: dict[str, Any] = {"step": name, "code": None, "seconds": None, "said": [], "result": None}
+        # At the beginning, so that a report has the step that failed as well.
         self.outcome.steps.append(note)
         self.outcome.step = name
         self.progress(f"{self.device.name}: {name}", 0, 0)
@@ -188,15 +198,26 @@ class Delivery:
         self.outcome.steps[-1]["said"].append(line)
         self.heard(f"{self.device.name}: {self.outcome.step}: {line}")
 
-    def _note_names(self, device: Remote) -> None:
+    def _note_names_of_access(self) -> None:
+        self.names[self.device.name] = ""
+        self.names[self.device.host] = ""
+        self.names[self.device.user or ""] = "user"
+        self.names[self.device.store] = "STORE"
+        for path in self.access.identities:
+            self.names[str(path)] = "KEY-FILE"
+        self.names[str(self.access.known_hosts or "")] = "KNOWN-HOSTS"
+
+    def _note_names_of_connection(self, device: Remote) -> None:
+        """The addresses of both ends, and the user: what ~/.ssh/config made of what was asked for."""
         for end in ("peername", "sockname"):
-            self.names[str(device.connection.get_extra_info(end)[0])] = ""
+            address = device.connection.get_extra_info(end)[0]
+            self.names[str(address)] = ""
         self.names[str(device.connection.get_extra_info("username"))] = "user"
 
     async def _install(self, device: Remote, file: Path) -> None:
         """Send the agent of this machine, and let it put itself into its store."""
         store = device.device.store
-        await _make(device)
+        await _make_store(device)
         arriving = f"{store}/{UNFINISHED}arriving.pyz"
         try:
             await device.sftp.put(str(file), arriving)
@@ -216,7 +237,7 @@ async def require_agent(device: Remote) -> None:
         )
 
 
-async def _make(device: Remote) -> None:
+async def _make_store(device: Remote) -> None:
     """Make the folder of the store; raises DeviceError, before anything is written, where it holds anything else."""
     import asyncssh
 
@@ -224,7 +245,7 @@ async def _make(device: Remote) -> None:
     try:
         # Whatever the umask there says: an agent refuses a store that a group can write to.
         await device.sftp.makedirs(store, asyncssh.SFTPAttrs(permissions=0o755), exist_ok=True)
-        names = {str(name) for name in await device.sftp.listdir(store)} - {".", ".."}
+        names = {str(name) for name in await device.sftp.listdir(store)}
     except asyncssh.SFTPPermissionDenied as error:
         user = device.connection.get_extra_info("username")
         raise DeviceError(
@@ -232,7 +253,8 @@ async def _make(device: Remote) -> None:
             "--store, or store = … in the inventory",
             Exit.BAD_REQUEST,
         ) from error
-    foreign = sorted(name for name in names if not name.startswith(UNFINISHED))
+    # An agent that was cut off on its way here may have left a file, which is nobody else's.
+    foreign = sorted(name for name in names - {".", ".."} if not name.startswith(UNFINISHED))
     if foreign and MARK not in names:
         raise DeviceError(
             f"{store} holds {remote.clean(foreign[0])} and is no store of an agent; name an empty folder by --store, "

@@ -43,46 +43,51 @@ FIELDS = tuple(field.name for field in fields(Device) if field.name != "name")
 
 def addressed(text: str, store: str | None) -> Device:
     """The device at ``user@host:port``; raises BadRequest where it is no such address."""
-    found = ADDRESS.fullmatch(text)
-    if found is None:
-        raise BadRequest(f"--to {text} is no USER@HOST[:PORT], as in nvidia@10.0.0.11:22 or nvidia@[fd00::11]")
-    host = found["six"] or found["host"]
+    where = f"--to {text}"
+    address = ADDRESS.fullmatch(text)
+    if address is None:
+        raise BadRequest(f"{where} is no USER@HOST[:PORT], as in nvidia@10.0.0.11:22 or nvidia@[fd00::11]")
+    host = address["six"] or address["host"]
+    # Its report lies in a folder of this name.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", host).lstrip("._-") or "device"
-    port = int(found["port"]) if found["port"] else None
-    device = Device(name, host, port, found["user"], store or STORE)
-    _refuse(device, f"--to {text}")
-    _refuse_port(port, f"--to {text}")
+    port = int(address["port"]) if address["port"] else None
+    device = Device(name, host, port, address["user"], store or STORE)
+    _refuse(device, where)
+    _refuse_port(port, where)
     return device
 
 
 def inventory(path: Path) -> list[Device]:
     """The devices of a TOML file, in its order; raises BadRequest with the first thing that is wrong."""
     where = f"--inventory {path}"
+    tables = _parsed(path, where)
+    _refuse_unknown(tables, ("defaults", "device"), where)
+    defaults = _table(tables, "defaults", where)
+    rows = _table(tables, "device", where)
+    if not rows:
+        raise BadRequest(f"{where}: it names no device; write [device.NAME] and host = … under it")
+    _refuse_unknown(defaults, FIELDS, f"{where}, [defaults]")
+
+    devices = []
+    for name in rows:
+        row = _table(rows, name, where)
+        devices.append(_device(name, row, defaults, where))
+    _refuse_same_place(devices, where)
+    return devices
+
+
+def _parsed(path: Path, where: str) -> dict[str, Any]:
     try:
-        said = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except OSError as error:
         raise BadRequest(
             f"{where}: it cannot be read ({error.strerror}); name a TOML file of [device.NAME]s"
         ) from error
     except ValueError as error:
-        twice = "; every device has its own name" if "declare" in str(error) or "overwrite" in str(error) else ""
-        raise BadRequest(f"{where}: it is no TOML ({error}){twice}") from error
-    _known(said, ("defaults", "device"), where)
-    defaults, rows = _table(said, "defaults", where), _table(said, "device", where)
-    if not rows:
-        raise BadRequest(f"{where}: it names no device; write [device.NAME] and host = … under it")
-    _known(defaults, FIELDS, f"{where}, [defaults]")
-    devices = [_device(name, _table(rows, name, where), defaults, where) for name in rows]
-    seen: dict[tuple[Any, ...], str] = {}
-    for device in devices:
-        place = (device.host, device.port or 22, device.store)
-        if place in seen:
-            raise BadRequest(
-                f"{where}: {seen[place]} and {device.name} are one device ({device.host}, store {device.store}); "
-                "take one of them out"
-            )
-        seen[place] = device.name
-    return devices
+        # So tomllib calls a table that is there twice.
+        is_twice = "declare" in str(error) or "overwrite" in str(error)
+        cure = "; every device has its own name" if is_twice else ""
+        raise BadRequest(f"{where}: it is no TOML ({error}){cure}") from error
 
 
 def grouped(devices: Sequence[Device], groups: Iterable[str] | None) -> list[Device]:
@@ -98,18 +103,18 @@ def grouped(devices: Sequence[Device], groups: Iterable[str] | None) -> list[Dev
 
 def _device(name: str, row: dict[str, Any], defaults: dict[str, Any], where: str) -> Device:
     where = f"{where}, [device.{name}]"
-    _known(row, FIELDS, where)
-    asked = {**defaults, **row}
-    if "host" not in asked:
+    _refuse_unknown(row, FIELDS, where)
+    values = {**defaults, **row}
+    if "host" not in values:
         raise BadRequest(f"{where}: it has no host; write host = … with its name or address")
-    port = asked.get("port")
-    _refuse_port(port, where)
-    device = Device(name, **asked)
+    _refuse_port(values.get("port"), where)
+    device = Device(name, **values)
     _refuse(device, where)
     return device
 
 
 def _refuse(device: Device, where: str) -> None:
+    """Raise BadRequest where a field of text has not its form."""
     for field, form in FORMS.items():
         value = getattr(device, field)
         if value is None and field == "user":
@@ -119,19 +124,33 @@ def _refuse(device: Device, where: str) -> None:
 
 
 def _refuse_port(port: object, where: str) -> None:
+    # Not isinstance: true is a whole number in Python, and may stand in a TOML file.
     if port is not None and (type(port) is not int or not 0 < port < 2**16):
         raise BadRequest(f"{where}: port = {port!r} is no number from 1 to 65535")
 
 
-def _table(said: dict[str, Any], name: str, where: str) -> dict[str, Any]:
-    found = said.get(name, {})
-    if not isinstance(found, dict):
+def _refuse_same_place(devices: Sequence[Device], where: str) -> None:
+    """Raise BadRequest where two devices are one: at the same time, each would wait for the other's lock."""
+    names: dict[tuple[Any, ...], str] = {}
+    for device in devices:
+        place = (device.host, device.port or 22, device.store)
+        if place in names:
+            raise BadRequest(
+                f"{where}: {names[place]} and {device.name} are one device ({device.host}, store {device.store}); "
+                "take one of them out"
+            )
+        names[place] = device.name
+
+
+def _table(tables: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
         raise BadRequest(f"{where}: {name} is no table; write [{name}] and its fields below")
-    return found
+    return table
 
 
-def _known(said: Iterable[str], known: Sequence[str], where: str) -> None:
-    for name in said:
+def _refuse_unknown(names: Iterable[str], known: Sequence[str], where: str) -> None:
+    for name in names:
         if name not in known:
             raise BadRequest(f"{where}: there is no field {name!r}; {_nearest(name, known)}")
 

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from pipeline.ship.agent.container import Bundle
 
-MODEL, LABELS, SCRIPT, ENGINE = "model.onnx", "labels.txt", "build-engine.sh", "model.engine"
+MODEL = "model.onnx"
+LABELS = "labels.txt"
+SCRIPT = "build-engine.sh"
+ENGINE = "model.engine"
 TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 # nvinfer's own filters, on the GPU (NvBufSurfTransform_Inter).
 FILTERS = {"nearest": 0, "bilinear": 1, "bicubic": 2, "lanczos": 4}
@@ -87,18 +90,22 @@ def export(bundle: Bundle, form: str, output: Path, tensorrt: str | None, engine
 def _triton(bundle: Bundle, folder: Path, _: str | None, engine: Path | None) -> list[str]:
     model = bundle.manifest["model"]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", bundle.manifest["name"])
-    kind, file, more = _served(model, engine)
-    home = folder / name / "1"
-    home.mkdir(parents=True)
+    platform, file_name, more = _served(model, engine)
+
+    # Triton's repository: MODEL/config.pbtxt, and each version in a folder of its number.
+    home = folder / name
+    version = home / "1"
+    version.mkdir(parents=True)
     if engine is None:
-        (home / file).write_bytes(bundle.read(MODEL))
+        (version / file_name).write_bytes(bundle.read(MODEL))
     else:
-        _copied(engine, home / file)
-    (home.parent / LABELS).write_text("".join(f"{label}\n" for label in _labels(bundle, "\n")))
+        _copy(engine, version / file_name)
+    labels = _labels(bundle, "\n")
+    (home / LABELS).write_text("".join(f"{label}\n" for label in labels))
     text = TRITON.format(
         **_about(bundle),
         model=name,
-        platform=kind,
+        platform=platform,
         type=TYPES[model["dtype"]],
         output="logits",
         classes=model["classes"],
@@ -106,49 +113,56 @@ def _triton(bundle: Bundle, folder: Path, _: str | None, engine: Path | None) ->
         shape=", ".join(map(str, model["input"])),
         more=more,
     )
-    (home.parent / "config.pbtxt").write_text(text)
-    return [f"{name}: {kind}; tritonserver --model-repository with this folder serves it"]
+    (home / "config.pbtxt").write_text(text)
+    return [f"{name}: {platform}; tritonserver --model-repository with this folder serves it"]
 
 
 def _served(model: dict[str, Any], engine: Path | None) -> tuple[str, str, str]:
     """Triton's platform, its name of the file, and what else it must be told."""
-    if engine is None and model["computes_in"] not in onnxruntime_session.COMPUTES_IN:
-        raise BadRequest(
-            f"--format triton: ONNX Runtime does not compute in {model['precision']}; "
-            "name the device's engine by --engine"
-        )
-    if engine is not None and model["batches"][0] != 1:
-        least = model["batches"][0]
-        raise BadRequest(f"--format triton: it sends single images, and the engine takes at least {least}; build again")
-    if engine is not None and engine.suffix in {".plan", ".engine"}:
-        return "tensorrt_plan", "model.plan", ""
-    if engine is not None and engine.suffix != ".onnx":
-        raise BadRequest(f"--engine {engine}: it is no .plan or .engine of TensorRT, and no .onnx of ONNX Runtime")
     quantised = model["number_format"] is not None
-    return "onnxruntime_onnx", MODEL, AS_JUDGED if quantised else ""
+    as_judged = AS_JUDGED if quantised else ""
+    if engine is None:
+        if model["computes_in"] not in onnxruntime_session.COMPUTES_IN:
+            raise BadRequest(
+                f"--format triton: ONNX Runtime does not compute in {model['precision']}; "
+                "name the device's engine by --engine"
+            )
+        return "onnxruntime_onnx", MODEL, as_judged
+
+    least = model["batches"][0]
+    if least != 1:
+        raise BadRequest(f"--format triton: it sends single images, and the engine takes at least {least}; build again")
+    if engine.suffix in {".plan", ".engine"}:
+        return "tensorrt_plan", "model.plan", ""
+    if engine.suffix == ".onnx":
+        return "onnxruntime_onnx", MODEL, as_judged
+    raise BadRequest(f"--engine {engine}: it is no .plan or .engine of TensorRT, and no .onnx of ONNX Runtime")
 
 
 def _deepstream(bundle: Bundle, folder: Path, tensorrt: str | None, _: Path | None) -> list[str]:
     model = bundle.manifest["model"]
-    channels, least = model["input"][0], model["batches"][0]
+    channels = model["input"][0]
+    least = model["batches"][0]
     if model["dtype"] != "float32" or channels not in {1, 3} or least != 1:
-        found = f"images of {model['dtype']} with {channels} channels, at least {least} a run"
+        wanted = f"images of {model['dtype']} with {channels} channels, at least {least} a run"
         raise BadRequest(
-            f"--format deepstream: nvinfer hands on float32, 1 or 3 channels, single images too, not {found}"
+            f"--format deepstream: nvinfer hands on float32, 1 or 3 channels, single images too, not {wanted}"
         )
     resize = json.loads(bundle.read("conformance.json"))["resize"]
+    # nvinfer takes the answers of a classifier for shares of one, so a Softmax goes behind the logits.
     with TemporaryDirectory() as scratch:
         (Path(scratch) / MODEL).write_bytes(bundle.read(MODEL))
         probabilities.probabilities(Path(scratch) / MODEL, folder / MODEL)
-    _script(bundle, folder, tensorrt)
-    (folder / LABELS).write_text(";".join(_labels(bundle, "\n;")) + "\n")
+    _write_script(bundle, folder, tensorrt)
+    labels = _labels(bundle, "\n;")
+    (folder / LABELS).write_text(";".join(labels) + "\n")
     text = NVINFER.format(
         **_about(bundle),
         script=SCRIPT,
         engine=ENGINE,
         shape=";".join(map(str, model["input"])),
         offsets=";".join(["0"] * channels),
-        colours=0 if channels == 3 else 2,
+        colours=0 if channels == 3 else 2,  # nvinfer's numbers for RGB and grey
         resize=f"a resize of the shorter side to {resize['shorter_side']}",
         filter=FILTERS[resize["filter"]],
         output=probabilities.OUTPUT,
@@ -161,27 +175,28 @@ def _deepstream(bundle: Bundle, folder: Path, tensorrt: str | None, _: Path | No
 
 def _trtexec(bundle: Bundle, folder: Path, tensorrt: str | None, _: Path | None) -> list[str]:
     (folder / MODEL).write_bytes(bundle.read(MODEL))
-    return [_script(bundle, folder, tensorrt)]
+    return [_write_script(bundle, folder, tensorrt)]
 
 
-def _script(bundle: Bundle, folder: Path, tensorrt: str | None) -> str:
+def _write_script(bundle: Bundle, folder: Path, tensorrt: str | None) -> str:
     """Write the script that builds the engine beside it; the line of trtexec in it."""
     model = bundle.manifest["model"]
     version = tensorrt or model["tensorrt"]
     if version is None:
         raise BadRequest("the bundle names no TensorRT; name that of the device, as in --tensorrt 10.3.0")
-    table.version(version)
-    told = {
+    table.version(version)  # refuses what is no version
+    built_for = {
         "target": model["target"] or "the device",
         "tensorrt": version,
         "profiles": [model["batches"]],
         "typing": model["typing"],
         "weak_flags": model["weak_flags"],
     }
+    # Of the file that lies there, which may be another than the bundle's: DeepStream's has a Softmax more.
     digest = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()
     try:
-        text = trtexec.script(SCRIPT, MODEL, digest, model["input"], model["precision"], told)
-        flags = trtexec.flags(model["input"], model["precision"], told)
+        text = trtexec.script(SCRIPT, MODEL, digest, model["input"], model["precision"], built_for)
+        flags = trtexec.flags(model["input"], model["precision"], built_for)
     except ValueError as error:
         raise BadRequest(f"--tensorrt {version}: {error}; build again with --target for this device") from error
     (folder / SCRIPT).write_text(text)
@@ -190,20 +205,28 @@ def _script(bundle: Bundle, folder: Path, tensorrt: str | None) -> str:
 
 
 def _about(bundle: Bundle) -> dict[str, Any]:
-    about = bundle.manifest
-    return {"name": about["name"], "digest": bundle.digest[:12], "labels": LABELS, "most": about["model"]["batches"][2]}
+    """What every template of a configuration has."""
+    manifest = bundle.manifest
+    return {
+        "name": manifest["name"],
+        "digest": bundle.digest[:12],
+        "labels": LABELS,
+        "most": manifest["model"]["batches"][2],
+    }
 
 
 def _labels(bundle: Bundle, separators: str) -> list[str]:
     """The names of the classes; raises BadRequest where one would be read as two."""
-    found: list[str] = json.loads(bundle.read("classes.json"))
-    bad = next((label for label in found if not label.isprintable() or set(label) & set(separators)), None)
-    if bad is not None:
-        raise BadRequest(f"{LABELS} cannot hold the class {bad!r}: it would be read as two; rename it and build again")
-    return found
+    labels: list[str] = json.loads(bundle.read("classes.json"))
+    for label in labels:
+        if not label.isprintable() or set(label) & set(separators):
+            raise BadRequest(
+                f"{LABELS} cannot hold the class {label!r}: it would be read as two; rename it and build again"
+            )
+    return labels
 
 
-def _copied(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path) -> None:
     try:
         shutil.copyfile(source, target)
     except OSError as error:

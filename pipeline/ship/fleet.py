@@ -54,22 +54,28 @@ class Fleet:
         active = self.state.active(self.devices) if self.state else set()
         while True:
             tried = {name: outcome.code for name, outcome in self.outcomes.items() if not outcome.done}
+            # Asked anew after each stage, because what became of its devices decides whether there is a next.
             batch = rollout.following(list(by_name), plan, active, tried)
             self.stopped = batch.stopped
             if not batch.names:
                 return
             if len(plan) > 1:
                 self.heard(f"{batch.stage}: {len(batch.names)} of {len(by_name)} devices")
-            found = await asyncio.gather(*(self._one(by_name[name], places, step) for name in batch.names))
-            active |= {outcome.device for outcome in found if outcome.done}
+            deliveries = [self._one(by_name[name], places, step) for name in batch.names]
+            outcomes = await asyncio.gather(*deliveries)
+            active |= {outcome.device for outcome in outcomes if outcome.done}
 
     async def _one(self, device: Device, places: asyncio.Semaphore, step: Callable[[], None]) -> Outcome:
         async with places:
             with self.progress(device.name) as progress:
                 delivery = Delivery(device, self.bundle, self.asked, self.access, self.heard, progress)
                 outcome = await delivery.run()
-        self.outcomes[device.name], self.names[device.name] = outcome, delivery.names
-        self.heard(f"{device.name}: {'active' if outcome.done else f'failed at {outcome.step}: {outcome.why}'}")
+        self.outcomes[device.name] = outcome
+        self.names[device.name] = delivery.names
+        what = "active" if outcome.done else f"failed at {outcome.step}: {outcome.why}"
+        self.heard(f"{device.name}: {what}")
+
+        # At once, and not at the end: whoever ends this run keeps what is known by then.
         folder = self.output / "devices" / device.name
         folder.mkdir(parents=True, exist_ok=True)
         disk.replace(str(folder / "report.json"), _encoded(self.report([outcome])))
@@ -102,13 +108,17 @@ class Fleet:
         """What is known of every device, whether or not this run came to it."""
         for device in self.devices:
             outcome = self.outcomes.get(device.name)
-            before = self.state.remembered(device) if self.state and outcome is None else {}
-            known = outcome.brief() if outcome else before
-            verified = _result(outcome, "verify")
+            known: dict[str, Any] = {}
+            verified: dict[str, Any] = {}
+            if outcome is not None:
+                known = outcome.brief()
+                verified = _result(outcome, "verify")
+            elif self.state is not None:
+                known = self.state.remembered(device)
             yield {
                 "device": device.name,
                 "group": device.group,
-                "outcome": _called(known, before=bool(before)),
+                "outcome": _in_words(known, before=outcome is None),
                 "code": known.get("code"),
                 "version": known.get("version"),
                 "p99_ms": (verified.get("latency") or {}).get("p99_ms"),
@@ -125,25 +135,31 @@ class Fleet:
 
 def worst(codes: Iterable[int | None]) -> Exit:
     """The exit code over all; None is a device to which nobody was to come yet."""
-    found = set(codes)
-    return next((code for code in WORST if code in found), Exit.PASS)
+    seen = set(codes)
+    for code in WORST:
+        if code in seen:
+            return code
+    return Exit.PASS
 
 
 def _encoded(report: dict[str, Any]) -> bytes:
     return (json.dumps(report, indent=1) + "\n").encode()
 
 
-def _called(known: dict[str, Any], *, before: bool) -> str:
+def _in_words(known: dict[str, Any], *, before: bool) -> str:
+    """What became of a device; ``before`` where a run before this one brought it there."""
     if not known:
         return "not started"
-    if known["code"] == Exit.PASS:
-        return "active before" if before else "active"
-    return f"failed at {known['step']}" + (" before" if before else "")
+    words = "active" if known["code"] == Exit.PASS else f"failed at {known['step']}"
+    return f"{words} before" if before else words
 
 
-def _result(outcome: Outcome | None, step: str) -> dict[str, Any]:
-    notes = [note["result"] for note in (outcome.steps if outcome else ()) if note["step"] == step]
-    return dict(notes[-1] or {}) if notes else {}
+def _result(outcome: Outcome, step: str) -> dict[str, Any]:
+    """What the agent answered to a step, the last time; empty where it was not reached or failed."""
+    for note in reversed(outcome.steps):
+        if note["step"] == step:
+            return dict(note["result"] or {})
+    return {}
 
 
 async def statuses(devices: Sequence[Device], access: Access, parallel: int) -> list[dict[str, Any]]:
@@ -154,9 +170,9 @@ async def statuses(devices: Sequence[Device], access: Access, parallel: int) -> 
         row: dict[str, Any] = {"device": device.name, "group": device.group, "code": int(Exit.PASS), "why": ""}
         async with places:
             try:
-                async with remote.connected(device, access) as there:
-                    await require_agent(there)
-                    return row | _state(await there.run("status", seconds=QUICK))
+                async with remote.connected(device, access) as connection:
+                    await require_agent(connection)
+                    return row | _state(await connection.run("status", seconds=QUICK))
             except Exception as error:  # noqa: BLE001 - see remote.unknown
                 known = error if isinstance(error, DeviceError) else remote.unknown(error)
                 return row | {"code": int(known.exit_code), "why": str(known), "active": None, "versions": []}
@@ -164,13 +180,21 @@ async def statuses(devices: Sequence[Device], access: Access, parallel: int) -> 
     return list(await asyncio.gather(*map(one, devices)))
 
 
-def _state(said: dict[str, Any]) -> dict[str, Any]:
-    active, versions = said.get("active"), list(said.get("versions") or ())
-    now = next((each for each in versions if each.get("version") == active), None)
-    if now is None:
+def _state(answer: dict[str, Any]) -> dict[str, Any]:
+    """The active version and all others in ``answer``, and why the device is not well, if it is not."""
+    active = answer.get("active")
+    versions = list(answer.get("versions") or ())
+    active_row = None
+    for row in versions:
+        if row.get("version") == active:
+            active_row = row
+            break
+
+    why = ""
+    if active_row is None:
         why = "no version is active"
-    elif said.get("pending"):
+    elif answer.get("pending"):
         why = "its health after activation was not asked; activate it again, or rollback"
-    else:
-        why = "" if now.get("loadable") else remote.clean("; ".join(map(str, now.get("is") or ())))
+    elif not active_row.get("loadable"):
+        why = remote.clean("; ".join(map(str, active_row.get("is") or ())))
     return {"active": active, "versions": versions, "code": int(Exit.FAIL if why else Exit.PASS), "why": why}

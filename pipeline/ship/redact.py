@@ -17,23 +17,29 @@ def redacted(value: Any, names: Sequence[Mapping[str, str]]) -> Any:
 
     ``names`` has for each device what it is called, and by what that is replaced; "" stands for device-1, device-2 …
     """
-    table = {str(Path.home()): "~", platform.node(): "this-host", getpass.getuser(): "user"}
-    for number, each in enumerate(names, start=1):
-        table |= {name: stand or f"device-{number}" for name, stand in each.items()}
-    return _walked(value, {name.lower(): stand for name, stand in table.items() if name.strip("./~")})
+    replacements = {str(Path.home()): "~", platform.node(): "this-host", getpass.getuser(): "user"}
+    for number, names_of_device in enumerate(names, start=1):
+        for name, replacement in names_of_device.items():
+            replacements[name] = replacement or f"device-{number}"
+
+    # In small letters, since host names are written either way; "", "." and "/" are in every text.
+    table = {name.lower(): replacement for name, replacement in replacements.items() if name.strip("./~")}
+    return _walked(value, table)
 
 
 def _walked(value: Any, table: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: _walked(each, table) for key, each in value.items()}
+        return {key: _walked(part, table) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_walked(each, table) for each in value]
-    return _text(value, table) if isinstance(value, str) else value
+        return [_walked(part, table) for part in value]
+    if isinstance(value, str):
+        return _text(value, table)
+    return value
 
 
 def _text(text: str, table: Mapping[str, str]) -> str:
     # The longest first: one name may be part of another.
     names = "|".join(re.escape(name) for name in sorted(table, key=len, reverse=True))
-    return re.sub(
-        rf"(?<![a-z0-9])({names})(?![a-z0-9])", lambda found: table[found[0].lower()], text, flags=re.IGNORECASE
-    )
+    # Whole words only: a device may be called a.
+    whole_name = rf"(?<![a-z0-9])({names})(?![a-z0-9])"
+    return re.sub(whole_name, lambda match: table[match[0].lower()], text, flags=re.IGNORECASE)

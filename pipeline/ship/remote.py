@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
     from pipeline.ship.device import Device
 
-CONNECT, KEEPALIVE, MISSED = 20, 5, 3  # seconds, seconds, times that nothing came back
+CONNECT = 20  # seconds for the connection, and once more for the login
+KEEPALIVE = 5  # seconds between two questions whether the device is still there
+MISSED = 3  # of them without an answer, and the connection counts as cut
 QUICK = 300  # seconds for a step in which nothing is built
-LONGEST_ANSWER = 2**22
+LONGEST_ANSWER = 2**22  # bytes
+# All that a terminal might obey: everything but printable ASCII and the characters from no-break space on.
 CONTROL = re.compile(r"[^\x20-\x7e\xa0-\uffff]")
 
 
@@ -58,7 +61,7 @@ class Remote:
     connection: asyncssh.SSHClientConnection
     sftp: asyncssh.SFTPClient
     access: Access
-    said: Callable[[str], None] = field(default=lambda _line: None)
+    said: Callable[[str], None] = field(default=lambda _: None)
 
     @property
     def agent(self) -> str:
@@ -75,31 +78,36 @@ class Remote:
 
         line = self.command(verb, *flags, "--json", agent=agent)
         async with self.connection.create_process(line, stdin=DEVNULL, errors="replace") as process:
+            # Both at once: an agent whose standard error nobody reads would wait for room in it.
+            output_and_error = asyncio.gather(_all(process.stdout), self._pass_on(process.stderr))
             try:
-                said, told = await asyncio.wait_for(
-                    asyncio.gather(_all(process.stdout), self._heard(process.stderr)), timeout=seconds
-                )
+                output, error_line = await asyncio.wait_for(output_and_error, timeout=seconds)
             except TimeoutError as error:
                 process.kill()
                 raise DeviceError(f"{verb} did not end within {seconds:g} s; see --timeout") from error
             await process.wait()
+
         if process.exit_status is None:
             raise DeviceError(f"the connection was cut during {verb}; run the same again, it goes on from there")
-        result = _parsed(said)
+        result = _parsed(output)
         if process.exit_status:
-            why = told.removeprefix("error: ") or _verdict(result) or f"{verb} answered {process.exit_status}"
+            why = error_line.removeprefix("error: ") or _verdict(result) or f"{verb} answered {process.exit_status}"
             raise DeviceError(why, process.exit_status)
         return result
 
-    async def _heard(self, stream: Any) -> str:
+    async def _pass_on(self, stream: Any) -> str:
         """The sentence of an error among what the agent says while it works, or the last line: a shell talks too."""
-        last = error = ""
-        async for line in stream:
-            text = clean(line)
-            if text:
-                last, error = text, text if text.startswith("error: ") else error
-                self.said(text)
-        return error or last
+        last_line = ""
+        error_line = ""
+        async for raw_line in stream:
+            line = clean(raw_line)
+            if not line:
+                continue
+            last_line = line
+            if line.startswith("error: "):
+                error_line = line
+            self.said(line)
+        return error_line or last_line
 
 
 def clean(line: str) -> str:
@@ -108,29 +116,33 @@ def clean(line: str) -> str:
 
 
 async def _all(stream: Any) -> str:
-    pieces, size = [], 0
-    while piece := await stream.read(2**16):
+    """Everything up to the end of ``stream``; raises DeviceError before it would fill the memory."""
+    pieces: list[str] = []
+    size = 0
+    while True:
+        piece = await stream.read(2**16)
+        if not piece:
+            return "".join(pieces)
         pieces.append(piece)
         size += len(piece)
         if size > LONGEST_ANSWER:
             raise DeviceError(f"the agent answers more than {LONGEST_ANSWER >> 20} MiB; install it again")
-    return "".join(pieces)
 
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text) if text.strip() else {}
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        result = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError):  # the latter for brackets in brackets without an end
+        result = None
+    if not isinstance(result, dict):
         raise DeviceError(f"the agent answers no JSON ({clean(text)[:80]}); install it again with --install-agent")
-    return found
+    return result
 
 
 def _verdict(result: dict[str, Any]) -> str:
     """Why preflight refuses, which it says on standard output."""
-    bad = [answer for answer in result.get("answers", ()) if answer.get("verdict") in {"unknown", "refuse"}]
-    return "; ".join(clean(str(answer.get("sentence"))) for answer in bad)
+    refusals = [answer for answer in result.get("answers", ()) if answer.get("verdict") in {"unknown", "refuse"}]
+    return "; ".join(clean(str(answer.get("sentence"))) for answer in refusals)
 
 
 @asynccontextmanager
@@ -142,12 +154,13 @@ async def connected(device: Device, access: Access) -> AsyncIterator[Remote]:
         try:
             async with connection.start_sftp_client() as sftp:
                 yield Remote(device, connection, sftp, access)
+        # A lost connection before the other errors of SFTP: it is one of them, and only here a rerun helps.
         except (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost, asyncssh.DisconnectError) as error:
             raise DeviceError(f"the connection was cut ({error}); run the same again, it goes on from there") from error
         except asyncssh.ChannelOpenError as error:
             raise DeviceError(f"it opens no session ({error}); it must allow commands and SFTP to this user") from error
         except OSError as error:
-            # A pipe to a session that is gone, above all.
+            # Above all a pipe to a session that is gone.
             raise DeviceError(f"the system answered {error}; run the same again, it goes on from there") from error
         except asyncssh.SFTPError as error:
             raise DeviceError(f"SFTP answered {error}; mend that on the device and run the same again") from error
@@ -157,21 +170,27 @@ async def _entered(device: Device, access: Access) -> asyncssh.SSHClientConnecti
     import asyncssh
 
     options: dict[str, Any] = {
+        # No password is ever asked for or sent.
         "preferred_auth": ("publickey",),
         "connect_timeout": CONNECT,
         "login_timeout": CONNECT,
         "keepalive_interval": KEEPALIVE,
         "keepalive_count_max": MISSED,
     }
-    hosts = None if access.known_hosts is None else str(access.known_hosts)
-    given = {"port": device.port, "username": device.user, "known_hosts": hosts}
-    options |= {name: value for name, value in given.items() if value is not None}
+    # What is left out is as ~/.ssh/config has it; None would mean something else to asyncssh: to trust any host.
+    if device.port is not None:
+        options["port"] = device.port
+    if device.user is not None:
+        options["username"] = device.user
+    if access.known_hosts is not None:
+        options["known_hosts"] = str(access.known_hosts)
     if access.identities:
         options["client_keys"] = [str(path) for path in access.identities]
     try:
         return await asyncssh.connect(device.host, **options)
+    # What a person mends here or there before what may pass: the first two are asyncssh.Error as well.
     except asyncssh.HostKeyNotVerifiable as error:
-        raise DeviceError(_unknown(device, access, str(error)), Exit.BAD_REQUEST) from error
+        raise DeviceError(_unknown_host(device, access, str(error)), Exit.BAD_REQUEST) from error
     except asyncssh.PermissionDenied as error:
         keys = ", ".join(map(str, access.identities)) or "those of ssh-agent and ~/.ssh"
         raise DeviceError(
@@ -189,22 +208,25 @@ async def _entered(device: Device, access: Access) -> asyncssh.SSHClientConnecti
 
 def _reason(error: Exception) -> str:
     """Why, in the system's words, which name no address."""
-    found = re.search(r"\[Errno (\d+)\]", str(error))
-    return os.strerror(int(found[1])) if found else str(error) or f"no answer within {CONNECT} s"
+    errno = re.search(r"\[Errno (\d+)\]", str(error))
+    if errno is not None:
+        return os.strerror(int(errno[1]))
+    return str(error) or f"no answer within {CONNECT} s"  # a time-out has no words
 
 
-def _unknown(device: Device, access: Access, said: str) -> str:
+def _unknown_host(device: Device, access: Access, said: str) -> str:
     """What to do about a host key that is in no known_hosts, or is another there."""
     import asyncssh
 
     place = access.known_hosts or Path("~/.ssh/known_hosts").expanduser()
     port = device.port or 22
-    try:
-        known = asyncssh.read_known_hosts(str(place)).match(device.host, "", port if port != 22 else None)[0]
-    except (OSError, ValueError):
-        known = []
+    # As OpenSSH writes a host there: the usual port is left out.
     name = device.host if port == 22 else f"[{device.host}]:{port}"
-    if known:
+    try:
+        known_keys, *_ = asyncssh.read_known_hosts(str(place)).match(device.host, "", None if port == 22 else port)
+    except (OSError, ValueError):
+        known_keys = []
+    if known_keys:
         return (
             f"its host key is another than {place} has for {name}: it was set up anew, or somebody is in between; "
             f"compare ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub on its console, then ssh-keygen -R '{name}' and "
@@ -226,10 +248,10 @@ def refuse(access: Access) -> None:
         except asyncssh.KeyImportError as error:
             # Its name for an encrypted key is this one as well, and only the words differ.
             if "Passphrase" in str(error):
-                said = f"it is locked; unlock it into ssh-agent with ssh-add {path}, and leave --identity out"
+                fault = f"it is locked; unlock it into ssh-agent with ssh-add {path}, and leave --identity out"
             else:
-                said = "it holds no private SSH key; name the file without .pub"
-            raise BadRequest(f"--identity {path}: {said}") from error
+                fault = "it holds no private SSH key; name the file without .pub"
+            raise BadRequest(f"--identity {path}: {fault}") from error
         except ValueError as error:
             raise BadRequest(f"--identity {path}: {error}; the .pub beside it must be its own") from error
         except OSError as error:

@@ -48,25 +48,29 @@ def stages(count: int, canary: str | None, then: Sequence[str]) -> tuple[Stage, 
     """
     if canary is None and then:
         raise BadRequest("--then goes with --canary, as in --canary 1 --then 25% --then all")
-    asked = [("--canary", canary)] if canary else []
-    asked += [("--then", text) for text in then]
-    found = [Stage(f"{flag} {text}", _many(flag, text, count)) for flag, text in asked]
-    for before, after in itertools.pairwise(found):
+    plan = [_stage("--canary", canary, count)] if canary else []
+    plan += [_stage("--then", text, count) for text in then]
+    for before, after in itertools.pairwise(plan):
         if after.upto < before.upto:
             raise BadRequest(
                 f"{after.label} is {after.upto} of {count} devices, {before.label} before it {before.upto}"
             )
-    return tuple(found) or (Stage("all", count),)
+    return tuple(plan) or (Stage("all", count),)
 
 
-def _many(flag: str, text: str, count: int) -> int:
+def _stage(flag: str, text: str, count: int) -> Stage:
+    """The stage that ``text`` asks for: a number, a share, or all of ``count`` devices."""
+    label = f"{flag} {text}"
     if text == "all":
-        return count
-    found = re.fullmatch(r"(\d{1,6})(%?)", text)
-    number = int(found[1]) if found else 0
-    if found is None or number == 0 or (found[2] and number > 100):
-        raise BadRequest(f"{flag} {text} is no number of devices; give one as in 1, 25% or all")
-    return min(count, -(-count * number // 100) if found[2] else number)
+        return Stage(label, count)
+    number_and_sign = re.fullmatch(r"(\d{1,6})(%?)", text)
+    number = 0 if number_and_sign is None else int(number_and_sign[1])
+    is_share = number_and_sign is not None and number_and_sign[2] == "%"
+    if number == 0 or (is_share and number > 100):
+        raise BadRequest(f"{label} is no number of devices; give one as in 1, 25% or all")
+    if is_share:
+        number = -(-count * number // 100)  # rounded up: 1% of three devices is one
+    return Stage(label, min(count, number))
 
 
 def following(names: Sequence[str], plan: Sequence[Stage], active: set[str], tried: Mapping[str, int]) -> Batch:
@@ -78,15 +82,18 @@ def following(names: Sequence[str], plan: Sequence[Stage], active: set[str], tri
     """
     before = 0
     for stage in plan:
-        here = names[: stage.upto]
-        left = tuple(name for name in here if name not in active and name not in tried)
-        if left:
-            return Batch(left, stage.label)
-        missed = [name for name in here if tried.get(name) == Exit.FAIL]
-        last = stage.upto >= plan[-1].upto
-        if missed and not last:
+        reached = names[: stage.upto]
+        waiting = tuple(name for name in reached if name not in active and name not in tried)
+        if waiting:
+            return Batch(waiting, stage.label)
+
+        # Behind the last stage nothing can be held back.
+        is_last = stage.upto >= plan[-1].upto
+        missed = [name for name in reached if tried.get(name) == Exit.FAIL]
+        if missed and not is_last:
             return Batch((), stage.label, f"{stage.label}: {', '.join(missed)} missed a gate")
-        if not last and stage.upto > before and not active & set(names[before : stage.upto]):
+        added = set(names[before : stage.upto])
+        if added and not added & active and not is_last:
             return Batch((), stage.label, f"{stage.label}: none of its devices is active, so nothing was shown")
         before = stage.upto
     return Batch(())
@@ -96,7 +103,8 @@ class State:
     """What a rollout remembers beside its bundle: one file, whole at every moment, of this bundle alone."""
 
     def __init__(self, path: Path, bundle: Bundle) -> None:
-        self.path, self.digest = path.with_name(f"{path.name}.rollout.json"), bundle.digest
+        self.path = path.with_name(f"{path.name}.rollout.json")
+        self.digest = bundle.digest
         self.devices = _read(self.path, self.digest)
 
     def active(self, devices: Sequence[Device]) -> set[str]:
@@ -105,12 +113,14 @@ class State:
 
     def _row(self, device: Device) -> dict[str, Any]:
         row = self.devices.get(device.name, {})
+        # Another device may have taken over the name since.
         return row if row.get("place") == _place(device) else {}
 
     def note(self, device: Device, outcome: Outcome) -> None:
         """Write what became of a device."""
         self.devices[device.name] = {**outcome.brief(), "place": _place(device)}
         content = {"schema": SCHEMA, "bundle": self.digest, "devices": self.devices}
+        # Written anew as a whole and renamed: a run that is killed meanwhile leaves the old one.
         disk.replace(str(self.path), json.dumps(content, indent=1).encode())
 
     def remembered(self, device: Device) -> dict[str, Any]:
@@ -124,13 +134,17 @@ def _place(device: Device) -> list[Any]:
 
 def _read(path: Path, digest: str) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_text())
-        found, rows = (said["schema"], said["bundle"]), dict(said["devices"])
+        state = json.loads(path.read_text())
+        of_bundle = (state["schema"], state["bundle"])
+        rows = dict(state["devices"])
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadRequest(f"{path} is no state of a rollout; remove it to begin again") from error
-    return rows if found == (SCHEMA, digest) and all(isinstance(row, dict) for row in rows.values()) else {}
+    # Of another bundle, or of another version of this program: the rollout begins anew.
+    if of_bundle != (SCHEMA, digest) or not all(isinstance(row, dict) for row in rows.values()):
+        return {}
+    return rows
 
 
 @contextmanager

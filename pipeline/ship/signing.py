@@ -19,14 +19,15 @@ def keygen(path: Path) -> str:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    key, public = Ed25519PrivateKey.generate(), path.with_name(f"{path.name}.pub")
+    public = path.with_name(f"{path.name}.pub")
     if path.exists() or public.exists():
         raise BadRequest(f"{path}: there is a key of that name already, and it is not overwritten; choose another name")
+    key = Ed25519PrivateKey.generate()
     pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    shown = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    private_half = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    public_half = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
     # The private half first: a public one by itself would only be in the way.
-    for file, content, mode in ((path, private, 0o600), (public, shown, 0o644)):
+    for file, content, mode in ((path, private_half, 0o600), (public, public_half, 0o644)):
         try:
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as handle:
                 handle.write(content)
@@ -41,10 +42,11 @@ def private(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     try:
-        content, mode = path.read_bytes(), path.stat().st_mode
+        content = path.read_bytes()
+        mode = path.stat().st_mode
     except OSError as error:
         raise BadRequest(f"--key {path}: it cannot be read ({error.strerror}); make one with bundle keygen") from error
-    if mode & 0o077:
+    if mode & 0o077:  # any right of the group or of others
         raise BadRequest(f"--key {path}: others than you can read or write it; run: chmod 600 {path}")
     try:
         key = serialization.load_pem_private_key(content, password=None)

@@ -153,7 +153,7 @@ def _network(training: Training, description: NetworkDescription) -> nn.Module:
 
     torch.manual_seed(training.seed)
     network = description.network()
-    if isinstance(description.spec, user_network.OwnSpec):
+    if isinstance(description.spec, user_network.UserSpec):
         size = description.preprocessing["input_size"]
         image_shape = (description.preprocessing["channels"], size, size)
         user_network.refuse(network, description.spec.function, len(description.classes), image_shape)

@@ -14,7 +14,8 @@ from faults import array
 from exporters.certify import certify
 from exporters.uint8_input import uint8_input
 from pipeline.data import sampling
-from pipeline.finished import build_directory, debug, recheck
+from pipeline.finished import debug, recheck
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity import answers
 
 if TYPE_CHECKING:
@@ -64,11 +65,11 @@ def test_what_is_not_only_cast_is_another_input(built: Path, tmp_path: Path) -> 
 
 
 def test_the_first_module_at_fault_is_found_behind_bytes(bytes_in: Path, tmp_path: Path) -> None:
-    good, bad = build_directory.stage_files(bytes_in, "uint8_input")
+    good, bad = FinishedBuild.open(bytes_in).stage_files("uint8_input")
     model = onnx.load(bad)
     array("layer2.0.conv1.bias", lambda bias: bias + 1)(model)
     onnx.save(model, tmp_path / "bad.onnx")
-    images = sampling.some(build_directory.test_images(bytes_in), 16)
+    images = sampling.some(FinishedBuild.open(bytes_in).test_images(), 16)
     for before in (good, bad):  # pixels as float32, and as bytes
         found = debug.diagnose(before, tmp_path / "bad.onnx", images, tmp_path / "case")
         assert found["first"]["module"] == "layer2.0.conv1"
@@ -82,6 +83,6 @@ def test_a_check_asks_for_the_same_bits_as_well(bytes_in: Path, tmp_path: Path) 
             row["step"] |= {"max_abs": 0.01, "sqnr_db": 45.0}
     (tmp_path / "copy" / "report.json").write_text(json.dumps(report))
     checked, _ = recheck.recheck(tmp_path / "copy", None, None, rerun=False)
-    failed = {row["name"]: row["reasons"] for row in checked["stages"] if row["verdict"] == "fail"}
+    failed = {row.name: row.reasons for row in checked.stages if row.verdict == "fail"}
     assert failed.keys() == {"uint8_input", "fp16_uint8_input"}
     assert "is 45, below its bound of 300" in failed["uint8_input"][0]

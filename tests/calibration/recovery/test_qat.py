@@ -19,7 +19,7 @@ from exporters.certify import certify
 from pipeline.building import calibrate
 from pipeline.data import digits
 from pipeline.data.images import Images
-from pipeline.finished import build_directory
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity import answers
 from pipeline.parity.drift import drift
 
@@ -72,7 +72,7 @@ def test_pytorch_computes_the_graph_and_its_pairs_as_onnx_runtime_does(
 
 
 def test_int8_gains_and_the_same_seed_gives_the_same_bytes(built: Path, tmp_path: Path) -> None:
-    test, src = build_directory.test_images(built), built / FOLD
+    test, src = FinishedBuild.open(built).test_images(), built / FOLD
     wanted = answers.of_file(src).answers(test, "float")
     data = digits.read()
     job = calibrate.Calibration(Images(data.calibration, data.preprocessing), "minmax")

@@ -10,7 +10,7 @@ import pytest
 
 from calibration import excess_noise, observe, range_fit
 from exporters.certify import certify
-from pipeline.finished import build_directory
+from pipeline.finished.finished_build import FinishedBuild
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_scale_wastes_what_it_costs_e4m3(
     scale.CopyFrom(onnx.numpy_helper.from_array(larger, scale.name))
     onnx.save(model, tmp_path / "planted.onnx")
     tensors = excess_noise.tensors(before, tmp_path / "planted.onnx")
-    seen = observe.observe(before, tensors, build_directory.test_images(output).batches())
+    seen = observe.observe(before, tensors, FinishedBuild.open(output).test_images().batches())
     found = max(each.decibels for each in excess_noise.waste(before, tmp_path / "planted.onnx", seen))
     assert least <= found <= most
     assert {each.sqnr_db > 30 for each in range_fit.fits(file, seen) if each.sqnr_db} == {True}

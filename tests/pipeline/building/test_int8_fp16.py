@@ -15,7 +15,7 @@ from exporters import float16
 from exporters.certify import certify
 from exporters.engines import tensorrt_rtx
 from pipeline.data import sampling
-from pipeline.finished import build_directory
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity import answers
 from pipeline.parity.drift import drift
 
@@ -84,7 +84,7 @@ def test_scales_too_small_for_float16_are_counted_and_still_answer_right(mixed: 
     assert list(numpy_helper.to_array(stored)[:3]) == [2**-24, 2**-24, np.float16(3e-5)]
     for before in (src, mixed / INT8):
         assert certify(before, dst).proven == (before == src)
-    images = sampling.some(build_directory.test_images(mixed), 200)
+    images = sampling.some(FinishedBuild.open(mixed).test_images(), 200)
     was, now = (answers.of_file(path).answers(images, "") for path in (src, dst))
     assert (drift(was, now).sqnr_db or 0) > 30
     assert tensorrt_rtx.BACKEND.build(dst, tmp_path / "x.engine").eight_bit_convolutions == 13

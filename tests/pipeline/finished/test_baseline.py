@@ -16,8 +16,9 @@ from junitparser import Error, Failure, JUnitXml, Skipped
 
 from pipeline.finished import baseline as baselines
 from pipeline.finished import check as checks
-from pipeline.finished import race
+from pipeline.finished import race, regressions
 from pipeline.finished.findings import RULES
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity.paired import bounds, median_bounds, paired_drop, unpaired_bounds
 
 if TYPE_CHECKING:
@@ -139,18 +140,21 @@ def test_an_engine_that_is_not_judged_any_more_is_undecided(built: Path) -> None
             row.update(provider=None, accuracy=None, drift=None, step=None, drop=None, verdict="not_run")
     assert old.answers is not None
     files = {row["name"]: row["file"] for row in report["stages"]}
-    found = baselines.compare(report, old.answers, old, baselines.Margins(0.01, 0.95), files)
+    build = FinishedBuild.of(built, report)
+    found = regressions.compare(build, old.answers, old, regressions.Margins(0.01, 0.95), files)
     assert [each.check for each in found if each.verdict == "undecided"] == ["baseline-judged"]
 
 
 def test_an_fp16_engine_that_is_not_judged_any_more_is_undecided_too(built: Path) -> None:
     report = json.loads((built / "report.json").read_text())
     engine = next(row for row in report["stages"] if row["name"] == "engine")
+    beside = {**engine, "name": "fp16_engine_x", "precision": "fp16"}
     there = replace(
-        baselines.read(built), report={**report, "stages": [*report["stages"], {**engine, "name": "fp16_engine_x"}]}
+        baselines.read(built), build=FinishedBuild.of(built, {**report, "stages": [*report["stages"], beside]})
     )
     assert there.answers is not None
-    found = baselines.compare(report, there.answers, there, baselines.Margins(0.01, 0.95), {})
+    build = FinishedBuild.of(built, report)
+    found = regressions.compare(build, there.answers, there, regressions.Margins(0.01, 0.95), {})
     assert [each.stage for each in found if each.verdict == "undecided"] == ["fp16_engine_x"]
 
 
@@ -223,17 +227,15 @@ def test_too_few_values_bound_no_median() -> None:
     assert median_bounds(np.arange(5.0), 0.05) == (0, 4)
     nothing = median_bounds(np.arange(4.0), 0.05)
     assert nothing == (-np.inf, np.inf)
-    verdict, sentence, figures = baselines.weigh("it fell", 1, "dB", 3, 5, *nothing)
-    assert (verdict, sentence) == (
-        "undecided",
-        "it fell by 5.00 dB (so few images give no bounds), not to be told from 3",
-    )
-    assert figures == {"value": 5, "lower": None, "upper": None, "margin": 3}
+    change = regressions.weigh("it fell", 1, "dB", 3, 5, *nothing)
+    assert change.verdict == "undecided"
+    assert change.message == "it fell by 5.00 dB (so few images give no bounds), not to be told from 3"
+    assert change.figures == {"value": 5, "lower": None, "upper": None, "margin": 3}
 
 
 @pytest.mark.parametrize(
     ("change", "verdict"), [((1, 0, 2), "undecided"), ((0, -1, 1), "pass"), ((2, 1.1, 3), "fail"), ((1, 1, 1), "pass")]
 )
 def test_a_change_is_judged_by_its_bounds(change: tuple[float, float, float], verdict: str) -> None:
-    assert baselines.weigh("it fell", 1, "dB", 1, *change)[0] == verdict
-    assert baselines.weigh("it fell", 1, "dB", 1, *[float("nan")] * 3)[0] == "undecided"
+    assert regressions.weigh("it fell", 1, "dB", 1, *change).verdict == verdict
+    assert regressions.weigh("it fell", 1, "dB", 1, *[float("nan")] * 3).verdict == "undecided"

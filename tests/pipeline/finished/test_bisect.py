@@ -16,9 +16,9 @@ from test_debug import CONV, FOLD, INPUT, INT8, Fault, both, change, coarser, re
 
 from calibration import dequantise_layers
 from pipeline.data import sampling
-from pipeline.finished import build_directory
 from pipeline.finished.bisect import Trial, bisect
 from pipeline.finished.debug import diagnose
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity import answers
 from pipeline.parity.drift import drift
 from pipeline.parity.search import smallest
@@ -51,12 +51,12 @@ def clean(build: Path, images: Images, more: float) -> Tolerance:
     reference = answers.of_file(build / FOLD).answers(images, "float")
     honest = drift(reference, answers.of_file(build / INT8).answers(images, "int8"))
     assert honest.sqnr_db is not None
-    return build_directory.bounds(build, "int8", sqnr_db=honest.sqnr_db + more, agreement=0.8, drop=0.2)
+    return FinishedBuild.open(build).bounds("int8", sqnr_db=honest.sqnr_db + more, agreement=0.8, drop=0.2)
 
 
 @pytest.mark.parametrize(("modules", "plant"), PLANTED)
 def test_planted_layers_are_found_exactly(built: Path, tmp_path: Path, modules: list[str], plant: Fault) -> None:
-    bad, images = planted(built, tmp_path, plant), sampling.some(build_directory.test_images(built), 64)
+    bad, images = planted(built, tmp_path, plant), sampling.some(FinishedBuild.open(built).test_images(), 64)
     found = bisect(built / FOLD, bad, images, clean(built, images, -2))
     assert found["in_float"] == modules
     assert set(found["because"]) == set(modules)
@@ -68,13 +68,13 @@ def test_three_layers_of_no_numbers_are_found(built: Path, tmp_path: Path) -> No
     """No layer by itself gives anything back there: a ranking by that alone knows nothing."""
     modules = ["layer1.0.conv1", "layer2.0.conv1", "layer2.0.conv2"]
     planting = [change(f"{module}.weight_scale", lambda s: s * np.nan) for module in modules]
-    bad, images = planted(built, tmp_path, both(*planting)), sampling.some(build_directory.test_images(built), 64)
+    bad, images = planted(built, tmp_path, both(*planting)), sampling.some(FinishedBuild.open(built).test_images(), 64)
     assert bisect(built / FOLD, bad, images, clean(built, images, -2))["in_float"] == modules
 
 
 def test_the_set_is_within_one_layer_of_brute_force(built: Path) -> None:
     """Real noise adds up and cancels, so the search may miss the least set; by how much is counted."""
-    images = sampling.some(build_directory.test_images(built), 32)
+    images = sampling.some(FinishedBuild.open(built).test_images(), 32)
     layers = dequantise_layers.layers(built / INT8)
     reference = answers.of_file(built / FOLD).answers(images, "float")
     for more in (1.5, 2, 3, 4, 6):
@@ -91,9 +91,8 @@ def test_the_set_is_within_one_layer_of_brute_force(built: Path) -> None:
 
 def test_a_fault_outside_the_pairs_is_told_from_one_inside(built: Path, tmp_path: Path) -> None:
     bad = planted(built, tmp_path, residual)
-    found = bisect(
-        built / FOLD, bad, sampling.some(build_directory.test_images(built), 64), build_directory.bounds(built, "int8")
-    )
+    build = FinishedBuild.open(built)
+    found = bisect(built / FOLD, bad, sampling.some(build.test_images(), 64), build.bounds("int8"))
     assert (found["verdict"], found["in_float"]) == ("fail", None)
 
 
@@ -121,7 +120,7 @@ def resnet18(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_commands_name_one_wrong_scale_of_a_resnet18(resnet18: Path, tmp_path: Path, how: str) -> None:
     weight = "layer2.1.conv2.weight"
     plant = coarser(weight) if how == "requantised" else change(f"{weight}_scale", lambda s: s * 4)
-    bad, images = planted(resnet18, tmp_path, plant), sampling.some(build_directory.test_images(resnet18), 16)
+    bad, images = planted(resnet18, tmp_path, plant), sampling.some(FinishedBuild.open(resnet18).test_images(), 16)
     found = diagnose(resnet18 / FOLD, bad, images)
     assert [fault["module"] for fault in found["faults"]] == ["layer2.1.conv2"]
     assert bisect(resnet18 / FOLD, bad, images, clean(resnet18, images, -2))["in_float"] == ["layer2.1.conv2"]

@@ -195,7 +195,7 @@ def test_the_charts_tell_every_fault_from_the_contract_and_from_every_other(
     record: Preprocessing, same: int, tmp_path: Path
 ) -> None:
     vectors = [
-        Vector(name, tmp_path, image, record.pixels(image, name)) for name, image in loader_test_images.charts(record)
+        Vector(name, tmp_path, image, record.pixels(image, name)) for name, image in loader_test_images.draw(record)
     ]
     for vector in vectors:
         np.testing.assert_array_equal(CONTRACT(record, vector.image), vector.expected)

@@ -19,8 +19,8 @@ from onnx import helper, numpy_helper
 from onnxruntime import quantization
 
 from pipeline.data import sampling
-from pipeline.finished import build_directory
 from pipeline.finished.debug import diagnose
+from pipeline.finished.finished_build import FinishedBuild
 
 Fault = Callable[[onnx.ModelProto], None]
 FOLD, INT8 = "04-fold_batchnorm.onnx", "05-int8.onnx"
@@ -110,7 +110,8 @@ def test_every_planted_fault_is_blamed_on_its_module(built: Path, tmp_path: Path
     model = onnx.load(built / stage)
     plant(model)
     onnx.save(model, tmp_path / "bad.onnx")
-    found = diagnose(built / BEFORE[stage], tmp_path / "bad.onnx", sampling.some(build_directory.test_images(built), 8))
+    images = sampling.some(FinishedBuild.open(built).test_images(), 8)
+    found = diagnose(built / BEFORE[stage], tmp_path / "bad.onnx", images)
     assert found["verdict"] == "fail"
     assert [fault["module"] for fault in found["faults"]] == [module]
     assert not found["case"]["measured_db"] >= found["case"]["bound_db"]
@@ -123,7 +124,7 @@ def debug(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def images(built: Path, tmp_path: Path) -> Path:
-    batches = sampling.some(build_directory.test_images(built), 8).batches(8)
+    batches = sampling.some(FinishedBuild.open(built).test_images(), 8).batches(8)
     np.save(tmp_path / "images.npy", np.concatenate(list(batches)))
     return tmp_path / "images.npy"
 

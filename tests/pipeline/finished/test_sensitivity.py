@@ -16,7 +16,7 @@ from exporters import reference
 from pipeline.commands.sensitivity import lines
 from pipeline.data import sampling
 from pipeline.errors import BadRequest
-from pipeline.finished import build_directory
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.finished.sensitivity import sensitivity
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def test_each_tensor_has_the_figures_of_its_values(built: Path, shown: dict[str,
     model = onnx.load(built / FOLD)
     name = "/layer2/layer2.0/relu/Relu_output_0"
     model.graph.output.append(onnx.ValueInfoProto(name=name))
-    images = sampling.some(build_directory.test_images(built), 32)
+    images = sampling.some(FinishedBuild.open(built).test_images(), 32)
     session = reference.session(model.SerializeToString())
     values = np.concatenate([session.run([name], {"images": batch})[0] for batch in images.batches(8)])
     row = next(row for row in shown["tensors"] if row["tensor"] == name)  # type: ignore[attr-defined]
@@ -60,7 +60,7 @@ def test_the_layer_that_was_spoilt_comes_first(built: Path, tmp_path: Path) -> N
     tensor = next(t for t in model.graph.initializer if t.name == "layer2.0.conv3.weight_scale")
     tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(1.5), tensor.name))
     onnx.save(model, tmp_path / INT8)
-    images = sampling.some(build_directory.test_images(built), 16)
+    images = sampling.some(FinishedBuild.open(built).test_images(), 16)
     result = sensitivity(built / FOLD, tmp_path / INT8, images)
     assert result["layers"][0]["layer"] == "layer2.0.conv3"
     assert len(result["layers"]) == 17
@@ -77,7 +77,7 @@ def test_a_scale_that_is_no_number_is_a_sentence(built: Path, tmp_path: Path) ->
     tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(np.nan), tensor.name))
     onnx.save(model, tmp_path / INT8)
     with pytest.raises(BadRequest, match=r"05-int8.onnx with .* quantised: .*NaN or infinity; debug names the module"):
-        sensitivity(built / FOLD, tmp_path / INT8, sampling.some(build_directory.test_images(built), 4))
+        sensitivity(built / FOLD, tmp_path / INT8, sampling.some(FinishedBuild.open(built).test_images(), 4))
 
 
 def test_a_build_without_pairs_is_refused(built: Path) -> None:

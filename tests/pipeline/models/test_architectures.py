@@ -22,7 +22,8 @@ from exporters.certify_weights import certify_weights
 from exporters.engines import tensorrt_rtx
 from pipeline.models import checkpoint, frozen, specs
 from pipeline.models.resnet import ResNet
-from pipeline.models.specs import ARCHITECTURES, ResNetSpec
+from pipeline.models.resnet_spec import ResNetSpec
+from pipeline.models.specs import ARCHITECTURES
 
 if TYPE_CHECKING:
     from pathlib import Path

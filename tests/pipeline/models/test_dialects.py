@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline import Recipe
 from pipeline.__main__ import main
 from pipeline.errors import BadRequest
-from pipeline.models import checkpoint, dialects, frozen, specs, weights
+from pipeline.models import checkpoint, dialects, frozen, networks, specs, weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def test_every_row_of_the_docs_is_tested_here() -> None:
 
 
 def tiny() -> dict[str, Tensor]:
-    network = specs.find("resnext_tiny")[1].network(10, 1, (0.3,), (0.4,))
+    network = networks.build(specs.find("resnext_tiny")[1], 10, 1, (0.3,), (0.4,))
     return {key: value.contiguous() for key, value in checkpoint.parameters(network).items()}
 
 
@@ -104,7 +104,7 @@ def renamed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def test_wrappers_are_taken_off(tmp_path: Path) -> None:
     """What DataParallel, torch.compile, Lightning, timm, torchvision and SWA write, by the real parts of torch."""
-    network = specs.find("resnext_tiny")[1].network(10, 1, (0.3,), (0.4,))
+    network = networks.build(specs.find("resnext_tiny")[1], 10, 1, (0.3,), (0.4,))
     del network.pixel_mean, network.pixel_std  # theirs have none
     plain = network.state_dict()
     averaged = torch.optim.swa_utils.AveragedModel(network)

@@ -17,7 +17,7 @@ import torch
 from conftest import ROOT
 from safetensors.torch import save
 
-from pipeline.models import checkpoint, published, specs
+from pipeline.models import checkpoint, networks, published, specs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def network(arch: str) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    made = specs.find(arch)[1].network(10, 1, (0.5,), (0.5,))
+    made = networks.build(specs.find(arch)[1], 10, 1, (0.5,), (0.5,))
     return {key: value.contiguous() for key, value in checkpoint.parameters(made).items()}
 
 
@@ -168,7 +168,7 @@ def test_torchvisions_weights_are_proven_by_their_name_and_kept(
     assert list(tmp_path.rglob("*.pth")) == []
     server.files[name] = file.getvalue()
     found = published.source("torchvision:IMAGENET1K_V1", "resnet_tiny")
-    assert f"torchvision's IMAGENET1K_V1, {name} (SHA-256 {digits}" in found.said
+    assert f"torchvision's IMAGENET1K_V1, {name} (SHA-256 {digits}" in found.origin
     asked = len(server.asked)
     assert published.source("torchvision:IMAGENET1K_V1", "resnet_tiny") == found
     assert len(server.asked) == asked

@@ -14,7 +14,7 @@ from exporters import export
 from exporters.certify_weights import certify_weights
 from pipeline import Recipe
 from pipeline.errors import BadRequest
-from pipeline.models import checkpoint, frozen, specs, user_network
+from pipeline.models import checkpoint, frozen, networks, specs, user_network
 from pipeline.models.weights import given
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def test_it_sees_normalised_images_and_every_weight_is_certified(module: str, tm
 def test_what_is_no_network_is_refused_in_a_sentence(module: str, function: str, sentence: str) -> None:
     with pytest.raises(BadRequest, match=sentence):
         user_network.refuse(
-            user_network.named(f"{module}:{function}").network(10, 1, (0.3,), (0.3,)), function, 10, (1, 24, 24)
+            networks.build(user_network.named(f"{module}:{function}"), 10, 1, (0.3,), (0.3,)), function, 10, (1, 24, 24)
         )
 
 
@@ -147,7 +147,7 @@ def test_a_frozen_file_runs_no_code_that_nobody_named(tmp_path: Path, monkeypatc
     (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BadRequest, match="add --trust trap:net if you know it"):
-        user_network.OwnSpec("trap:net", "").network(10, 1, (0.3,), (0.3,))
+        networks.build(user_network.UserSpec("trap:net", ""), 10, 1, (0.3,), (0.3,))
     assert not (tmp_path / "sprung").exists()
 
 
@@ -155,7 +155,7 @@ def test_a_file_that_changed_is_refused(module: str, tmp_path: Path) -> None:
     spec = user_network.named(f"{module}:net")
     (tmp_path / f"{module}.py").write_text(CODE + "\n")
     with pytest.raises(BadRequest, match="its file changed since it was frozen"):
-        spec.network(10, 1, (0.3,), (0.3,))
+        networks.build(spec, 10, 1, (0.3,), (0.3,))
 
 
 def test_a_build_of_it_is_judged_again_only_where_it_is_named(cli: Cli, tmp_path: Path) -> None:

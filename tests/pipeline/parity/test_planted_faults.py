@@ -19,7 +19,7 @@ from pipeline.building import plan
 from pipeline.building.run import Build
 from pipeline.data import sampling
 from pipeline.errors import StageFailed
-from pipeline.finished import build_directory
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.models import frozen
 from pipeline.parity import answers, examine
 from pipeline.recipe import Recipe
@@ -62,7 +62,7 @@ class Bench:
 
 
 def bench(directory: Path) -> Bench:
-    images = sampling.some(build_directory.test_images(directory), IMAGES)
+    images = sampling.some(FinishedBuild.open(directory).test_images(), IMAGES)
     reference = answers.of_file(directory / "01-freeze.safetensors").answers(images, "")
     return Bench(directory, images, reference)
 

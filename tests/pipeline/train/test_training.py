@@ -10,6 +10,7 @@ import torch
 
 from pipeline.data import digits
 from pipeline.data.images import Images
+from pipeline.models import networks
 from pipeline.models.specs import ARCHITECTURES
 from pipeline.train import feed, schedule
 from pipeline.train.distributed import Team
@@ -80,7 +81,7 @@ def test_half_of_the_images_are_mirrored_and_two_are_mixed(images: Images) -> No
 
 def test_the_average_follows_the_network_and_shards_do_not_matter_to_what_has_no_statistics(images: Images) -> None:
     torch.manual_seed(0)
-    network = ARCHITECTURES["resnet_tiny"].network(10, 1, (0.3,), (0.4,)).eval()
+    network = networks.build(ARCHITECTURES["resnet_tiny"], 10, 1, (0.3,), (0.4,)).eval()
     for module in network.modules():  # without statistics a batch in parts is the batch
         if isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_pre_hook(lambda module, _: module.eval() and None)
