@@ -56,6 +56,7 @@ def chosen(engine: str, manifest: Dict[str, Any], facts: Facts) -> str:
     if engine != "auto":
         return engine
     target = manifest["model"]["target"]
+    # Without a target the bundle is for any machine, and TensorRT is taken where it can run.
     if target == "cpu":
         return "onnxruntime"
     if target is None and (facts.tensorrt is None or facts.sm is None):
@@ -118,6 +119,7 @@ def _device(question: Question) -> Optional[Answer]:
         return Answer("refuse", f"the bundle is for {wanted}, and this is {here} ({facts.machine}); get the one for it")
     if facts.machine != "aarch64":
         return Answer("refuse", f"the bundle is for aarch64, this runs {facts.machine}")
+    # Where either side does not know the SM, nothing contradicts it.
     known_sm = device_rules.cell(question.data["module"].get(wanted, {}), "sm")
     if facts.sm is not None and known_sm is not None and facts.sm != known_sm:
         return Answer("refuse", f"{wanted} has SM {known_sm}, the driver here says {facts.sm}; mend the driver")

@@ -110,6 +110,7 @@ def lines(handle: int, seconds: float = SILENCE) -> Iterator[str]:
         piece = os.read(handle, container.PIECE)
         if not piece:
             return
+        # What follows the last end of a line is the beginning of one that is still coming.
         *whole, rest = (rest + piece).split(b"\n")
         for line in whole:
             yield line.decode("ascii", "replace").strip()
