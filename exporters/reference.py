@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
+
+from exporters.portable import onnxruntime_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 # At its default level ONNX Runtime folds BatchNorm by itself, fuses Q/DQ by whole quantisation steps, and computes
 # wrong logits where Q/DQ scales are float16 (its WeightBiasQuantization underflows): useless as a reference.
 LEVEL = "ORT_DISABLE_ALL"
-DISABLED = ("WeightBiasQuantization",)
-PROVIDER = "CPUExecutionProvider"
+DISABLED = onnxruntime_session.WRONG_FOR_FLOAT16_SCALES
+PROVIDER = onnxruntime_session.CPU
 M_MMAP_THRESHOLD = -3
 
 
@@ -70,11 +71,7 @@ def session(
 
     if provider not in (there := onnxruntime.get_available_providers()):
         raise RuntimeError(f"asked ONNX Runtime for {provider}, it has {', '.join(there)}")
-    settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    # The processors this process may use, which ONNX Runtime's own default (all cores) ignores in a container.
-    settings.intra_op_num_threads = len(os.sched_getaffinity(0))
-    settings.log_severity_level = 3
+    settings = onnxruntime_session.settings(level)
     # What a run needs goes back to the system after it: dozens of sessions live side by side in pieces of a network.
     settings.enable_cpu_mem_arena = alone
     if alone:
@@ -91,7 +88,5 @@ def session(
     if provider != PROVIDER:
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     source = model if isinstance(model, bytes) else str(model)
-    made = onnxruntime.InferenceSession(source, settings, providers=[provider], disabled_optimizers=list(disabled))
-    if made.get_providers()[0] != provider:
-        raise RuntimeError(f"asked ONNX Runtime for {provider}, it runs {made.get_providers()[0]}")
+    made: onnxruntime.InferenceSession = onnxruntime_session.session(source, settings, provider, disabled)
     return made

@@ -16,10 +16,10 @@ Row = Dict[str, Any]
 
 def version(text: str) -> Version:
     """The numbers at the head of a version, as in 10.3.0 or 10.3.0.post1."""
-    found = re.match(r"\d+(\.\d+)*", text)
-    if found is None:
+    numbers = re.match(r"\d+(\.\d+)*", text)
+    if numbers is None:
         return (0,)
-    return tuple(int(part) for part in found.group().split("."))
+    return tuple(int(part) for part in numbers.group().split("."))
 
 
 def is_build_of(build: Version, release: Version) -> bool:
@@ -34,11 +34,12 @@ def cell(row: Row, name: str) -> Any:
 
 def tensorrt_row(data: Row, tensorrt: Version) -> Optional[Row]:
     """What is known of this TensorRT: the last row that begins at or before it; None before the first."""
-    found = None
+    last = None
+    # They stand in order, and each ends where the next begins.
     for row in data["tensorrt"]:
         if version(row["since"]) <= tensorrt:
-            found = row
-    return found
+            last = row
+    return last
 
 
 def keeps_types(tensorrt: Row, typing: str) -> bool:

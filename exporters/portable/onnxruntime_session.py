@@ -51,8 +51,9 @@ def session(model: Any, options: Any, provider: str = CPU, disabled: Sequence[st
     """
     import onnxruntime
 
-    made = onnxruntime.InferenceSession(model, options, providers=[provider], disabled_optimizers=list(disabled))
+    inference = onnxruntime.InferenceSession(model, options, providers=[provider], disabled_optimizers=list(disabled))
     # ONNX Runtime falls back to another provider without an error.
-    if made.get_providers()[0] != provider:
-        raise NativeError(f"asked ONNX Runtime for {provider}, it runs {made.get_providers()[0]}")
-    return made
+    first = inference.get_providers()[0]
+    if first != provider:
+        raise NativeError(f"asked ONNX Runtime for {provider}, it runs {first}")
+    return inference

@@ -12,7 +12,7 @@ from .errors import NativeError
 
 
 @dataclass(frozen=True)
-class LoadedEngine:
+class NativeEngine:
     """``engine`` is TensorRT's own object; it needs the runtime and the logger as long as it lives."""
 
     engine: Any
@@ -20,7 +20,7 @@ class LoadedEngine:
     logger: Any
 
 
-def load(content: bytes) -> Optional[LoadedEngine]:
+def load(content: bytes) -> Optional[NativeEngine]:
     """The engine in ``content``, or None where TensorRT refuses it: built for another GPU or by another TensorRT."""
     import tensorrt as trt
 
@@ -29,7 +29,7 @@ def load(content: bytes) -> Optional[LoadedEngine]:
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         return None
-    return LoadedEngine(engine, runtime, logger)
+    return NativeEngine(engine, runtime, logger)
 
 
 class Runner:
@@ -42,7 +42,7 @@ class Runner:
 
     def __init__(
         self,
-        loaded: LoadedEngine,
+        loaded: NativeEngine,
         images_name: str,
         logits_name: str,
         batches: Tuple[int, int],

@@ -102,10 +102,15 @@ def _answers(
     module: TableRow, release: Version, tensorrt: Version | None, precision: Precision | None, dla: bool
 ) -> list[Answer]:
     question = Question(module, release, table.jetpack(release), tensorrt, precision, dla)
+    # Where no TensorRT was named, the one that the JetPack brings is in question.
     if tensorrt is None and question.shipped is not None:
         question = replace(question, tensorrt=table.version(question.shipped))
-    answers = [rule(question) for rule in RULES]
-    return [answer for answer in answers if answer is not None]
+    answers = []
+    for rule in RULES:
+        answer = rule(question)
+        if answer is not None:
+            answers.append(answer)
+    return answers
 
 
 def _runs(question: Question) -> Answer:
@@ -180,6 +185,7 @@ def _reads(question: Question) -> Answer | None:
 
 def _loses_types(precision: Precision, version: str, row: TableRow) -> Answer:
     """Why a TensorRT with weak typing does not keep this precision, and what to take there."""
+    # Those of PRECISIONS that weak typing keeps by its flags.
     cure = "take fp16 or int8-trt8"
     if precision.scales == "float16":
         sentence = f"TensorRT {version} has no strong typing, without which a graph of {precision.name} is not kept"
@@ -197,6 +203,7 @@ def _offloads(question: Question) -> Answer | None:
         return None
     module = question.module
     row = question.tensorrt_row
+    # A module without a DLA has none, whatever the TensorRT.
     if module["dla"] and row is None:
         return Answer("unknown", "nothing is known of the DLA without a known TensorRT", "")
 

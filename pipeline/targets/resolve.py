@@ -52,26 +52,26 @@ def _tensorrt_here(target: str) -> table.Version:
 
 
 def _jetson(recipe: Recipe) -> Recipe:
-    asked = f"--target {recipe.target}"
+    flag = f"--target {recipe.target}"
     target = table.target(str(recipe.target), ENGINES)
     name = target.module.name
-    release = _release(target, asked)
+    release = _release(target, flag)
     row = table.jetpack(release)
     tensorrt = recipe.tensorrt
     if not tensorrt and row is not None:
         tensorrt = row["tensorrt"]
     if not tensorrt:
-        raise BadRequest(f"{asked}: nothing is known of the TensorRT there; name it by --tensorrt")
+        raise BadRequest(f"{flag}: nothing is known of the TensorRT there; name it by --tensorrt")
 
     version = table.version(tensorrt)
     precision = compatibility.form(recipe.precision, version)
     answers = compatibility.ask(replace(target, release=release), version, precision, recipe.dla_core is not None)
     if compatibility.worst(answers) != "go":
         reasons = [f"{answer.sentence} ({answer.verdict})" for answer in answers if answer.verdict != "go"]
-        raise BadRequest(f"{asked} --precision {recipe.precision}: {'; '.join(reasons)}")
+        raise BadRequest(f"{flag} --precision {recipe.precision}: {'; '.join(reasons)}")
     if len(recipe.profiles or ()) > 1:
         raise BadRequest(
-            f"{asked}: trtexec builds one profile; give one number to each of --min-batch, --opt-batch, --max-batch"
+            f"{flag}: trtexec builds one profile; give one number to each of --min-batch, --opt-batch, --max-batch"
         )
 
     least, best, most = (recipe.profiles or [(1, 1, 1)])[0]
@@ -88,14 +88,14 @@ def _jetson(recipe: Recipe) -> Recipe:
     )
 
 
-def _release(target: table.Target, asked: str) -> table.Version:
+def _release(target: table.Target, flag: str) -> table.Version:
     """The JetPack that was named, or the only one whose TensorRT is known; raises BadRequest where several are."""
     if target.release is not None:
         return target.release
     releases = [row.name for row in table.jetpacks(target.module) if row["tensorrt"]]
     if len(releases) > 1:
         raise BadRequest(
-            f"{asked}: on which JetPack? Name it, as in {target.module.name}@jp{releases[-1]}; "
+            f"{flag}: on which JetPack? Name it, as in {target.module.name}@jp{releases[-1]}; "
             f"known: {', '.join(releases)}"
         )
     return table.version(releases[0])

@@ -102,9 +102,9 @@ def jetpack(release: Version) -> TableRow | None:
     return None
 
 
-def tensorrt(asked: Version) -> TableRow | None:
+def tensorrt(release: Version) -> TableRow | None:
     """What is known of this version of TensorRT: the last row that begins at or before it."""
-    cells = device_rules.tensorrt_row(data(), asked)
+    cells = device_rules.tensorrt_row(data(), release)
     if cells is None:
         return None
-    return TableRow(".".join(map(str, asked)), cells)
+    return TableRow(".".join(map(str, release)), cells)

@@ -100,7 +100,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     except Exception as error:  # noqa: BLE001 - Python's own exit code 1 would say that the network is another
         return _ended(Broken(f"a fault of this agent, or a store that was changed ({type(error).__name__}: {error})"))
     code = result.pop("exit", 0)
-    text = json.dumps(result, indent=1) if arguments.json else "\n".join(result["lines"])
+    text = "\n".join(result["lines"])
+    if arguments.json:
+        text = json.dumps(result, indent=1)
     sys.stdout.write(f"{text}\n")
     return int(code)
 
@@ -272,6 +274,7 @@ def _update(arguments: Any) -> Dict[str, Any]:
     if "agent.pyz" not in bundle.places:
         raise Refused(f"{arguments.bundle} carries no agent; make it with bundle create --agent")
     folder = os.path.dirname(own)
+    # Beside the old one, so that it takes its place in one step.
     fresh = os.path.join(folder, f"{disk.UNFINISHED}{os.path.basename(own)}")
     disk.discard(fresh)
     disk.write(fresh, bundle.pieces("agent.pyz"), 0o755)

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from .store import Store
 
 FILES = {"tensorrt": "engine.plan", "onnxruntime": "engine.onnx"}
+# Bytes of memory that a builder gets where little is free; by default it gets half of what is.
 LEAST_WORKSPACE = 64 * 2**20
 
 
-def question(store: Store, bundle: Bundle, facts: Facts, asked: str) -> preflight.Question:
-    """What preflight is asked about a bundle on this device; the store need not be there yet."""
+def question(store: Store, bundle: Bundle, facts: Facts, engine: str) -> preflight.Question:
+    """What preflight is asked about a bundle on this device; the store need not be there yet.
+
+    ``engine`` is one of preflight.ENGINES, or auto.
+    """
     # The disk that the store will be on: that of the nearest folder that is there.
     nearest = store.root
     while not os.path.isdir(nearest):
@@ -32,22 +36,22 @@ def question(store: Store, bundle: Bundle, facts: Facts, asked: str) -> prefligh
         facts=facts,
         manifest=bundle.manifest,
         data=contents.parsed(bundle, "compatibility.json"),
-        engine=preflight.chosen(asked, bundle.manifest, facts),
+        engine=preflight.chosen(engine, bundle.manifest, facts),
         size=sum(member["size"] for member in bundle.manifest["members"]),
         free=shutil.disk_usage(nearest).free,
         active=store.built(current).get("device") if current else None,
     )
 
 
-def answers(store: Store, asked: preflight.Question, allow_unknown: bool) -> List[preflight.Answer]:
+def answers(store: Store, about: preflight.Question, allow_unknown: bool) -> List[preflight.Answer]:
     """All that preflight says, and whether the bundle has expired; what is unknown is left out where it is allowed."""
-    found = preflight.ask(asked)
-    late = preflight.expired(asked.manifest, time.time(), _latest_release(store))
+    rows = preflight.ask(about)
+    late = preflight.expired(about.manifest, time.time(), _latest_release(store))
     if late is not None:
-        found.append(late)
+        rows.append(late)
     if allow_unknown:
-        found = [answer for answer in found if answer.verdict != "unknown"]
-    return found
+        rows = [answer for answer in rows if answer.verdict != "unknown"]
+    return rows
 
 
 def _latest_release(store: Store) -> int:
@@ -66,10 +70,10 @@ def build(store: Store, path: str, facts: Facts, options: Any, heard: Callable[[
     bundle = container.opened(path, store.keys)
     bundle.check()
     contents.refuse(bundle)
-    asked = question(store, bundle, facts, options.engine)
-    preflight.refuse(answers(store, asked, options.allow_unknown))
+    about = question(store, bundle, facts, options.engine)
+    preflight.refuse(answers(store, about, options.allow_unknown))
     activation.refuse_older(store, store.linked(CURRENT), bundle.manifest["released"], options.allow_downgrade)
-    device = facts.device(asked.engine)
+    device = facts.device(about.engine)
     with store.building():
         version = _free(store, bundle, device)
         if os.path.isdir(store.path(version)):
@@ -77,7 +81,7 @@ def build(store: Store, path: str, facts: Facts, options: Any, heard: Callable[[
             return version
         with store.staging() as folder:
             bundle.unpack(folder)
-            engine_note = _engine(folder, bundle, asked.engine, facts.available, options, heard)
+            engine_note = _engine(folder, bundle, about.engine, facts.available, options, heard)
             note = {"released": bundle.manifest["released"], "bundle": bundle.digest, "device": device, **engine_note}
             disk.write(os.path.join(folder, BUILT), [json.dumps(note, indent=1).encode()])
 
@@ -100,7 +104,7 @@ def _free(store: Store, bundle: Bundle, device: Dict[str, Any]) -> str:
         try:
             store.whole(version)
         except AgentError:
-            continue
+            continue  # damaged: nothing of it is used, and this one gets the next number
         if store.built(version).get("device") == device:
             return version
     raise Refused(f"{stem}: a thousand versions of it are in {VERSIONS}; run gc")

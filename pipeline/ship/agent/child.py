@@ -40,6 +40,7 @@ def call(function: str, job: Dict[str, Any], seconds: float, heard: Callable[[st
         raise Broken(f"{function} {reason}{last_words}")
 
     if "failed" in answer:
+        # Errors cross the border of the process as a sentence and an exit code, which each kind has its own of.
         kinds = {kind.exit_code: kind for kind in AgentError.__subclasses__()}
         raise kinds[answer["exit"]](answer["failed"])
     return answer["answer"]

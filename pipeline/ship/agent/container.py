@@ -13,7 +13,7 @@ import stat
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Dict, Iterator, Tuple
+from typing import TYPE_CHECKING, BinaryIO, Dict, Iterator, NamedTuple, Tuple
 
 from . import disk, ed25519
 from .errors import Refused
@@ -34,14 +34,23 @@ HEAD = "head.edge"
 SIGNER = re.compile(rb'"signer":"([0-9a-f]{16})"')
 
 
+class Place(NamedTuple):
+    """Where a member is: its file, the offset in it, its size in bytes; and the SHA-256 that was signed."""
+
+    path: str
+    offset: int
+    size: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose signature is right; ``places`` has of each member where it is: (file, offset), size, SHA-256."""
+    """A bundle whose signature is right; ``places`` has where each member is, by name."""
 
     origin: str
     manifest: Manifest
     head: bytes
-    places: Dict[str, Tuple[str, int, int, str]]
+    places: Dict[str, Place]
 
     @property
     def digest(self) -> str:
@@ -50,11 +59,11 @@ class Bundle:
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """The content of the member ``name``; raises Refused at its end where it is not what was signed."""
-        path, offset, size, digest = self.places[name]
+        place = self.places[name]
         seen = hashlib.sha256()
-        left = size
-        with _regular(path, f"{self.origin}: {name}") as file:
-            file.seek(offset)
+        left = place.size
+        with _regular(place.path, f"{self.origin}: {name}") as file:
+            file.seek(place.offset)
             while left:
                 piece = file.read(min(left, PIECE))
                 if not piece:
@@ -63,8 +72,8 @@ class Bundle:
                 left -= len(piece)
                 yield piece
             # A member unpacked to a file of its own ends where that file does.
-            longer = offset == 0 and bool(file.read(1))
-        if left or longer or seen.hexdigest() != digest:
+            longer = place.offset == 0 and bool(file.read(1))
+        if left or longer or seen.hexdigest() != place.sha256:
             raise Refused(f"{self.origin}: {name} is not what was signed; get the bundle again")
 
     def read(self, name: str) -> bytes:
@@ -93,14 +102,14 @@ def opened(path: str, keys: Keys) -> Bundle:
         rest = os.fstat(file.fileno()).st_size - len(head)
     manifest = parsed(content, path)
 
-    places: Dict[str, Tuple[str, int, int, str]] = {}
+    places: Dict[str, Place] = {}
     offset = len(head)
     for member in manifest["members"]:
         name = member["name"]
         if unpacked:
-            places[name] = (os.path.join(path, name), 0, member["size"], member["sha256"])
+            places[name] = Place(os.path.join(path, name), 0, member["size"], member["sha256"])
         else:
-            places[name] = (path, offset, member["size"], member["sha256"])
+            places[name] = Place(path, offset, member["size"], member["sha256"])
         offset += member["size"]
     _refuse_other_size(path, manifest, rest, 0 if unpacked else offset - len(head))
     return Bundle(path, manifest, head, places)
@@ -142,8 +151,8 @@ def _unsigned(content: bytes, keys: Keys) -> str:
     """Why no key fits. What the manifest says of its signer is not proven, and only told."""
     if not keys:
         return "no key is trusted here; name one with --key, or make the agent with bundle agent --key"
-    found = SIGNER.search(content)
-    signer = found.group(1).decode() if found else None
+    match = SIGNER.search(content)
+    signer = match.group(1).decode() if match else None
     if signer in keys:
         return f"its manifest or its signature was changed after {signer} signed it; get the bundle again"
     trusted = ", ".join(keys)

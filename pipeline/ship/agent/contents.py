@@ -20,7 +20,7 @@ PREAMBLE = len(NPY) + 2
 DTYPES = {"<f4": np.float32, "|u1": np.uint8}
 # The header as numpy writes it. Theirs is read by evaluating Python's literals, which deep nesting can crash.
 HEADER = re.compile(rb"\{'descr': '([<|][fu][14])', 'fortran_order': False, 'shape': \(([0-9, ]{1,100})\), \} *\n")
-LONGEST_TEXT = 2**22
+LONGEST_TEXT = 2**22  # bytes of JSON: it is read as a whole
 
 
 def refuse(bundle: Bundle) -> None:

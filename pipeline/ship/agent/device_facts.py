@@ -23,7 +23,7 @@ MODULES = (
 )
 L4T = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
 POWER = re.compile(r"NV Power Mode:\s*(\S+)")
-# A GPU is a folder of CLOCKS, called by its address and kind or by its chip, as in 17000000.gpu or 17000000.ga10b.
+# The GPU is one of the folders of CLOCKS, named by its kind or its chip, as in 17000000.gpu.
 GPU = re.compile(r"gpu|ga10b|gv11b|gp10b|gm20b|gpc")
 FREQUENCIES = ("min_freq", "cur_freq", "max_freq")
 TREE = "proc/device-tree/model"
@@ -107,8 +107,8 @@ def power_mode() -> Optional[str]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = POWER.search(done.stdout.decode(errors="replace"))
-    return found.group(1) if found else None
+    match = POWER.search(done.stdout.decode(errors="replace"))
+    return match.group(1) if match else None
 
 
 def gpu_clocks(root: str = "/") -> Optional[List[int]]:

@@ -19,7 +19,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def write(path: str, pieces: Iterable[bytes], mode: int = 0o644) -> None:
     """A new file of ``pieces``, synced; raises FileExistsError where something has that name."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    # Never over what is there, nor through a link.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(path, flags, mode)
     with os.fdopen(handle, "wb") as file:
         for piece in pieces:
             file.write(piece)

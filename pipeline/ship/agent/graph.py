@@ -34,6 +34,7 @@ def refuse(content: bytes, origin: str) -> None:
     try:
         for kind, field, value in _walk(memoryview(content), "model", 0):
             seen.add((kind, field))
+            # Data elsewhere could be any file of the device.
             if kind != "tensor":
                 continue
             if field == EXTERNAL_DATA or (field == DATA_LOCATION and value):

@@ -154,6 +154,7 @@ def _tegrastats() -> Iterator[Callable[[float, float], List[str]]]:
             for line in process.stdout or ():
                 timed_lines.append((time.monotonic(), line))  # noqa: PERF401 - each line when it arrives
 
+        # Beside the runs: unread, the pipe would fill, and tegrastats stop.
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()
         try:

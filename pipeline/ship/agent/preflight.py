@@ -48,11 +48,15 @@ class Question:
         return dict(self.manifest["model"])
 
 
-def chosen(asked: str, manifest: Dict[str, Any], facts: Facts) -> str:
-    """The engine that is built; never another than the one asked for, or than the target wants."""
-    if asked != "auto":
-        return asked
+def chosen(engine: str, manifest: Dict[str, Any], facts: Facts) -> str:
+    """The engine that is built; never another than the one asked for, or than the target wants.
+
+    ``engine`` is the one asked for, or auto.
+    """
+    if engine != "auto":
+        return engine
     target = manifest["model"]["target"]
+    # Without a target the bundle is for any machine, and TensorRT is taken where it can run.
     if target == "cpu":
         return "onnxruntime"
     if target is None and (facts.tensorrt is None or facts.sm is None):
@@ -63,8 +67,12 @@ def chosen(asked: str, manifest: Dict[str, Any], facts: Facts) -> str:
 def ask(question: Question) -> List[Answer]:
     """The answers of every rule that has one."""
     rules = TENSORRT if question.engine == "tensorrt" else ONNXRUNTIME
-    answers = [rule(question) for rule in (*rules, *ALWAYS)]
-    return [answer for answer in answers if answer is not None]
+    answers = []
+    for rule in (*rules, *ALWAYS):
+        answer = rule(question)
+        if answer is not None:
+            answers.append(answer)
+    return answers
 
 
 def worst(answers: List[Answer]) -> str:
@@ -111,6 +119,7 @@ def _device(question: Question) -> Optional[Answer]:
         return Answer("refuse", f"the bundle is for {wanted}, and this is {here} ({facts.machine}); get the one for it")
     if facts.machine != "aarch64":
         return Answer("refuse", f"the bundle is for aarch64, this runs {facts.machine}")
+    # Where either side does not know the SM, nothing contradicts it.
     known_sm = device_rules.cell(question.data["module"].get(wanted, {}), "sm")
     if facts.sm is not None and known_sm is not None and facts.sm != known_sm:
         return Answer("refuse", f"{wanted} has SM {known_sm}, the driver here says {facts.sm}; mend the driver")
@@ -221,8 +230,9 @@ def _clocks(question: Question) -> Optional[Answer]:
     facts = question.facts
     if facts.power_mode is None and facts.gpu_clocks is None:
         return None
-    clocks = ", ".join(f"{hertz / 1e6:.0f}" for hertz in facts.gpu_clocks or ())
-    return Answer("go", f"power mode {facts.power_mode}; GPU at least, now, at most: {clocks or 'unknown'} MHz")
+    megahertz = [f"{hertz / 1e6:.0f}" for hertz in facts.gpu_clocks or ()]
+    clocks = ", ".join(megahertz) or "unknown"
+    return Answer("go", f"power mode {facts.power_mode}; GPU at least, now, at most: {clocks} MHz")
 
 
 def _in_use(question: Question) -> Optional[Answer]:

@@ -84,7 +84,7 @@ def receive(store: Store, lines: Iterable[str], answer: Answer) -> None:
 
 
 def _version_of(store: Store, digest: str) -> Optional[str]:
-    """The version that was built from the bundle with this digest and is whole, or None: then all of it is here."""
+    """The version that was built from the bundle with this digest, where it is whole: then nothing is to be sent."""
     for version in store.all():
         if store.built(version).get("bundle") == digest and _whole(store, version):
             return version
@@ -110,6 +110,7 @@ def lines(handle: int, seconds: float = SILENCE) -> Iterator[str]:
         piece = os.read(handle, container.PIECE)
         if not piece:
             return
+        # What follows the last end of a line is the beginning of one that is still coming.
         *whole, rest = (rest + piece).split(b"\n")
         for line in whole:
             yield line.decode("ascii", "replace").strip()
@@ -162,19 +163,21 @@ def _sources(store: Store, root: str, folder: str) -> Sources:
             bundle = container.opened(source, store.keys)
         except AgentError:
             continue
-        for name, (_, _, _, digest) in bundle.places.items():
-            sources.setdefault(digest, []).append((bundle, name))
+        for name, place in bundle.places.items():
+            sources.setdefault(place.sha256, []).append((bundle, name))
     return sources
 
 
 def _take(folder: str, bundle: Bundle, sources: Sources) -> None:
     """Copy what is here already."""
-    for name, (path, _, size, digest) in bundle.places.items():
-        if os.path.isfile(path) and os.path.getsize(path) == size and sha256(path) == digest:
+    for name, place in bundle.places.items():
+        # Its size first: to hash a large file takes long.
+        right_size = os.path.isfile(place.path) and os.path.getsize(place.path) == place.size
+        if right_size and sha256(place.path) == place.sha256:
             continue
-        disk.discard(path)
+        disk.discard(place.path)
         # Until one of them is what was signed.
-        for other, other_name in sources.get(digest, ()):
+        for other, other_name in sources.get(place.sha256, ()):
             if _copied(other, other_name, os.path.join(folder, name)):
                 break
 
@@ -193,7 +196,7 @@ def _copied(source: Bundle, name: str, path: str) -> bool:
 
 def _sweep(root: str, digest: str, bundle: Bundle) -> None:
     """Remove what belongs to another bundle."""
-    wanted = {f"{member_digest}.part" for _, _, _, member_digest in bundle.places.values()}
+    wanted = {f"{place.sha256}.part" for place in bundle.places.values()}
     wanted.add(digest)
     for name in sorted(os.listdir(root)):
         if name not in wanted:
@@ -203,13 +206,14 @@ def _sweep(root: str, digest: str, bundle: Bundle) -> None:
 def _missing(root: str, bundle: Bundle) -> Iterator[Dict[str, Any]]:
     """Each content that is not here, once: its ``name``, and how many bytes of it came."""
     seen = set()
-    for name, (path, _, size, digest) in bundle.places.items():
-        if os.path.lexists(path) or digest in seen:
+    for name, place in bundle.places.items():
+        if os.path.lexists(place.path) or place.sha256 in seen:
             continue
-        seen.add(digest)
-        part = os.path.join(root, f"{digest}.part")
+        seen.add(place.sha256)
+        part = os.path.join(root, f"{place.sha256}.part")
         have = os.path.getsize(part) if os.path.isfile(part) else 0
-        if have > size:
+        # Of the content with this hash no more can come: it is something else.
+        if have > place.size:
             disk.discard(part)
             have = 0
         yield {"name": name, "have": have}
@@ -217,13 +221,13 @@ def _missing(root: str, bundle: Bundle) -> Iterator[Dict[str, Any]]:
 
 def _keep(root: str, folder: str, bundle: Bundle, digest: str) -> bool:
     """Move a whole part to every member of that content; False, and the part is gone, where it is another."""
-    names = [name for name, place in bundle.places.items() if place[3] == digest]
+    names = [name for name, place in bundle.places.items() if place.sha256 == digest]
     if not names:
         raise Refused(f"no member of the bundle has the SHA-256 {digest[:64]}")
     part = os.path.join(root, f"{digest}.part")
     if not os.path.isfile(part) or os.path.islink(part) or sha256(part) != digest:
         disk.discard(part)
         return False
-    first = os.path.join(folder, names[0])
-    os.replace(part, first)
-    return all(_copied(bundle, names[0], os.path.join(folder, name)) for name in names[1:])
+    first, *others = names
+    os.replace(part, os.path.join(folder, first))
+    return all(_copied(bundle, first, os.path.join(folder, name)) for name in others)

@@ -60,6 +60,7 @@ class Store:
         schema = _json(os.path.join(self.root, MARK)).get("schema")
         if schema != SCHEMA or not os.path.isdir(self.versions):
             raise Refused(f"--store {self.root}: there is no store of this agent; build makes one in an empty folder")
+        # To open an engine is to run what it holds: nobody else may put one here.
         for path in (self.root, self.versions):
             status = os.stat(path)
             if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -158,6 +159,7 @@ class Store:
         verified = self.verified(version)
         if built.get("device") != device:
             raise Refused(f"{version}: {differences(built.get('device') or {}, device)}; build the bundle again")
+        # The note counts for the engine and the device that it was written for, and for no other.
         if verified.get("sha256") != built["sha256"] or verified.get("device") != device:
             raise Refused(f"{version}: it has not passed verification here; run verify {version}")
         return bundle

@@ -144,8 +144,8 @@ def _drifted(goldens: Goldens, bounds: Dict[str, Any]) -> Iterator[str]:
         kept = f"the goldens keep {goldens.judged_db:.1f} dB of the file that was judged"
         yield f"{kept}, {bounds['judged_db']:g} are asked for"
     if not goldens.agreement >= bounds["agreement"]:
-        asked = f"{100 * bounds['agreement']:.2f} are asked for"
-        yield f"{100 * goldens.agreement:.2f} % of the goldens have PyTorch's answer, {asked}"
+        wanted = f"{100 * bounds['agreement']:.2f} are asked for"
+        yield f"{100 * goldens.agreement:.2f} % of the goldens have PyTorch's answer, {wanted}"
 
 
 def _contradictions(run: Run, images: Any, least: int, least_db: float) -> Iterator[str]:
@@ -170,7 +170,11 @@ def _slower(p99_ms: float, allowed_ms: Any) -> Iterator[str]:
 
 def in_batches(run: Run, images: Any, most: int) -> Any:
     """The answers to all images, at most ``most`` at a time."""
-    return np.concatenate([run(images[start : start + most]) for start in range(0, len(images), most)])
+    answers = []
+    for start in range(0, len(images), most):
+        batch = images[start : start + most]
+        answers.append(run(batch))
+    return np.concatenate(answers)
 
 
 def timed(run: Run, images: Any, runs: int = RUNS, longest: float = LONGEST) -> List[float]:

@@ -112,7 +112,7 @@ def left(scenario: str, store: Store, old: str, new: str, here: dict[str, Any]) 
             {
                 "folder": f"{store.root}/{CURRENT}",
                 "file": store.built(current)["engine"],
-                "module": "onnxruntime_engine",
+                "runtime": "onnxruntime",
                 "keys": {name: key.hex() for name, key in store.keys.items()},
                 "latency": False,
             }
