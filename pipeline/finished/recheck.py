@@ -10,7 +10,7 @@ from pipeline import workspace
 from pipeline.building import engines
 from pipeline.finished import saved_answers, vectors
 from pipeline.finished.finished_build import FinishedBuild
-from pipeline.finished.report_json import measured
+from pipeline.finished.report_json import DEVICE, measured
 from pipeline.parity.judge import judge, overall
 from pipeline.parity.paired import paired_drop
 from pipeline.stage import StageRow, Tolerance
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pipeline.finished.saved_answers import SavedAnswers
 
     Look = Callable[[StageRow, Tolerance], StageRow]
-
-DEVICE = "device"  # the backend of an engine that the device builds itself
 
 
 def recheck(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.stage import Accuracy, Drift, Drop, Role, Tolerance
 
 FILE = "report.json"
+DEVICE = "device"  # the backend of an engine that the device builds itself, by a script made here
 Verdict = Literal["pass", "fail", "undecided"]
 
 

@@ -16,6 +16,7 @@ from pipeline.building import engines
 from pipeline.errors import BadRequest
 from pipeline.finished import json_records
 from pipeline.finished.finished_build import FinishedBuild
+from pipeline.finished.report_json import DEVICE
 from pipeline.parity.fault import median
 
 if TYPE_CHECKING:
@@ -207,8 +208,7 @@ def _engines(finished: FinishedBuild) -> list[dict[str, Any]]:
         files = finished.engine_files()
     except BadRequest:
         return []
-    # What the device builds itself is a script here.
-    return [_described(path, details) for path, details in files if details["backend"] != "device"]
+    return [_described(path, details) for path, details in files if details["backend"] != DEVICE]
 
 
 def _described(path: Path, details: dict[str, Any]) -> dict[str, Any]:

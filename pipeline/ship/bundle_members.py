@@ -97,7 +97,7 @@ def _shipped_graph(build: FinishedBuild) -> tuple[StageRow, Path]:
     """The row and the file that the device's engine is built from: what the first engine here was built from."""
     engines = build.engines
     # Where the device builds its own engine, its script names the graph.
-    for_the_device = [row for row in engines if row.details.get("backend") == "device"]
+    for_the_device = [row for row in engines if row.details.get("backend") == report_json.DEVICE]
     engine = next(iter(for_the_device or engines), None)
     if engine is None or engine.source is None:
         raise BadRequest(f"{build.directory} has no engine; build again")
