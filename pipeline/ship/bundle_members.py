@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters import engines
 from pipeline import workspace
 from pipeline.data import conformance
 from pipeline.data.images import Images, spread
@@ -96,10 +97,9 @@ def _passed(directory: Path) -> FinishedBuild:
 
 def _shipped_graph(build: FinishedBuild) -> tuple[StageRow, Path]:
     """The row and the file that the device's engine is built from: what the first engine here was built from."""
-    engines = build.engines
-    # Where the device builds its own engine, its script names the graph.
-    for_the_device = [row for row in engines if row.details.get("backend") == "device"]
-    engine = next(iter(for_the_device or engines), None)
+    # Where the device builds its own engine, its recipe names the graph.
+    recipes = [row for row in build.engines if row.details.get("backend") in engines.RECIPES]
+    engine = next(iter(recipes or build.engines), None)
     if engine is None or engine.source is None:
         raise BadRequest(f"{build.directory} has no engine; build again")
 
