@@ -132,10 +132,8 @@ def test_the_uint8_form_is_exact(built: Path, tmp_path: Path) -> None:
     ort_integers.to_uint8(model.graph)
     onnx_file.write(model, tmp_path / "u8.onnx")
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
-    before, after = (
-        reference.session(path).run(["logits"], {"images": images})[0]
-        for path in (built / "05-int8.onnx", tmp_path / "u8.onnx")
-    )
+    before = reference.session(built / "05-int8.onnx").run(["logits"], {"images": images})[0]
+    after = reference.session(tmp_path / "u8.onnx").run(["logits"], {"images": images})[0]
     np.testing.assert_array_equal(before, after)
     kinds = {node.op_type for node in model.graph}
     assert "Max" in kinds
@@ -143,7 +141,8 @@ def test_the_uint8_form_is_exact(built: Path, tmp_path: Path) -> None:
 
 def test_merged_groups_are_exact(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
-    groups, answers = [], []
+    groups = []
+    answers = []
     for full in (1, ort_integers.FULL_GROUP):
         monkeypatch.setattr(ort_integers, "FULL_GROUP", full)
         path = tmp_path / f"{full}.ort.onnx"
@@ -191,10 +190,13 @@ def test_weights_stay_int8_where_their_sums_do_not_saturate(
             held.CopyFrom(numpy_helper.from_array(levels, held.name))
     onnx.save(model, tmp_path / "a.onnx")
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
-    here, kinds, answers = engine.processor(), [], []
+    here = engine.processor()
+    kinds = []
+    answers = []
     for machine in ("x86 with VNNI", "x86 without VNNI"):
         monkeypatch.setattr(engine, "processor", lambda machine=machine: machine)
-        engine.BACKEND.build(tmp_path / "a.onnx", path := tmp_path / f"{machine}.ort.onnx")
+        path = tmp_path / f"{machine}.ort.onnx"
+        engine.BACKEND.build(tmp_path / "a.onnx", path)
         integer = [node for node in onnx_file.read(path, check=False).graph if node.op_type in {"QLinearConv", "QGemm"}]
         kinds.append({str(node.inputs[3].dtype) for node in integer if node.inputs[3] is not None})
         answers.append(reference.session(path, ort_session.LAYOUTS).run(["logits"], {"images": images})[0])
@@ -208,10 +210,9 @@ def test_weights_stay_int8_where_their_sums_do_not_saturate(
 def test_a_file_whose_sums_would_saturate_here_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[np.generic], largest: int, refused: bool
 ) -> None:
-    one, zero = np.float32(1), np.uint8(0)
     arrays = {
-        "s": one,
-        "z": zero,
+        "s": np.float32(1),
+        "z": np.uint8(0),
         "w": np.full((1, 1, 1, 1), largest, kind),
         "wz": np.zeros(1, kind),
         "ws": np.ones(1, "f4"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -111,11 +112,12 @@ def test_what_an_engine_was_built_for_is_the_gpu_and_the_version(monkeypatch: py
 
 
 def test_builds_that_start_together_share_one_key(tmp_path: Path) -> None:
-    code = "from pipeline import seal; print(seal.owner())"
+    code = "from pipeline import engine_seal; print(engine_seal.owner())"
     environment = {"XDG_DATA_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-c", code]
     running = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(6)]
-    assert len({process.communicate()[0] for process in running}) == 1
+    (owner,) = {process.communicate()[0] for process in running}
+    assert re.fullmatch(r"[0-9a-f]{16}\n", owner)
 
 
 def test_a_key_that_cannot_be_kept_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from exporters.engines.description import EngineDescription
 
-INPUT, BRANCH = "/layer2/layer2.0/relu/Relu_output_0", "/layer2/layer2.0/bn3/BatchNormalization_output_0"
+INPUT = "/layer2/layer2.0/relu/Relu_output_0"
+BRANCH = "/layer2/layer2.0/bn3/BatchNormalization_output_0"
 
 
 def describe(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -82,9 +83,10 @@ def test_the_table_has_every_module_with_its_types_and_names_what_is_in_float(bu
 @pytest.fixture(scope="module")
 def peaks(built: Path) -> dict[str, float]:
     """The largest magnitude of every activation on noise."""
-    src, images = built / "04-fold_batchnorm.onnx", np.random.default_rng(0).uniform(0, 255, (4, 1, 32, 32))
-    seen = observe.observe(src, observe.activations(src), [images.astype(np.float32)])
-    return {name: each.amax for name, each in seen.items()}
+    src = built / "04-fold_batchnorm.onnx"
+    images = np.random.default_rng(0).uniform(0, 255, (4, 1, 32, 32)).astype(np.float32)
+    histograms = observe.observe(src, observe.activations(src), [images])
+    return {name: histogram.amax for name, histogram in histograms.items()}
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +135,9 @@ def test_types_that_onnx_runtime_does_not_write_down_are_found(
     float16.float16(built / "05-int8.onnx", tmp_path / "half.onnx", peaks)
     found = compiled(tmp_path / "half.onnx", tmp_path)
     weights = "uint8" if onnxruntime.processor() == onnxruntime.SATURATES else "int8"
-    assert {each for layer in found.layers for each in layer.inputs} == {"float32", "float16", "uint8", weights}
-    assert {each.inputs for each in found.convolutions} == {("float32", "float32", "float32")}
+    types = {name for layer in found.layers for name in layer.inputs}
+    assert types == {"float32", "float16", "uint8", weights}
+    assert {convolution.inputs for convolution in found.convolutions} == {("float32", "float32", "float32")}
     assert not any("Inserted" in module for layer in found.layers for module in layer.modules)
 
 
@@ -163,7 +166,8 @@ def test_tensorrt_rtx_shows_the_convolution_whose_input_has_no_pair(built: Path,
     done = tensorrt_rtx.BACKEND.build(tmp_path / "planted.onnx", tmp_path / "x.engine")
     found = tensorrt_rtx.BACKEND.describe(tmp_path / "x.engine", {"description": done.description})
     assert found.counts()["convolutions_that_read_8_bits"] == done.eight_bit_convolutions == 12
-    assert [each.module for each in found.convolutions if not each.reads_8_bits] == ["layer2.0.conv2"]
+    in_float = [convolution.module for convolution in found.convolutions if not convolution.reads_8_bits]
+    assert in_float == ["layer2.0.conv2"]
     assert dict(found.remarks())["layer2.0.conv2"].startswith("convolution reads float32")
 
 

@@ -83,7 +83,9 @@ def test_rtx_is_built_for_the_gpus_that_were_named(
 def test_a_timing_cache_is_read_and_kept(
     monkeypatch: pytest.MonkeyPatch, version: str, heard: dict[str, Any], built: Path, tmp_path: Path
 ) -> None:
-    src, dst, path = built / "05-int8.onnx", tmp_path / "x.engine", tmp_path / "a.cache"
+    src = built / "05-int8.onnx"
+    dst = tmp_path / "x.engine"
+    path = tmp_path / "a.cache"
     for before in (b"", b"times"):
         told(monkeypatch, version, heard, src, dst, timing_cache=str(path))
         assert (heard["cache"], path.read_bytes()) == (before, b"times")
@@ -129,7 +131,8 @@ def test_an_engine_runs_any_number_of_images_in_the_batches_that_it_was_built_fo
     monkeypatch: pytest.MonkeyPatch, version: str, kind: str, tmp_path: Path
 ) -> None:
     """A static engine of 4 under a stand-in that hands back the first pixel: no answer is lost or made up."""
-    surface, ran = SURFACES[version], []
+    surface = SURFACES[version]
+    ran: list[int] = []
     pixels: list[Any] = []
     context = Strict(
         surface["IExecutionContext"],
@@ -162,5 +165,5 @@ def test_an_engine_runs_any_number_of_images_in_the_batches_that_it_was_built_fo
     images = np.arange(7, dtype=np.float32).reshape(7, 1, 1, 1)
     answers = tensorrt.load(tmp_path / "x.engine")(images)
     assert ran == [4, 4]
-    assert {str(each.dtype) for each in pixels} == {kind}
+    assert {str(batch.dtype) for batch in pixels} == {kind}
     np.testing.assert_array_equal(answers[:, 0], np.arange(7))

@@ -63,9 +63,10 @@ def test_an_empty_file_never_reaches_the_parser(tmp_path: Path) -> None:
 def test_lint_names_the_operators_that_the_parser_does_not_know() -> None:
     code = """
 import onnx, tensorrt_rtx as trt
-builder = trt.Builder(logger := trt.Logger(trt.Logger.ERROR))
+logger = trt.Logger(trt.Logger.ERROR)
+builder = trt.Builder(logger)
 parser = trt.OnnxParser(builder.create_network(0), logger)
-names = {each.name for each in onnx.defs.get_all_schemas() if not each.domain}
+names = {schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain}
 print(*(name for name in names if not parser.supports_operator(name)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -75,9 +76,11 @@ print(*(name for name in names if not parser.supports_operator(name)))
 @pytest.fixture(scope="module")
 def files(built: Path, mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The tiny network in every precision."""
-    folder, src = tmp_path_factory.mktemp("precisions"), built / "04-fold_batchnorm.onnx"
+    folder = tmp_path_factory.mktemp("precisions")
+    src = built / "04-fold_batchnorm.onnx"
     images = np.random.default_rng(0).uniform(0, 255, (4, 1, 32, 32)).astype(np.float32)
-    peaks = {name: each.amax for name, each in observe.observe(src, observe.activations(src), [images]).items()}
+    histograms = observe.observe(src, observe.activations(src), [images])
+    peaks = {name: histogram.amax for name, histogram in histograms.items()}
     float16.float16(src, folder / "fp16.onnx", peaks)
     qdq.quantise(src, folder / "fp8.onnx", peaks, number_format=FP8)
     float_weights(built / "05-int8.onnx", folder / "trt8.onnx")
@@ -165,7 +168,8 @@ def stopped_at(phase: str, number: signal.Signals) -> Callable[[str], None]:
     ids=["a crash in the parser", "a crash in the builder", "a hang", "too little memory"],
 )
 def test_a_builder_that_dies_says_where(built: Path, tmp_path: Path, limits: dict[str, Any], sentence: str) -> None:
-    src, dst = built / "05-int8.onnx", tmp_path / "x.engine"
+    src = built / "05-int8.onnx"
+    dst = tmp_path / "x.engine"
     with pytest.raises(RuntimeError, match=sentence):
         child.call("exporters.engines.trt_builder:in_child", "tensorrt_rtx", str(src), str(dst), "{}", **limits)
     assert not dst.exists()
