@@ -51,6 +51,7 @@ def check(
     ``margins`` are those of regressions.Margins; None is its default. Raises BadRequest where either is no build, or
     they cannot be compared, or a margin makes no sense.
     """
+    # All that can be refused comes before the work.
     _refuse(baseline, margins)
     old = None if baseline is None else baselines.read(baseline)
     if old is not None and margins.get("slowdown") is not None and not old.path.is_dir():

@@ -50,6 +50,7 @@ def recheck(
         ended = build.error is not None or any(earlier.verdict == "fail" for earlier in rows)
         rows.append(_judged(build, row, look, ended=ended))
 
+    # A report without stages has no row to fail; it proves nothing, and so is undecided.
     if rows:
         rows[0] = _with_what_belongs_to_no_stage(build, rows[0])
     verdict = "fail" if build.error else overall(row.verdict for row in rows)

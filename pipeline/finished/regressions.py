@@ -71,6 +71,7 @@ def compare(
     rows_then = {row.name: row for row in old.build.stages if row.file is not None}
     network_is_same = same_network(build, old)
     findings: list[Finding] = []
+    # Stage and check of all that failed, and of all that was made from it.
     worse: set[tuple[str, str]] = set()
     for row in build.stages:
         if row.name not in files or row.name not in rows_then:

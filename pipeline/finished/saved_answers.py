@@ -44,6 +44,7 @@ def read(path: Path) -> SavedAnswers:
     except safetensors.SafetensorError as error:
         raise ValueError(str(error)) from error
 
+    # Whoever reads them counts on one row for each image.
     for name in ("labels", "reference"):
         if name not in tensors:
             raise ValueError(f"it lacks {name}")

@@ -32,8 +32,11 @@ def sensitivity(good: Path, bad: Path, images: Images) -> dict[str, Any]:
     if not layers:
         raise BadRequest(f"{bad.name} has no Q/DQ pairs; give the directory of an int8 or fp8 build")
 
+    # How every range fits: what the float file has where the other one has pairs.
     observer = observe.Observer(good, excess_noise.tensors(good, bad), Histogram)
     observer.take(images.batches(batch_size(images)))
+
+    # What every layer costs by itself.
     reference = answers.of_file(good).answers(images, f"answers of {good.name}")
     alone = []
     with bar("layer by layer", len(layers)) as advance:
