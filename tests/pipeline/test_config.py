@@ -45,10 +45,10 @@ def file(tmp_path: Path) -> Path:
 def test_flags_of_a_file_are_read_like_flags_and_the_command_line_overrides_them(file: Path) -> None:
     command = parser()[1]["build"]
     argv = ["--config", str(file), "--max-drop", "0.03"]
-    found = command.parse_args(config.expanded(command, argv))
-    assert (found.arch, found.precision, found.max_drop) == ("resnext_tiny", "int8", 0.03)
-    assert (found.rtx_sm, found.workspace, found.dla_core) == (["86", "89"], 2**30, 0)
-    assert (found.no_gpu_fallback, found.dry_run) == (False, True)
+    arguments = command.parse_args(config.expanded(command, argv))
+    assert (arguments.arch, arguments.precision, arguments.max_drop) == ("resnext_tiny", "int8", 0.03)
+    assert (arguments.rtx_sm, arguments.workspace, arguments.dla_core) == (["86", "89"], 2**30, 0)
+    assert (arguments.no_gpu_fallback, arguments.dry_run) == (False, True)
 
 
 def test_a_pyproject_has_a_table_of_its_own(tmp_path: Path) -> None:

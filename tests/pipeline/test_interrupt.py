@@ -24,9 +24,9 @@ def test_an_interrupt_ends_cleanly(cli: Cli, tmp_path: Path) -> None:
         assert process.poll() is None
     time.sleep(1)
     process.terminate()
-    _, said = process.communicate()
+    _, stderr = process.communicate()
     assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("interrupted")
+    assert stderr.splitlines()[-1].startswith("interrupted")
     assert not list(tmp_path.iterdir())
 
 

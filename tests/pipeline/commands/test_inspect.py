@@ -42,8 +42,8 @@ def run(*flags: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("arch", TORCHVISION)
 def test_the_counts_are_those_that_torchvision_publishes(arch: str) -> None:
     parameters, gmacs = TORCHVISION[arch]
-    found = summarise(ARCHITECTURES[arch], 1000, (1, 3, 224, 224))
-    assert (found.parameters, round(found.macs / 1e9, 3)) == (parameters, gmacs)
+    summary = summarise(ARCHITECTURES[arch], 1000, (1, 3, 224, 224))
+    assert (summary.parameters, round(summary.macs / 1e9, 3)) == (parameters, gmacs)
 
 
 def test_the_counts_of_resnet_d_are_those_of_timm_and_its_paper() -> None:
@@ -56,10 +56,10 @@ def test_the_counts_of_resnet_d_are_those_of_timm_and_its_paper() -> None:
 @pytest.mark.parametrize("arch", CIFAR)
 def test_the_counts_on_cifar_are_those_of_the_paper(arch: str) -> None:
     projections = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
-    found = summarise(ARCHITECTURES[arch], 10, (1, 3, 32, 32))
+    summary = summarise(ARCHITECTURES[arch], 10, (1, 3, 32, 32))
     digits = 1 if arch == "resnet110" else 2
-    assert round((found.parameters - projections) / 1e6, digits) == CIFAR[arch]
-    assert [part.shape[1:] for part in found.parts[1:4]] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+    assert round((summary.parameters - projections) / 1e6, digits) == CIFAR[arch]
+    assert [part.shape[1:] for part in summary.parts[1:4]] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
 
 
 def test_grouping_saves_what_the_wide_network_costs() -> None:
@@ -70,9 +70,9 @@ def test_grouping_saves_what_the_wide_network_costs() -> None:
 
 @pytest.mark.parametrize("arch", ["d2l_resnet18", "d2l_jax_resnet18"])
 def test_the_shapes_are_those_that_the_documents_print(arch: str) -> None:
-    found = json.loads(run("--arch", arch, "--input", "1x1x96x96", "--classes", 10, "--json").stdout)
+    shown = json.loads(run("--arch", arch, "--input", "1x1x96x96", "--classes", 10, "--json").stdout)
     printed = [[1, 64, 24, 24], [1, 64, 24, 24], [1, 128, 12, 12], [1, 256, 6, 6], [1, 512, 3, 3], [1, 10]]
-    assert [part["shape"] for part in found["parts"] if part["name"] != "pool"] == printed
+    assert [part["shape"] for part in shown["parts"] if part["name"] != "pool"] == printed
     large = summarise(ARCHITECTURES[arch], 10, (1, 1, 224, 224))
     assert [part.shape[-1] for part in large.parts] == [56, 56, 28, 14, 7, 1, 10]
 
@@ -90,9 +90,9 @@ def test_the_table_the_saving_and_the_picture(tmp_path: Path) -> None:
 
 def test_a_spec_of_ones_own_is_shown(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text("block = 'bottleneck'\ndepths = [1, 2]\nwidths = [8, 16]\nstem = 'deep'\n")
-    found = json.loads(run("--arch", tmp_path / "own.toml", "--input", "1x3x32x32", "--json").stdout)
-    assert (found["arch"], found["spec"]["stem"], found["dense"]) == ("own", "deep", None)
-    assert found["parameters"] == sum(part["parameters"] for part in found["parts"])
+    shown = json.loads(run("--arch", tmp_path / "own.toml", "--input", "1x3x32x32", "--json").stdout)
+    assert (shown["arch"], shown["spec"]["stem"], shown["dense"]) == ("own", "deep", None)
+    assert shown["parameters"] == sum(part["parameters"] for part in shown["parts"])
 
 
 @pytest.mark.parametrize(

@@ -88,18 +88,18 @@ def test_two_processes_follow_one_that_does_both_shards(cli: Cli, tmp_path: Path
     assert len(one) == len(two) == 40
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-9
     assert one[0] - one[-2] > 0.3
-    said = json.loads((tmp_path / "two" / "training.json").read_text())
-    assert said["processes"] == 2
-    assert said["test"]["top1"] == json.loads((tmp_path / "one" / "training.json").read_text())["test"]["top1"]
+    result = json.loads((tmp_path / "two" / "training.json").read_text())
+    assert result["processes"] == 2
+    assert result["test"]["top1"] == json.loads((tmp_path / "one" / "training.json").read_text())["test"]["top1"]
 
 
 @pytest.fixture(scope="module")
 def trained(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training with curves; not to be changed."""
     output = tmp_path_factory.mktemp("train") / "out"
-    said = train(cli, "--arch", "resnet_tiny", *FINISHED, "-o", output)
-    assert "next: python -m pipeline build --arch resnet_tiny --weights" in said.stdout
-    assert said.stderr.count("epoch ") == 10
+    done = train(cli, "--arch", "resnet_tiny", *FINISHED, "-o", output)
+    assert "next: python -m pipeline build --arch resnet_tiny --weights" in done.stdout
+    assert done.stderr.count("epoch ") == 10
     return output
 
 
@@ -109,17 +109,17 @@ FINISHED = ("--epochs", 10, "--batch", 32, "--learning-rate", 0.05, "--ema", 0.9
 def test_a_build_takes_the_weights_and_finds_the_same_accuracy(cli: Cli, trained: Path, tmp_path: Path) -> None:
     weights = trained / "weights.safetensors"
     report = cli.report("--arch", "resnet_tiny", "--weights", weights, "--engine", "onnxruntime", "-o", tmp_path)
-    said = json.loads((trained / "training.json").read_text())
-    assert report["stages"][0]["accuracy"]["top1"] == pytest.approx(said["test"]["top1"], abs=1e-9)
-    assert said["test"]["top1"] > 0.9
-    assert said["test"]["lower"] < said["test"]["top1"] < said["test"]["upper"]
-    kept = max(history(trained), key=lambda row: (row["validation"]["top1"], -row["validation"]["loss"]))
-    assert said["kept"] == kept["epoch"]
+    result = json.loads((trained / "training.json").read_text())
+    assert report["stages"][0]["accuracy"]["top1"] == pytest.approx(result["test"]["top1"], abs=1e-9)
+    assert result["test"]["top1"] > 0.9
+    assert result["test"]["lower"] < result["test"]["top1"] < result["test"]["upper"]
+    best = max(history(trained), key=lambda row: (row["validation"]["top1"], -row["validation"]["loss"]))
+    assert result["kept"] == best["epoch"]
 
 
 def test_curves_show_both_parts_and_a_finished_training_is_not_repeated(cli: Cli, trained: Path) -> None:
-    picture, before = (trained / "curves.svg").read_text(), sha256(trained / "last.safetensors")
-    assert "<svg" in picture
+    assert "<svg" in (trained / "curves.svg").read_text()
+    before = sha256(trained / "last.safetensors")
     again = train(cli, "--arch", "resnet_tiny", *FINISHED, "-o", trained, "--json")
     assert json.loads(again.stdout)["epochs"] == 10
     assert "epoch 1 of" not in again.stderr
@@ -178,8 +178,8 @@ def test_cifar10_is_read_and_its_faults_are_named(cli: Cli, tmp_path: Path) -> N
     np.testing.assert_array_equal(np.asarray(read.test.decode(3)).transpose(2, 0, 1).ravel(), records[5::6][3, 1:])
     train(cli, *TINY, *flags)
     for name in TRAIN:
-        kept = np.fromfile(tmp_path / name, np.uint8).reshape(-1, RECORD)
-        kept[kept[:, 0] < 8].tofile(tmp_path / name)
+        records_there = np.fromfile(tmp_path / name, np.uint8).reshape(-1, RECORD)
+        records_there[records_there[:, 0] < 8].tofile(tmp_path / name)
     sentence = refused(cli, *flags)
     assert "the network has 10 classes and no training image shows ship, truck" in sentence
     (tmp_path / "test_batch.bin").write_bytes(records.tobytes()[:-1])

@@ -40,15 +40,15 @@ def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine() -> None:
 
 def test_an_epoch_shows_every_image_once_and_any_step_can_be_made_again(images: Images) -> None:
     plain = Training(arch="x", batch=100, shift=0, seed=3)
-    found = Feed(images, plain, 2)
-    shards = [shard for step in found.ahead(0, found.steps, range(2)) for shard in step]
-    assert (found.size, found.steps, len(shards)) == (50, 7, 14)
-    seen = {shard.tobytes() for each in shards for shard in each.pixels}
+    batches = Feed(images, plain, 2)
+    shards = [shard for step in batches.ahead(0, batches.steps, range(2)) for shard in step]
+    assert (batches.size, batches.steps, len(shards)) == (50, 7, 14)
+    seen = {image.tobytes() for shard in shards for image in shard.pixels}
     assert len(seen) == 700
-    again = next(found.ahead(4, 5, range(1, 2)))[0]
+    again = next(batches.ahead(4, 5, range(1, 2)))[0]
     np.testing.assert_array_equal(again.pixels, shards[9].pixels)
     assert again.seed == shards[9].seed
-    later = found.shard(found.steps, 0)
+    later = batches.shard(batches.steps, 0)
     assert not np.array_equal(later.labels, shards[0].labels)
     assert len({shard.seed for shard in shards}) == 14
 
@@ -69,9 +69,9 @@ def test_a_shift_moves_an_image_as_a_whole(images: Images) -> None:
 def test_half_of_the_images_are_mirrored_and_two_are_mixed(images: Images) -> None:
     pixels = images.select(np.arange(200))
     flipped = feed.flipped(pixels, np.random.default_rng(0))
-    mirrored = [np.array_equal(a, b[..., ::-1]) for a, b in zip(flipped, pixels, strict=True)]
-    kept = [np.array_equal(a, b) for a, b in zip(flipped, pixels, strict=True)]
-    assert all(a or b for a, b in zip(mirrored, kept, strict=True))
+    mirrored = [np.array_equal(after, before[..., ::-1]) for after, before in zip(flipped, pixels, strict=True)]
+    unchanged = [np.array_equal(after, before) for after, before in zip(flipped, pixels, strict=True)]
+    assert all(a or b for a, b in zip(mirrored, unchanged, strict=True))
     assert 70 < sum(mirrored) < 130
     shard = Feed(images, Training(arch="x", mixup=1.0, shift=0), 1).shard(0, 0)
     assert 0 < shard.share < 1
@@ -90,8 +90,8 @@ def test_the_average_follows_the_network_and_shards_do_not_matter_to_what_has_no
         training = Training(arch="x", shift=0, ema=0.5, batch=64, flip="no", arithmetic="float64")
         learner = Learner(copy.deepcopy(network), training, 10, "cpu", Team())
         start = learner.average.get_parameter("fc.weight").clone()
-        whole = Feed(images, training, shards)
-        mean, right = learner.step(0, [whole.shard(0, number) for number in range(shards)])
+        batch = Feed(images, training, shards)
+        mean, right = learner.step(0, [batch.shard(0, number) for number in range(shards)])
         weight = learner.network.get_parameter("fc.weight")
         assert torch.allclose(learner.average.get_parameter("fc.weight"), 0.1 * start + 0.9 * weight)
         assert not torch.equal(start, weight)
