@@ -70,12 +70,13 @@ class Plain:
         self.weights = weights
 
     def conv(self, name: str, x: Tensor, stride: int, before: int, after: int, groups: int = 1) -> Tensor:
-        weight, bias = self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias")
+        weight = self.weights[f"{name}.weight"]
+        bias = self.weights.get(f"{name}.bias")
         return functional.conv2d(functional.pad(x, (before, after) * 2), weight, bias, stride, groups=groups)
 
     def norm(self, name: str, x: Tensor) -> Tensor:
         names = ("running_mean", "running_var", "weight", "bias")
-        return functional.batch_norm(x, *(self.weights[f"{name}.{each}"] for each in names))
+        return functional.batch_norm(x, *(self.weights[f"{name}.{parameter}"] for parameter in names))
 
     def chain(self, block: str, x: Tensor, *layers: tuple[int, int, int, int]) -> Tensor:
         """Convolution, normalisation and ReLU in turns, the last without ReLU: (stride, before, after, groups)."""
@@ -235,11 +236,11 @@ def test_a_frozen_file_from_before_these_fields_is_read_with_their_defaults(tmp_
     record |= {"mean": [0.5], "std": [0.5]}
     frozen.write(description.network(), description, tmp_path / "new.safetensors")
     with safetensors.safe_open(tmp_path / "new.safetensors", "pt") as file:
-        said = json.loads(file.metadata()["network"])
+        record = json.loads(file.metadata()["network"])
     known = ("block", "depths", "groups", "width_per_group", "widths")
-    said["spec"] = {name: said["spec"][name] for name in known}
+    record["spec"] = {name: record["spec"][name] for name in known}
     tensors = checkpoint.read(tmp_path / "new.safetensors")
-    safetensors.torch.save_file(tensors, tmp_path / "old.safetensors", {"network": json.dumps(said)})
+    safetensors.torch.save_file(tensors, tmp_path / "old.safetensors", {"network": json.dumps(record)})
     assert frozen.read(tmp_path / "old.safetensors")[1] == description
 
 

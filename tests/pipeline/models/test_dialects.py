@@ -50,35 +50,35 @@ def frozen_answers(network: nn.Module, images: Tensor, folder: Path, arch: str, 
         return frozen.read(folder / "frozen.safetensors")[0](images)  # type: ignore[no-any-return]
 
 
-def close(found: Tensor, expected: Tensor) -> None:
+def close(answers: Tensor, expected: Tensor) -> None:
     assert expected.std() > 1e-3
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (answers - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_a_network_of_a_tutorial_and_its_frozen_file_answer_the_same(tmp_path: Path, document: str) -> None:
     arch, dialect, channels, network = DOCUMENTS[document]
-    theirs = tutorials.made(network(), channels)
+    theirs = tutorials.with_statistics(network(), channels)
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
     images = torch.randint(0, 256, (2, channels, 64, 64)).float()
     with torch.inference_mode():
         expected = theirs((images / 255 - 0.3) / 0.4)
-    ours, said = loaded(tmp_path / "w.pth", arch, channels)
-    assert f"in the dialect of {dialect}" in said
-    assert str(tmp_path / "w.pth") in said
+    ours, origin = loaded(tmp_path / "w.pth", arch, channels)
+    assert f"in the dialect of {dialect}" in origin
+    assert str(tmp_path / "w.pth") in origin
     close(frozen_answers(ours, images, tmp_path, arch, channels), expected)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_a_checkpoint_goes_to_ours_and_back_and_loads_where_it_came_from(tmp_path: Path, document: str) -> None:
     arch, dialect, channels, network = DOCUMENTS[document]
-    theirs = tutorials.made(network(), channels)
+    theirs = tutorials.with_statistics(network(), channels)
     safetensors.torch.save_file(theirs.state_dict(), tmp_path / "w.safetensors")
     for source, destination, to in (("w.safetensors", "ours.pth", "torchvision"), ("ours.pth", "back.pth", dialect)):
         files = [str(tmp_path / source), str(tmp_path / destination)]
         assert main(["convert", *files, "--arch", arch, "--to", to]) == 0
     saved = theirs.state_dict()
-    other = tutorials.made(network(), channels)
+    other = tutorials.with_statistics(network(), channels)
     nn.init.zeros_(next(other.parameters()))
     other.load_state_dict(torch.load(tmp_path / "back.pth", weights_only=True), strict=True)
     for key, value in other.state_dict().items():
@@ -122,11 +122,11 @@ def test_wrappers_are_taken_off(tmp_path: Path) -> None:
     }
     for name, (content, more) in cases.items():
         torch.save(content, tmp_path / f"{name}.ckpt")
-        found, said = loaded(tmp_path / f"{name}.ckpt", "resnext_tiny")
-        assert found.fc.bias.equal(plain["fc.bias"] + more), name
-        assert ("its model_ema, not its model" in said) == (name == "torchvision")
-    found, said = loaded(f"{tmp_path / 'timm.ckpt'}#state_dict", "resnext_tiny")
-    assert found.fc.bias.equal(plain["fc.bias"])
+        network_of_file, origin = loaded(tmp_path / f"{name}.ckpt", "resnext_tiny")
+        assert network_of_file.fc.bias.equal(plain["fc.bias"] + more), name
+        assert ("its model_ema, not its model" in origin) == (name == "torchvision")
+    network_of_file, origin = loaded(f"{tmp_path / 'timm.ckpt'}#state_dict", "resnext_tiny")
+    assert network_of_file.fc.bias.equal(plain["fc.bias"])
     with pytest.raises(BadRequest, match="holds no weights; of containers it has: state_dict_ema, state_dict"):
         loaded(f"{tmp_path / 'timm.ckpt'}#weights", "resnext_tiny")
 
@@ -165,13 +165,13 @@ def test_missing_and_extra_keys_are_named_five_at_a_time(tmp_path: Path) -> None
 def test_another_architecture_is_suggested_with_its_classes_in_every_dialect(tmp_path: Path) -> None:
     for network, fits in ((tutorials.D2l(), "d2l_resnet18"), (tutorials.labml(3), "labml_resnet20")):
         channels = 1 if fits == "d2l_resnet18" else 3
-        sentence = refused(tutorials.made(network, channels).state_dict(), tmp_path, "resnet18", channels)
+        sentence = refused(tutorials.with_statistics(network, channels).state_dict(), tmp_path, "resnet18", channels)
         assert f"the file fits --arch {fits} with 10 classes" in sentence
     assert "its keys are torchvision's, and the file fits --arch resnext_tiny" in refused(tiny(), tmp_path, "resnet50d")
 
 
 def test_channels_classes_and_a_missing_classifier(tmp_path: Path) -> None:
-    network = tutorials.made(tutorials.D2l(), 1)
+    network = tutorials.with_statistics(tutorials.D2l(), 1)
     assert "0.0.weight has shape (64, 3, 7, 7) in the network and has shape (64, 1, 7, 7) in the file" in (
         sentence := refused(network.state_dict(), tmp_path, "d2l_resnet18", 3)
     )
@@ -181,7 +181,7 @@ def test_channels_classes_and_a_missing_classifier(tmp_path: Path) -> None:
 
 
 def test_the_other_padding_is_refused_since_no_shape_tells_it(tmp_path: Path) -> None:
-    tensors = tutorials.made(tutorials.D2l(), 1).state_dict()
+    tensors = tutorials.with_statistics(tutorials.D2l(), 1).state_dict()
     sentence = refused(tensors, tmp_path, "d2l_jax_resnet18")
     assert "shapes are the same and answers are not; take --arch d2l_resnet18" in sentence
 

@@ -66,18 +66,18 @@ def test_flax_and_our_frozen_file_answer_the_same(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
 ) -> None:
     monkeypatch.chdir(saved)
-    ours, said = loaded(f"{name}{kind}", ARCHS[name])
-    assert "in the dialect of flax" in said
-    found = frozen_answers(ours, torch.from_numpy(np.load("pixels.npy")), tmp_path, ARCHS[name], 1)
-    close(found, torch.from_numpy(np.load(f"{name}.npy")))
+    ours, origin = loaded(f"{name}{kind}", ARCHS[name])
+    assert "in the dialect of flax" in origin
+    answers = frozen_answers(ours, torch.from_numpy(np.load("pixels.npy")), tmp_path, ARCHS[name], 1)
+    close(answers, torch.from_numpy(np.load(f"{name}.npy")))
 
 
 def test_every_form_of_orbax_holds_the_same(saved: Path) -> None:
     expected = checkpoint.read(saved / "small.msgpack")
     for folder in ("small/3", "small/3/default", "files", "zarr3"):
-        found = checkpoint.read(saved / folder)
-        assert found.keys() == expected.keys()
-        assert all(value.equal(expected[key]) for key, value in found.items())
+        weights = checkpoint.read(saved / folder)
+        assert weights.keys() == expected.keys()
+        assert all(value.equal(expected[key]) for key, value in weights.items())
 
 
 def test_what_is_converted_to_flax_is_read_by_flax(saved: Path) -> None:

@@ -28,8 +28,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def network(arch: str) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    made = networks.build(specs.find(arch)[1], 10, 1, (0.5,), (0.5,))
-    return {key: value.contiguous() for key, value in checkpoint.parameters(made).items()}
+    built = networks.build(specs.find(arch)[1], 10, 1, (0.5,), (0.5,))
+    return {key: value.contiguous() for key, value in checkpoint.parameters(built).items()}
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -38,14 +38,19 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.told: dict[str, dict[str, Any]] = {}
-        self.asked: list[str] = []
+        self.siblings: dict[str, dict[str, Any]] = {}
+        self.requests: list[str] = []
 
     def upload(self, name: str, content: bytes, *, large: bool) -> None:
         self.files[name] = content
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         lfs = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
-        self.told[name] = {"rfilename": name, "size": len(content), "blobId": blob, **({"lfs": lfs} if large else {})}
+        self.siblings[name] = {
+            "rfilename": name,
+            "size": len(content),
+            "blobId": blob,
+            **({"lfs": lfs} if large else {}),
+        }
 
     @property
     def url(self) -> str:
@@ -62,12 +67,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, *, body: bool) -> None:
-        self.server.asked.append(self.path)
+        self.server.requests.append(self.path)
         path = self.path.partition("?")[0]
         name = path.rpartition("/")[2]
         if path in {"/api/models/someone/resnet", f"/api/models/someone/resnet/revision/{COMMIT}"}:
-            said = {"id": "someone/resnet", "sha": COMMIT, "siblings": list(self.server.told.values())}
-            self.send(json.dumps(said).encode(), {"Content-Type": "application/json"}, body=body)
+            model = {"id": "someone/resnet", "sha": COMMIT, "siblings": list(self.server.siblings.values())}
+            self.send(json.dumps(model).encode(), {"Content-Type": "application/json"}, body=body)
         elif path.startswith(f"/someone/resnet/resolve/{COMMIT}/") and name in self.server.files:
             content = self.server.files[name]
             tag = hashlib.sha256(content).hexdigest()
@@ -122,7 +127,7 @@ def test_a_model_of_the_hub_is_pinned_to_its_commit_and_proven(server: Server, t
     assert done.returncode == 0, done.stderr
     digest = hashlib.sha256(content).hexdigest()
     assert f"hf:someone/resnet at revision {COMMIT}, model.safetensors (SHA-256 {digest})" in done.stdout
-    assert not [path for path in server.asked if "pytorch_model.bin" in path]
+    assert not [path for path in server.requests if "pytorch_model.bin" in path]
     assert checkpoint.read(tmp_path / "out.safetensors")["fc.bias"].equal(network("resnet_tiny")["fc.bias"])
 
 
@@ -167,12 +172,12 @@ def test_torchvisions_weights_are_proven_by_their_name_and_kept(
         published.source("torchvision:IMAGENET1K_V1", "resnet_tiny")
     assert list(tmp_path.rglob("*.pth")) == []
     server.files[name] = file.getvalue()
-    found = published.source("torchvision:IMAGENET1K_V1", "resnet_tiny")
-    assert f"torchvision's IMAGENET1K_V1, {name} (SHA-256 {digits}" in found.origin
-    asked = len(server.asked)
-    assert published.source("torchvision:IMAGENET1K_V1", "resnet_tiny") == found
-    assert len(server.asked) == asked
-    found.path.write_bytes(b"changed")
+    source = published.source("torchvision:IMAGENET1K_V1", "resnet_tiny")
+    assert f"torchvision's IMAGENET1K_V1, {name} (SHA-256 {digits}" in source.origin
+    requests = len(server.requests)
+    assert published.source("torchvision:IMAGENET1K_V1", "resnet_tiny") == source
+    assert len(server.requests) == requests
+    source.path.write_bytes(b"changed")
     with pytest.raises(published.BadRequest, match="is not what torchvision published"):
         published.source("torchvision:IMAGENET1K_V1", "resnet_tiny")
 
@@ -181,4 +186,4 @@ def test_weights_that_torchvision_does_not_publish(server: Server, tmp_path: Pat
     sentence = refused(server, tmp_path, "torchvision:IMAGENET1K_V2", "resnet18")
     assert "publishes no such weights of --arch resnet18; take IMAGENET1K_V1" in sentence
     assert "it publishes none for this one" in refused(server, tmp_path, "torchvision:DEFAULT", "resnet50d")
-    assert server.asked == []
+    assert server.requests == []

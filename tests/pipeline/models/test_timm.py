@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_dialects import close, frozen_answers, loaded
 from test_torchvision import torchvision  # noqa: F401
-from tutorials import made
+from tutorials import with_statistics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,11 +29,11 @@ NETWORKS = {
 def test_a_checkpoint_of_timm_and_our_frozen_file_answer_the_same(tmp_path: Path, arch: str) -> None:
     import timm
 
-    theirs = made(timm.create_model(arch, num_classes=10), 3)
+    theirs = with_statistics(timm.create_model(arch, num_classes=10), 3)
     torch.save({"epoch": 3, "state_dict": theirs.state_dict()}, tmp_path / "w.pth")
     images = torch.randint(0, 256, (2, 3, 64, 64)).float()
     with torch.inference_mode():
         expected = theirs((images / 255 - 0.3) / 0.4)
-    ours, said = loaded(tmp_path / "w.pth", arch, 3)
-    assert f"in the dialect of {NETWORKS[arch]}, its state_dict" in said
+    ours, origin = loaded(tmp_path / "w.pth", arch, 3)
+    assert f"in the dialect of {NETWORKS[arch]}, its state_dict" in origin
     close(frozen_answers(ours, images, tmp_path, arch, 3), expected)

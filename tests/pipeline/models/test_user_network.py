@@ -62,9 +62,9 @@ def wide(classes, channels):
     return Net(classes + 1, channels)
 
 def taken(classes, channels):
-    made = Net(classes, channels)
-    made.pixel_mean = 0
-    return made
+    network = Net(classes, channels)
+    network.pixel_mean = 0
+    return network
 
 def number(classes, channels):
     return 7
@@ -93,10 +93,10 @@ def test_its_own_checkpoints_load_out_of_their_wrappers(module: str, tmp_path: P
     plain = checkpoint.parameters(description.network())
     for prefix in ("", "module.", "model._orig_mod."):
         torch.save({"state_dict": {f"{prefix}{key}": value for key, value in plain.items()}}, tmp_path / "w.ckpt")
-        found = given(Recipe(arch=name, weights=tmp_path / "w.ckpt"), description)
-        assert found is not None
-        assert checkpoint.parameters(found[0])["gain"].equal(plain["gain"])
-        assert found[1].endswith(f"its state_dict{prefix and f', without {prefix}'}")
+        network_and_origin = given(Recipe(arch=name, weights=tmp_path / "w.ckpt"), description)
+        assert network_and_origin is not None
+        assert checkpoint.parameters(network_and_origin[0])["gain"].equal(plain["gain"])
+        assert network_and_origin[1].endswith(f"its state_dict{prefix and f', without {prefix}'}")
 
 
 def test_it_sees_normalised_images_and_every_weight_is_certified(module: str, tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_it_sees_normalised_images_and_every_weight_is_certified(module: str, tm
     with torch.no_grad():
         again.gain[3] += 1  # type: ignore[operator,union-attr]
     export.export(again, tmp_path / "b.onnx", (1, 24, 24), {})
-    (found,) = certify_weights(tmp_path / "w.safetensors", tmp_path / "b.onnx").refuted
-    assert found.found.startswith("gain[3, 0, 0] is 2.5, it was 1.5")
+    (refuted,) = certify_weights(tmp_path / "w.safetensors", tmp_path / "b.onnx").refuted
+    assert refuted.found.startswith("gain[3, 0, 0] is 2.5, it was 1.5")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +169,7 @@ def test_a_build_of_it_is_judged_again_only_where_it_is_named(cli: Cli, tmp_path
         line = [sys.executable, "-m", "pipeline", "check", "out", "--rerun", *more]
         return subprocess.run(line, cwd=tmp_path, env=cli.environment, capture_output=True, text=True, check=False)
 
-    untold, told = check(), check("--trust", "mine:net")
-    assert (untold.returncode, told.returncode) == (2, 0), told.stderr
-    assert "add --trust mine:net" in untold.stderr
+    unnamed = check()
+    named = check("--trust", "mine:net")
+    assert (unnamed.returncode, named.returncode) == (2, 0), named.stderr
+    assert "add --trust mine:net" in unnamed.stderr

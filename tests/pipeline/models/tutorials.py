@@ -124,8 +124,8 @@ def labml(depth: int, bottlenecks: tuple[int, ...] | None = None) -> nn.Sequenti
     return nn.Sequential(LabmlBase(depth, bottlenecks), nn.Linear(64, 10))
 
 
-def made(network: nn.Module, channels: int) -> nn.Module:
-    """``network`` with all lazy layers made, and with statistics that no fresh one has."""
+def with_statistics(network: nn.Module, channels: int) -> nn.Module:
+    """``network`` with all its lazy layers there, and with statistics that no fresh one has."""
     torch.manual_seed(0)
     network(torch.zeros(2, channels, 64, 64))
     for module in network.modules():

@@ -84,8 +84,10 @@ class Line:
     """A slow TCP line to ``port``; after ``limit`` bytes to the device it is cut for good."""
 
     def __init__(self, port: int, rate: int, limit: int = 2**40) -> None:
-        self.rate, self.left = rate, limit
-        self._to, self._ends = port, list[socket.socket]()
+        self.rate = rate
+        self.left = limit
+        self._to = port
+        self._ends: list[socket.socket] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -170,9 +172,9 @@ class Site:
         """The TOML file of all devices, by the names of their folders; ``fields`` are more of each."""
         text = '[defaults]\nuser = "root"\n'
         for device in self.devices:
-            said = {"host": device.address, "store": str(device.store), **fields.get(device.folder.name, {})}
+            values = {"host": device.address, "store": str(device.store), **fields.get(device.folder.name, {})}
             text += f"\n[device.{device.folder.name}]\nport = {device.port}\n"
-            text += "".join(f'{name} = "{value}"\n' for name, value in said.items())
+            text += "".join(f'{name} = "{value}"\n' for name, value in values.items())
         path = self.folder / "devices.toml"
         path.write_text(text)
         return path
@@ -183,20 +185,20 @@ def site(folder: Path, environment: dict[str, str]) -> Iterator[Site]:
     """A sender; every server that it started ends with it."""
     # OpenSSH's own place for the unprivileged part of a server, which a package's service would have made.
     Path("/run/sshd").mkdir(exist_ok=True)
-    made = Site(folder, {name: value for name, value in environment.items() if name != "SSH_AUTH_SOCK"})
-    keygen(made.identity)
-    made.known_hosts.touch()
+    sender = Site(folder, {name: value for name, value in environment.items() if name != "SSH_AUTH_SOCK"})
+    keygen(sender.identity)
+    sender.known_hosts.touch()
     try:
-        yield made
+        yield sender
     finally:
-        for device in made.devices:
+        for device in sender.devices:
             device.stop()
 
 
 def _free(address: str) -> int:
-    with socket.socket() as found:
-        found.bind((address, 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind((address, 0))
+        return int(listener.getsockname()[1])
 
 
 @dataclass
@@ -209,11 +211,9 @@ class Net:
     def namespace(self) -> tuple[str, tuple[str, ...], str]:
         """The address of a new one, what runs a command in it, and its cable on this side."""
         self.count += 1
-        name, cable, address = (
-            f"{self.bridge}-{self.count}",
-            f"{self.bridge}v{self.count}",
-            f"{SUBNET}.{self.count + 1}",
-        )
+        name = f"{self.bridge}-{self.count}"
+        cable = f"{self.bridge}v{self.count}"
+        address = f"{SUBNET}.{self.count + 1}"  # the bridge itself is .1
         sh("ip", "netns", "add", name)
         sh("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
         sh("ip", "link", "set", cable, "master", self.bridge, "up")
@@ -230,13 +230,13 @@ SUBNET = "10.213.77"
 @contextmanager
 def net() -> Iterator[Net]:
     """A network that is gone afterwards."""
-    made = Net(f"er{os.getpid() % 10**6}")
-    sh("ip", "link", "add", made.bridge, "type", "bridge")
+    network = Net(f"er{os.getpid() % 10**6}")
+    sh("ip", "link", "add", network.bridge, "type", "bridge")
     try:
-        sh("ip", "address", "add", f"{SUBNET}.1/24", "dev", made.bridge)
-        sh("ip", "link", "set", made.bridge, "up")
-        yield made
+        sh("ip", "address", "add", f"{SUBNET}.1/24", "dev", network.bridge)
+        sh("ip", "link", "set", network.bridge, "up")
+        yield network
     finally:
-        for number in range(1, made.count + 1):
-            sh("ip", "netns", "del", f"{made.bridge}-{number}")
-        sh("ip", "link", "del", made.bridge)
+        for number in range(1, network.count + 1):
+            sh("ip", "netns", "del", f"{network.bridge}-{number}")
+        sh("ip", "link", "del", network.bridge)

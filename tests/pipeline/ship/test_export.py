@@ -41,7 +41,7 @@ def answers(path: Path, images: Any) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-    (name,) = (each.name for each in session.get_inputs())
+    (name,) = (tensor.name for tensor in session.get_inputs())
     return session.run(None, {name: images})[0]
 
 
@@ -104,7 +104,7 @@ def test_tritons_own_reader_takes_it(shipped: Shipped, tmp_path: Path) -> None:
         (path,) = (tmp_path / str(number)).glob("*/config.pbtxt")
         read = text_format.Parse(path.read_text(), messages.ModelConfig())
         assert (read.name, read.max_batch_size) == (path.parent.name, 16)
-        assert [(each.name, list(each.dims)) for each in (*read.input, *read.output)] == [
+        assert [(tensor.name, list(tensor.dims)) for tensor in (*read.input, *read.output)] == [
             ("images", [1, 32, 32]),
             ("logits", [10]),
         ]
@@ -118,20 +118,20 @@ def test_deepstream(shipped: Shipped, tmp_path: Path) -> None:
     export(shipped, "deepstream", out, "10.3.0")
     read = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=True)
     read.read(out / "config_infer.txt")
-    said = dict(read["property"])
-    assert sorted(said) == KEYS
-    assert (said["net-scale-factor"], said["offsets"], said["model-color-format"]) == ("1.0", "0", "2")
-    assert (said["infer-dims"], said["batch-size"], said["network-type"]) == ("1;32;32", "16", "1")
-    labels = (out / said["labelfile-path"]).read_text().rstrip("\n").split(";")
+    settings = dict(read["property"])
+    assert sorted(settings) == KEYS
+    assert (settings["net-scale-factor"], settings["offsets"], settings["model-color-format"]) == ("1.0", "0", "2")
+    assert (settings["infer-dims"], settings["batch-size"], settings["network-type"]) == ("1;32;32", "16", "1")
+    labels = (out / settings["labelfile-path"]).read_text().rstrip("\n").split(";")
     assert labels == json.loads(shipped.members()["classes.json"])
     script = (out / "build-engine.sh").read_text()
-    assert f"engine=${{1:-{said['model-engine-file']}}}" in script
+    assert f"engine=${{1:-{settings['model-engine-file']}}}" in script
     images, judged = goldens(shipped)
     shares = answers(out / "model.onnx", images)
     logits = np.exp(judged - judged.max(1, keepdims=True))
     assert np.allclose(shares.sum(1), 1, atol=1e-5)
     assert np.abs(shares - logits / logits.sum(1, keepdims=True)).max() < 0.05
-    assert said["output-blob-names"] == "probabilities"
+    assert settings["output-blob-names"] == "probabilities"
 
 
 def test_deepstream_of_what_nvinfer_cannot_do(shipped: Shipped, tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ onnxruntime.InferenceSession.run = lambda *asked, **more: [each[:, ::-1] for eac
 
 @pytest.fixture
 def network() -> Iterator[Net]:
-    with net() as made:
-        yield made
+    with net() as network:
+        yield network
 
 
 def mended(device: Sshd) -> None:
@@ -86,8 +86,8 @@ def test_twenty_of_which_some_are_broken(shipped: Shipped, network: Net, tmp_pat
         def ship(*more: object, expect: int) -> tuple[str | None, dict[str, dict[str, Any]]]:
             done = fleet(*line, "--canary", 1, "--then", "25%", "--then", "all", "--parallel", 4, "--json", *more)
             assert done.returncode == expect, done.stdout + done.stderr
-            said = json.loads(done.stdout)
-            return said["stopped"], {row["device"]: row for row in said["devices"]}
+            report = json.loads(done.stdout)
+            return report["stopped"], {row["device"]: row for row in report["devices"]}
 
         # The canary answers wrongly: nobody else is touched.
         stopped, rows = ship(expect=1)
@@ -159,12 +159,12 @@ def test_a_cable_that_is_pulled_out_meanwhile(shipped: Shipped, network: Net, tm
         table, _ = ship.communicate()
         assert (ship.returncode, "the connection was cut" in " ".join(table.split())) == (3, True)
         (part,) = incoming.glob("*.part")
-        there = part.stat().st_size
-        assert 0 < there < size
+        arrived = part.stat().st_size
+        assert 0 < arrived < size
         sh("ip", "link", "set", cable, "up")
         done = fleet(*line)
         assert done.returncode == 0, done.stdout + done.stderr
         report = json.loads((tmp_path / "devices" / "far" / "report.json").read_text())["devices"][0]
         (sent,) = (note["result"] for note in report["steps"] if note["step"] == "send")
         # What was on its way when the cable was out may arrive once it is in again.
-        assert there <= sent["were_there"] < sent["bytes"] == size
+        assert arrived <= sent["were_there"] < sent["bytes"] == size

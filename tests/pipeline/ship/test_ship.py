@@ -27,8 +27,8 @@ LARGE = 6 * 2**20
 
 @pytest.fixture
 def here(shipped: Shipped, tmp_path: Path) -> Iterator[Site]:
-    with site(tmp_path, shipped.environment) as made:
-        yield made
+    with site(tmp_path, shipped.environment) as sender:
+        yield sender
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def flags(shipped: Shipped, file: Path, folder: Path) -> tuple[object, ...]:
 
 def device_report(folder: Path) -> dict[str, Any]:
     (path,) = (folder / "devices").glob("*/report.json")
-    found: dict[str, Any] = json.loads(path.read_text())["devices"][0]
-    return found
+    report: dict[str, Any] = json.loads(path.read_text())["devices"][0]
+    return report
 
 
 def step(report: dict[str, Any], name: str) -> dict[str, Any]:
-    (found,) = (note for note in report["steps"] if note["step"] == name)
-    return dict(found)
+    (row,) = (note for note in report["steps"] if note["step"] == name)
+    return dict(row)
 
 
 def test_the_first_bundle_and_the_next_of_which_only_the_new_members_are_sent(
@@ -118,7 +118,8 @@ def test_who_is_not_let_in_and_who_is_not_trusted(here: Site, tmp_path: Path) ->
     kind, key, *_ = (other.folder / "host.pub").read_text().split()
     stranger.write_text(f"[127.0.0.1]:{device.port} {kind} {key}\n")
     assert "was set up anew, or somebody is in between" in refused("--known-hosts", stranger)
-    key_file, wrong = here.identity, keygen(tmp_path / "wrong")
+    key_file = here.identity
+    wrong = keygen(tmp_path / "wrong")
     key_file.rename(tmp_path / "kept")
     wrong.rename(key_file)
     done = here("status", *to(device))
