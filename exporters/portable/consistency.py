@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Iterator, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, Tuple
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from .sqnr import capped_sqnr_db
 WORST_DB = 10.0
 
 
-def comparisons(run: Callable[[Any], Any], images: Any, logits: Any, sizes: Iterable[int]) -> Iterator[Tuple[str, Any]]:
+def comparisons(
+    run: Callable[[Any], Any], images: Any, logits: Any, sizes: Iterable[int]
+) -> Iterator[Tuple[str, List[float]]]:
     """What is asked of ``run`` besides ``images`` (n, C, H, W), whose answers were ``logits`` (n, classes).
 
     For each: its name, and how far the answers agree with those expected, in dB, one for each image. ``sizes`` are the

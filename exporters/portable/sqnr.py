@@ -6,7 +6,7 @@ it with ``capped_sqnr_db``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, List
 
 import numpy as np
 
@@ -31,9 +31,13 @@ def sqnr_db(reference: Any, answers: Any) -> Any:
     return np.where(noise_power == 0, np.inf, ratio_db)
 
 
-def capped_sqnr_db(reference: Any, answers: Any) -> Any:
-    """The same, but from -CAP_DB, where shapes differ or an answer is no number, to CAP_DB, where a row is the same."""
+def capped_sqnr_db(reference: Any, answers: Any) -> List[float]:
+    """The same, but from -CAP_DB, where shapes differ or an answer is no number, to CAP_DB, where a row is the same.
+
+    A list: whoever gathers the figures of many batches adds it to another list.
+    """
     if reference.shape != answers.shape:
-        return np.full(len(reference), -CAP_DB)
+        return [-CAP_DB] * len(reference)
     ratio_db = sqnr_db(reference, answers)
-    return np.clip(np.where(np.isnan(ratio_db), -CAP_DB, ratio_db), -CAP_DB, CAP_DB)
+    capped = np.clip(np.where(np.isnan(ratio_db), -CAP_DB, ratio_db), -CAP_DB, CAP_DB)
+    return [float(value) for value in capped]

@@ -41,7 +41,7 @@ def contradictions(run: Run, images: NDArray[np.float32], least_db: float) -> li
 
     for name, agreement_db in consistency.comparisons(run, images, logits, SMALLER):
         median_db = float(np.median(agreement_db))
-        worst_db = float(agreement_db.min())
+        worst_db = min(agreement_db)
         if median_db < least_db:
             sentences.append(f"{name}: half of the answers agree to {median_db:.1f} dB only, not {least_db:g}")
         if worst_db < least_db - WORST_DB:

@@ -158,7 +158,7 @@ def _contradictions(run: Run, images: Any, least: int, least_db: float) -> Itera
     sizes = sorted({size for size in (least, RAGGED, half) if least <= size < len(images)})
     for name, agreement_db in consistency.comparisons(run, images, logits, sizes):
         median_db = np.median(agreement_db)
-        worst_db = agreement_db.min()
+        worst_db = min(agreement_db)
         if not (median_db >= least_db and worst_db >= least_db - consistency.WORST_DB):
             yield f"{name}: answers agree to {median_db:.1f} dB, at worst {worst_db:.1f}, not {least_db:g}"
 

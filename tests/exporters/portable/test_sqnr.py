@@ -41,4 +41,11 @@ def test_rows_of_more_dimensions_count_all_their_values_and_other_shapes_have_no
     images = np.arange(1, 25, dtype=np.float32).reshape(2, 3, 2, 2)
     flat = sqnr_db(images.reshape(2, -1), images.reshape(2, -1) + 1)
     np.testing.assert_array_equal(sqnr_db(images, images + 1), flat)
-    np.testing.assert_array_equal(capped_sqnr_db(images, images[:, :2]), [-CAP_DB, -CAP_DB])
+    assert capped_sqnr_db(images, images[:, :2]) == [-CAP_DB, -CAP_DB]
+
+
+def test_the_figures_of_batches_are_gathered_in_a_list() -> None:
+    gathered: list[float] = []
+    for _ in range(2):
+        gathered += capped_sqnr_db(row(3, 4), row(3, 4))
+    assert gathered == [CAP_DB, CAP_DB]
