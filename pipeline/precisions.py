@@ -24,7 +24,7 @@ class Precision:
     """One precision.
 
     ``stages`` are those between folding and the engine, by name, in order; the stage that writes Q/DQ pairs has the
-    name of its number format. ``tolerance`` bounds everything behind them.
+    name of its number format. ``quantised`` bounds that stage, ``tolerance`` everything behind them.
     ``number_format`` is a row of exporters.number_formats, None where nothing is quantised; then no range is needed.
     ``opset`` is what its graph is written with. ``typing`` says which TensorRT keeps its types: ``weak`` (TensorRT 8),
     ``strong`` (10 and newer) or ``any``; ``weak_flags`` are the builder's for the weak one.
@@ -48,6 +48,7 @@ class Precision:
     strong_form: str | None = None
     placements: tuple[str, ...] = ("tensorrt",)
     calib_cache: bool = False
+    quantised: Tolerance = QUANTISED
 
     @property
     def calibrated(self) -> bool:
