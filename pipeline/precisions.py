@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline.stage import Tolerance
+from pipeline.stage import SAME_BITS, Tolerance
 
 # Bounds, from what the registered networks give on the digits and on Fashion-MNIST: docs/bounds.md has the figures.
 # They catch gross faults; what a stage may cost in accuracy is decided by the interval of the drop.
-EXACT = Tolerance(sqnr_db=300, step_sqnr_db=300, agreement=1.0)  # no float32 differs by so little: the same bits
+EXACT = Tolerance(sqnr_db=SAME_BITS, step_sqnr_db=SAME_BITS, agreement=1.0)
 REORDERED = Tolerance(sqnr_db=90, step_sqnr_db=90, agreement=0.995)
 FLOAT16 = Tolerance(sqnr_db=40, step_sqnr_db=40, agreement=0.99, drop=0.01)
 QUANTISED = Tolerance(sqnr_db=15, step_sqnr_db=15, agreement=0.97, drop=0.01)
