@@ -76,6 +76,7 @@ def quantise(
         ranged = _pooled(value) or value
         placed.append((value, amax[str(ranged.name)], _format_of_activation(value, rules, number_format)))
     for value, magnitude, activation_format in placed:
+        onnx_file.raise_opset(model, activation_format.opset)
         _pair(model.graph, value, magnitude, activation_format)
 
     weighted = [node for node in model.graph if node.op_type in WEIGHTED]
@@ -107,13 +108,16 @@ def quantised(path: Path) -> tuple[int, int]:
 
 
 def _format_of_activation(value: ir.Value, rules: Placement, number_format: NumberFormat) -> NumberFormat:
+    """The format of one activation beside weights of ``number_format``.
+
+    Raises ValueError where the rules ask for an unsigned one, and the table has none.
+    """
+    signed = number_format.activations or number_format
     if not rules.unsigned:
-        return number_format
-    unsigned = number_format.unsigned
-    if pairs.never_negative(value):
-        unsigned = number_format.unsigned_behind_relu
+        return signed
+    unsigned = signed.unsigned_behind_relu if pairs.never_negative(value) else signed.unsigned
     if unsigned is None:
-        raise ValueError(f"there are no unsigned activations to {number_format.name} weights")
+        raise ValueError(f"there is no unsigned format in place of {signed.name}")
     return unsigned
 
 

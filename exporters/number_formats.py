@@ -20,9 +20,9 @@ class NumberFormat:
     ``mantissa_bits``: the bits behind the point of a small float; None where its levels are the whole numbers.
     ``never_negative``: it cuts off what is negative, so it fits only behind a ReLU.
 
-    ONNX Runtime's kernels take unsigned activations: ``unsigned`` is the format that stands in for this one there,
-    ``unsigned_behind_relu`` the one with more levels where nothing negative arrives. None where there is no such
-    format.
+    ``activations`` is the format of the activations beside weights of this one; None where it is the same.
+    ONNX Runtime's kernels take unsigned activations: there ``unsigned`` stands in for this format, and
+    ``unsigned_behind_relu``, which has more levels, where nothing negative arrives. None where there is no such format.
     """
 
     name: str
@@ -34,6 +34,7 @@ class NumberFormat:
     least_own_db: float
     mantissa_bits: int | None = None
     never_negative: bool = False
+    activations: NumberFormat | None = None
     unsigned: NumberFormat | None = None
     unsigned_behind_relu: NumberFormat | None = None
 

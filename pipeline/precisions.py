@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline.stage import Tolerance
+from pipeline.stage import SAME_BITS, Tolerance
 
 # Bounds, from what the registered networks give on the digits and on Fashion-MNIST: docs/bounds.md has the figures.
 # They catch gross faults; what a stage may cost in accuracy is decided by the interval of the drop.
-EXACT = Tolerance(sqnr_db=300, step_sqnr_db=300, agreement=1.0)  # no float32 differs by so little: the same bits
+EXACT = Tolerance(sqnr_db=SAME_BITS, step_sqnr_db=SAME_BITS, agreement=1.0)
 REORDERED = Tolerance(sqnr_db=90, step_sqnr_db=90, agreement=0.995)
 FLOAT16 = Tolerance(sqnr_db=40, step_sqnr_db=40, agreement=0.99, drop=0.01)
 QUANTISED = Tolerance(sqnr_db=15, step_sqnr_db=15, agreement=0.97, drop=0.01)
@@ -24,7 +24,7 @@ class Precision:
     """One precision.
 
     ``stages`` are those between folding and the engine, by name, in order; the stage that writes Q/DQ pairs has the
-    name of its number format. ``tolerance`` bounds everything behind them.
+    name of its number format. ``quantised`` bounds that stage, ``tolerance`` everything behind them.
     ``number_format`` is a row of exporters.number_formats, None where nothing is quantised; then no range is needed.
     ``opset`` is what its graph is written with. ``typing`` says which TensorRT keeps its types: ``weak`` (TensorRT 8),
     ``strong`` (10 and newer) or ``any``; ``weak_flags`` are the builder's for the weak one.
@@ -48,6 +48,7 @@ class Precision:
     strong_form: str | None = None
     placements: tuple[str, ...] = ("tensorrt",)
     calib_cache: bool = False
+    quantised: Tolerance = QUANTISED
 
     @property
     def calibrated(self) -> bool:

@@ -45,7 +45,8 @@ FLOAT16_ON_CPU = (
     "float16 sums on a GPU may differ."
 )
 
-# The bounds of a stage by its name; of one that is not here, by its role.
+# The bounds of a stage by its name; of one that is not here, by its role. Those of what is quantised, and of all
+# behind it, are in the row of the precision.
 STAGE_BOUNDS = {
     "equalise": REORDERED,
     "qat": replace(QUANTISED, retrained=True),
@@ -53,8 +54,8 @@ STAGE_BOUNDS = {
     # The same levels and scales: only how weights are stored changes.
     "float_weights": replace(QUANTISED, step_sqnr_db=EXACT.step_sqnr_db),
 }
-ROLE_BOUNDS: dict[Role, Tolerance] = {"reference": EXACT, "graph": REORDERED, "quantised": QUANTISED}
-# Roles of the stages behind the last quantisation, which have the bounds of their precision.
+ROLE_BOUNDS: dict[Role, Tolerance] = {"reference": EXACT, "graph": REORDERED}
+# Roles of the stages behind the last quantisation.
 BEHIND: set[Role] = {"typing", "input", "engine"}
 
 
@@ -62,6 +63,8 @@ def bounds(stage: str, role: Role, precision: str, recipe: Recipe) -> Tolerance:
     """The bounds of ``stage`` with the user's margin, where they have one at all; raises KeyError for no such stage."""
     if stage in STAGE_BOUNDS:
         tolerance = STAGE_BOUNDS[stage]
+    elif role == "quantised":
+        tolerance = PRECISIONS[precision].quantised
     elif role in BEHIND:
         tolerance = PRECISIONS[precision].tolerance
     else:
