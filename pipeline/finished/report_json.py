@@ -215,6 +215,7 @@ def _refuse(row: Mapping[str, Any]) -> None:
     wanted = ["tolerance"]
     if row["file"] is not None:
         wanted += ["sha256", "bytes", "seconds", "work"]
+    # All four come of one run of the file.
     figures = ("drift", "step", "accuracy", "drop")
     if any(row[figure] is not None for figure in figures):
         wanted += figures
