@@ -83,8 +83,8 @@ def _incomparable(build: FinishedBuild, answers: SavedAnswers, old: Baseline) ->
     there = _identity(old.build)
     same_images = old.build.images.test == build.images.test and old.build.classes == build.classes
     # Where the images are the same, so is what made them, under whatever name.
-    asked = ["the architecture"] if same_images else list(there)
-    for what in asked:
+    to_agree = ["the architecture"] if same_images else list(there)
+    for what in to_agree:
         if there[what] != here[what]:
             return f"{what} is {there[what]} there and {here[what]} here"
 
