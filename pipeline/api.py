@@ -70,14 +70,11 @@ def build(recipe: Recipe) -> Result:
     from pipeline.report import ledger, page
 
     order = orders.order(recipe)
-    recipe = order.recipe  # with what its target decides
-    description = order.description
-    output = order.output
+    recipe, description, output = order.recipe, order.description, order.output
     with workspace.directory(output) as unfinished:
         network, origin = order.given or weights.trained(recipe, description, order.train, order.epochs)
         news.say(f"{origin}; --weights takes a file of your own")
-        # A build that is cut short leaves no report of an earlier one; evidence.json says itself of which one it is.
-        for name in ("report.json", page.FILE):
+        for name in ("report.json", page.FILE):  # evidence.json says itself of which report it is
             (output / name).unlink(missing_ok=True)
         sources = {"data": order.source, "weights": origin}
         images = {"calibration": order.calibration.digest, "test": order.test.digest}
@@ -106,13 +103,11 @@ def _judged(report: dict[str, Any], stages: list[Stage], build: Build) -> dict[s
             news.say(ledger.line(row))
     except PipelineError as error:
         failure = error
-
     workspace.forget_others(build.output, {path.name for path in build.files.values()})
     kept = safetensors.numpy.save({"labels": build.images.labels, "reference": build.reference, **build.kept()})
     speed = beside_float(rows, build.files, build.images) if failure is None else None
     report["speed"] = None if speed is None else asdict(speed)
     report |= ledger.ledger(rows, stages, failure) | {"answers": hashlib.sha256(kept).hexdigest()}
-
     try:
         report["conformance"] = conformance.write(build.images, build.output, build.unfinished)
         workspace.write_bytes(build.output / "answers.safetensors", kept, build.unfinished)
