@@ -45,6 +45,7 @@ def read(path: Path) -> Baseline:
 
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
         raise BadRequest(f"--baseline {path}: {file.name} is no report of schema {SCHEMA}; {wanted}")
+    # A lone report is a baseline too; answers of another build beside it would be compared as if they were its own.
     if answers is not None and workspace.sha256(answers_file) != report.get("answers"):
         raise BadRequest(
             f"--baseline {path}: {saved_answers.FILE} beside its report is not what that build wrote; restore it"
@@ -53,6 +54,7 @@ def read(path: Path) -> Baseline:
         build = FinishedBuild.of(file.parent, report)
     except NotWhole as error:
         raise _damaged(path, error.reason) from error
+    # NaN is neither better nor worse than anything: every check would end undecided.
     if answers is not None:
         for stage, ratios in answers.sqnr_db.items():
             if np.isnan(ratios).any():
@@ -81,8 +83,8 @@ def _incomparable(build: FinishedBuild, answers: SavedAnswers, old: Baseline) ->
     there = _identity(old.build)
     same_images = old.build.images.test == build.images.test and old.build.classes == build.classes
     # Where the images are the same, so is what made them, under whatever name.
-    asked = ["the architecture"] if same_images else list(there)
-    for what in asked:
+    to_agree = ["the architecture"] if same_images else list(there)
+    for what in to_agree:
         if there[what] != here[what]:
             return f"{what} is {there[what]} there and {here[what]} here"
 

@@ -176,10 +176,12 @@ def bench(directory: Path, versus: Sequence[str], batches: Sequence[int], second
     if max(batches) > len(images):
         raise BadRequest(f"--batch {max(batches)}: {directory} was judged on {len(images)} images; take no more")
 
+    # Before the first race, since what cannot be loaded ends all of it.
     providers = [contender.load().provider for contender in field]
     memory = [_resident(contender, images.shape) for contender in field]
     rows: list[dict[str, Any]] = []
     settled = True
+    # Each batch size is a race of its own, with its share of the time.
     with bar("timing", len(batches)) as advance:
         for batch in batches:
             pixels = images.select(np.arange(batch))

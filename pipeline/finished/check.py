@@ -59,7 +59,7 @@ def check(
 
     build, answers = recheck.recheck(directory, max_drop, confidence, rerun=rerun)
     shown = claims(build, rerun=rerun)
-    found = findings(build)
+    all_findings = findings(build)
     if old is not None:
         given = {name: value for name, value in margins.items() if value is not None}
         allowed = regressions.Margins(build.max_drop, build.confidence, **given)
@@ -67,18 +67,18 @@ def check(
         # Only of the files that are those that were judged.
         intact = {
             finding.stage: str(finding.file)
-            for finding in found
+            for finding in all_findings
             if finding.check == "intact" and finding.verdict == "pass"
         }
-        found += regressions.compare(build, answers, old, allowed, intact)
+        all_findings += regressions.compare(build, answers, old, allowed, intact)
         shown += _left_open(build, old)
         if allowed.slowdown is not None:
-            found.append(_timed(build, old, allowed.slowdown, allowed.confidence))
+            all_findings.append(_timed(build, old, allowed.slowdown, allowed.confidence))
 
-    verdict = overall([build.verdict, *(finding.verdict for finding in found)])
-    rows = [{"rule": finding.rule, **asdict(finding)} for finding in found]
+    verdict = overall([build.verdict, *(finding.verdict for finding in all_findings)])
+    rows = [{"rule": finding.rule, **asdict(finding)} for finding in all_findings]
     report = {**build.report, **asdict(shown), "verdict": verdict, "findings": rows}
-    return Checked(directory.resolve().name, report, found)
+    return Checked(directory.resolve().name, report, all_findings)
 
 
 def _refuse(baseline: Path | None, margins: Mapping[str, float | None]) -> None:

@@ -53,17 +53,17 @@ class Finding:
 
 def findings(build: FinishedBuild) -> list[Finding]:
     """Every check of every stage of ``build``, whose verdicts were computed anew."""
-    found: list[Finding] = []
+    every_finding: list[Finding] = []
     error = build.error
     for row in build.stages:
         if row.file is None:
-            found.append(_not_made(row, error))
+            every_finding.append(_not_made(row, error))
             error = None  # of the first stage without a file: those behind it were never tried
             continue
         path = str(build.path(row))
         for check, verdict, message in _of_a_file(row):
-            found.append(Finding(row.name, check, verdict, message, path))
-    return found
+            every_finding.append(Finding(row.name, check, verdict, message, path))
+    return every_finding
 
 
 def _not_made(row: StageRow, error: str | None) -> Finding:
@@ -79,12 +79,12 @@ def _of_a_file(row: StageRow) -> Iterator[tuple[str, str, str]]:
     yield "made", "pass", str(row.work)
 
     checks = _weighed(row)
-    told = list(row.refuted)
+    of_its_checks = list(row.refuted)
     for _, reasons in checks.values():
-        told += reasons
+        of_its_checks += reasons
 
     # A reason that no check of its answers gave: the file itself is gone, or another.
-    broken = [reason for reason in row.reasons if reason not in told]
+    broken = [reason for reason in row.reasons if reason not in of_its_checks]
     if broken:
         yield "intact", "fail", "; ".join(broken)
         for check in checks:
@@ -109,6 +109,6 @@ def _weighed(row: StageRow) -> dict[str, tuple[str, list[str]]]:
     return weigh(figures.tolerance, figures.drift, figures.step, figures.drop, figures.accuracy.n, row.refuted)
 
 
-def failed(found: list[Finding]) -> list[Finding]:
+def failed(all_findings: list[Finding]) -> list[Finding]:
     """Those that are no pass: refuted, or undecided."""
-    return [finding for finding in found if finding.verdict in {"fail", "undecided"}]
+    return [finding for finding in all_findings if finding.verdict in {"fail", "undecided"}]

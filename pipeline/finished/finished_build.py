@@ -73,7 +73,8 @@ class FinishedBuild(Report):
         raise BadRequest(f"{self.directory} has no stage {name}; take one of {', '.join(r.name for r in self.stages)}")
 
     def path(self, row: StageRow) -> Path:
-        """The file that ``row`` made. Always in the directory of the build, whatever its report says."""
+        """The file that ``row`` made, always in the directory of the build."""
+        # Whoever wrote the report can write any path there.
         return self.directory / Path(row.file or "").name
 
     def touched(self) -> list[str]:

@@ -36,11 +36,11 @@ def arguments(record: type[Any], values: object) -> dict[str, Any]:
 def _fields(record: type[Any]) -> dict[str, tuple[Any, bool]]:
     """The type of each field, and whether it has no default."""
     hints = get_type_hints(record)
-    found = {}
+    by_name = {}
     for field in fields(record):
         required = field.default is MISSING and field.default_factory is MISSING
-        found[field.name] = (hints[field.name], required)
-    return found
+        by_name[field.name] = (hints[field.name], required)
+    return by_name
 
 
 def _typed(hint: Any, value: Any, name: str) -> Any:

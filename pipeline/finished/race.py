@@ -87,16 +87,16 @@ def race(
         time_is_up = bounds_hold and time.perf_counter() >= deadline
         if bounds_hold and (round_number == next_look or time_is_up):
             ratios = [ratio(timing, timings[0], confidence) for timing in timings[1:]]
-            settled = all(_enough(found, decide) for found in ratios)
+            settled = all(_enough(ratio_so_far, decide) for ratio_so_far in ratios)
         if settled or time_is_up:
             return timings, settled
         if round_number == next_look:
             next_look *= 2
 
 
-def _enough(found: Ratio, decide: float | None) -> bool:
-    """Whether ``found`` is known as well as was asked for."""
-    return found.settled or (decide is not None and found.decided(decide))
+def _enough(ratio_so_far: Ratio, decide: float | None) -> bool:
+    """Whether the ratio is known as well as was asked for."""
+    return ratio_so_far.settled or (decide is not None and ratio_so_far.decided(decide))
 
 
 def ratio(slow: Timing, fast: Timing, confidence: float = CONFIDENCE) -> Ratio:

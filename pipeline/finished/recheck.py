@@ -47,6 +47,7 @@ def recheck(
     look = rerunner.look if rerunner is not None else partial(_remembered, answers)
     rows: list[StageRow] = []
     for row in build.stages:
+        # A build ends with the first stage that fails: what stands behind it has no file, rightly.
         ended = build.error is not None or any(earlier.verdict == "fail" for earlier in rows)
         rows.append(_judged(build, row, look, ended=ended))
 
@@ -78,6 +79,7 @@ def _judged(build: FinishedBuild, row: StageRow, look: Look, *, ended: bool) -> 
     changed = workspace.other(path, row.sha256)
     if changed is not None:
         return replace(row, verdict="fail", reasons=[changed])
+    # A file that can run here did when it was built; whoever takes its answers away hides something.
     if row.provider is None:
         return _unjudged(row, None if _runs_elsewhere(row) else f"{path.name} was never run")
     # Of the report only figures are believed: bounds and verdicts are this program's own.
@@ -124,6 +126,7 @@ class _Rerun:
         """``row`` with what running its file again gives; how the file was made stays as it was."""
         from pipeline.parity.examine import examine
 
+        # Rows come in the order their files were made in: a source that ran has its logits by now.
         source = None
         if row.source is not None:
             if row.source not in self.logits:

@@ -152,14 +152,14 @@ class Report:
         return judged[-1] if judged else None
 
 
-def knobs(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the recipe that is kept as ``asked``."""
+def knobs(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the recipe that the report holds as ``kept``."""
     for knob in fields(Recipe):
-        if knob.metadata.get("required") and knob.name not in asked:
+        if knob.metadata.get("required") and knob.name not in kept:
             raise KeyError(knob.name)
     # A knob that is newer than the build had its default then.
     values = {knob.name: knob.default for knob in fields(Recipe)}
-    return values | json_records.arguments(Recipe, asked)
+    return values | json_records.arguments(Recipe, kept)
 
 
 # The roles of rows that were written before 0.2, which had a name only.
@@ -196,12 +196,12 @@ def _with_role(row: Mapping[str, Any], asked_precision: str) -> dict[str, Any]:
 
 def rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of ``report`` as this version writes them, each of them whole."""
-    found = []
+    complete_rows = []
     for row in report["stages"]:
         complete = row if "role" in row else _with_role(row, report["recipe"]["precision"])
         _refuse(complete)
-        found.append(complete)
-    return found
+        complete_rows.append(complete)
+    return complete_rows
 
 
 def _refuse(row: Mapping[str, Any]) -> None:
@@ -214,6 +214,7 @@ def _refuse(row: Mapping[str, Any]) -> None:
     wanted = ["tolerance"]
     if row["file"] is not None:
         wanted += ["sha256", "bytes", "seconds", "work"]
+    # All four come of one run of the file.
     figures = ("drift", "step", "accuracy", "drop")
     if any(row[figure] is not None for figure in figures):
         wanted += figures

@@ -48,13 +48,13 @@ def touched(directory: Path, digests: dict[str, str]) -> list[str]:
     if outside:
         return outside
 
-    found = []
+    names = []
     for name, digest in digests.items():
         path = Path(FOLDER, name)
         file = directory / path
         if not file.is_file() or workspace.sha256(file) != digest:
-            found.append(str(path))
-    return found
+            names.append(str(path))
+    return names
 
 
 def _image(path: Path) -> Image.Image:

@@ -67,10 +67,12 @@ def _judged(directory: Path) -> BuildPage:
 
 
 def _differences(one: BuildPage, other: BuildPage) -> Differences:
+    # Image by image only of the same images.
     apart = None
     if one.finished.images.test == other.finished.images.test and one.answers and other.answers:
         apart = _apart(one.answers, other.answers)
 
+    # Other networks have other layers.
     depth = None
     if one.finished.arch == other.finished.arch and one.depth is not None and other.depth is not None:
         depth = _depth(one.depth.steps, other.depth.steps)

@@ -96,18 +96,20 @@ class Evidence:
 def read(build: FinishedBuild) -> Evidence:
     """What this very build kept; raises BadRequest where it is damaged."""
     path = build.directory / FILE
+    # A page without it is still the page of this build; one with that of another build would be wrong.
     if not path.is_file():
         return _nothing(f"there is no {path.name} in this directory; build again to have it.")
-    kept = workspace.read_note(path)
-    if not kept:
+    values = workspace.read_note(path)
+    if not values:
         raise BadRequest(f"{path} is damaged; build again")
-    found = json_records.read(Evidence, kept)
-    if found.answers != build.answers_digest:
+    kept = json_records.read(Evidence, values)
+    if kept.answers != build.answers_digest:
         return _nothing(f"{path.name} is that of another build than report.json.")
-    for flip in found.flips:
+    # The page shows them as images, whatever else somebody put there.
+    for flip in kept.flips:
         if not base64.b64decode(flip.png, validate=True).startswith(PNG):
             raise BadRequest(f"{path} holds an image that is no PNG; build again")
-    return found
+    return kept
 
 
 def _nothing(why: str) -> Evidence:

@@ -28,6 +28,7 @@ def header(
     recipe: Recipe, output: Path, description: NetworkDescription, sources: dict[str, str], images: dict[str, str]
 ) -> dict[str, Any]:
     """What was asked, of what, and where it runs."""
+    # Paths are no JSON.
     knobs = {name: str(value) if isinstance(value, PathLike) else value for name, value in asdict(recipe).items()}
     return {
         "schema": SCHEMA,

@@ -142,6 +142,7 @@ def gathered(directory: Path) -> BuildPage | UnfinishedPage:
 
     finished = FinishedBuild.open(directory)
     shipped = finished.shipped
+    # Where nothing was judged there may be no answers that could be read.
     answers = None if shipped is None else changes.before_and_after(finished.saved_answers(), shipped.name)
     kept = evidence.read(finished)
     rows = finished.report["stages"]
@@ -172,6 +173,7 @@ def gathered(directory: Path) -> BuildPage | UnfinishedPage:
 def _unfinished(directory: Path) -> UnfinishedPage:
     """What the notes say of a build that was killed, or still runs."""
     notes = []
+    # The numbers in front sort them in the order they were made in.
     for path in sorted(directory.glob("[0-9][0-9]-*.json")):
         note = workspace.read_note(path)
         if note.keys() >= {"file", "seconds", "work"}:
@@ -190,6 +192,7 @@ def _ranges(rows: list[StageRow]) -> list[RangeChart]:
 
     charts = []
     for tensor, account in accounts.items():
+        # Of a tensor that was never seen no value was counted.
         clipped = account["beyond"] / (account["values"] or 1)
         drawn = figures.histogram(account) if account.get("histogram") else None
         charts.append(RangeChart(_maker(tensor), account["seen"], account["amax"], clipped, drawn))
@@ -250,6 +253,7 @@ def _bench(finished: FinishedBuild) -> BenchTable | None:
     if not kept or kept.get("answers") != finished.answers_digest:
         return None
     benchmark = json_records.read(Benchmark, kept)
+    # By their place: one contender is timed at several batch sizes.
     medians = {}
     for place, row in enumerate(benchmark.rows):
         medians[str(place)] = row.milliseconds["50"] / row.batch

@@ -65,6 +65,7 @@ def gather(
         "bounds": _bounds(build, row, golden, max_latency_ms),
     }
 
+    # In no order that counts: a bundle sorts them by name.
     members = {
         "model.onnx": path.read_bytes(),
         "classes.json": _json(build.classes),
