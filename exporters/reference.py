@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 LEVEL = "ORT_DISABLE_ALL"
 DISABLED = ("WeightBiasQuantization",)
 PROVIDER = "CPUExecutionProvider"
-M_MMAP_THRESHOLD = -3
+M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+MEGABYTE = 2**20
+ERRORS_ONLY = 3  # of ONNX Runtime's levels of severity
 
 
 def give_back_memory() -> None:
@@ -29,7 +31,7 @@ def give_back_memory() -> None:
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**20)
+        mallopt(M_MMAP_THRESHOLD, MEGABYTE)
 
 
 def trim() -> None:
@@ -68,30 +70,36 @@ def session(
     """
     import onnxruntime
 
-    if provider not in (there := onnxruntime.get_available_providers()):
-        raise RuntimeError(f"asked ONNX Runtime for {provider}, it has {', '.join(there)}")
-    settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise RuntimeError(f"asked ONNX Runtime for {provider}, it has {', '.join(available)}")
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     # The processors this process may use, which ONNX Runtime's own default (all cores) ignores in a container.
-    settings.intra_op_num_threads = len(os.sched_getaffinity(0))
-    settings.log_severity_level = 3
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.log_severity_level = ERRORS_ONLY
     # What a run needs goes back to the system after it: dozens of sessions live side by side in pieces of a network.
-    settings.enable_cpu_mem_arena = alone
+    options.enable_cpu_mem_arena = alone
     if alone:
         # Awake while it runs, asleep after it: where two are timed in turns the idle one would take the other's cores.
-        settings.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     else:
         # Threads that have nothing to do sleep: with over a hundred sessions side by side those that spin use up the
         # processors, and debug of a ResNet-18 on a shared machine took 77 seconds instead of 3.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if compiled is not None:
-        settings.optimized_model_filepath = str(compiled)
+        options.optimized_model_filepath = str(compiled)
     for key, value in (entries or {}).items():
-        settings.add_session_config_entry(key, value)
+        options.add_session_config_entry(key, value)
     if provider != PROVIDER:
-        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        # Else what the provider does not take would run on the CPU, unseen.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+
     source = model if isinstance(model, bytes) else str(model)
-    made = onnxruntime.InferenceSession(source, settings, providers=[provider], disabled_optimizers=list(disabled))
-    if made.get_providers()[0] != provider:
-        raise RuntimeError(f"asked ONNX Runtime for {provider}, it runs {made.get_providers()[0]}")
+    made = onnxruntime.InferenceSession(source, options, providers=[provider], disabled_optimizers=list(disabled))
+    # It may fall back to another provider where the one asked for is there, but does not start.
+    answering = made.get_providers()[0]
+    if answering != provider:
+        raise RuntimeError(f"asked ONNX Runtime for {provider}, it runs {answering}")
     return made
