@@ -83,8 +83,8 @@ def test_what_float16_does_not_hold_stays_in_float32_and_is_named(tmp_path: Path
         src = conv_net(tmp_path / f"{name}.onnx", scale=scale)
         work = float16.float16(src, tmp_path / "b.onnx", {})
         assert f"float32 kept: conv ({reason}" in work
-        held = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "b.onnx").graph.initializer}
-        assert held["conv.weight"] == onnx.TensorProto.FLOAT
+        types = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "b.onnx").graph.initializer}
+        assert types["conv.weight"] == onnx.TensorProto.FLOAT
     src = conv_net(tmp_path / "a.onnx")
     work = float16.float16(src, tmp_path / "b.onnx", {"n": 40000.0, "c": 1e-6})
     assert "float32 kept: conv (activations reach no more than 1e-06), bn (" in work
@@ -132,10 +132,8 @@ def test_the_uint8_form_is_exact(built: Path, tmp_path: Path) -> None:
     engine.to_uint8(model.graph)
     onnx_file.write(model, tmp_path / "u8.onnx")
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
-    before, after = (
-        reference.session(path).run(["logits"], {"images": images})[0]
-        for path in (built / "05-int8.onnx", tmp_path / "u8.onnx")
-    )
+    before = reference.session(built / "05-int8.onnx").run(["logits"], {"images": images})[0]
+    after = reference.session(tmp_path / "u8.onnx").run(["logits"], {"images": images})[0]
     np.testing.assert_array_equal(before, after)
     kinds = {node.op_type for node in model.graph}
     assert "Max" in kinds
@@ -143,7 +141,8 @@ def test_the_uint8_form_is_exact(built: Path, tmp_path: Path) -> None:
 
 def test_merged_groups_are_exact(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
-    groups, answers = [], []
+    groups = []
+    answers = []
     for full in (1, engine.FULL_GROUP):
         monkeypatch.setattr(engine, "FULL_GROUP", full)
         path = tmp_path / f"{full}.ort.onnx"
@@ -163,11 +162,11 @@ def test_the_classifier_runs_in_integers_where_its_bias_fits(
     array("fc.weight_scale", lambda scale: scale * np.float32(smaller))(model)
     onnx.save(model, tmp_path / "a.onnx")
     engine.build(tmp_path / "a.onnx", tmp_path / "b.ort.onnx")
-    kinds = [node.op_type for node in onnx_file.read(tmp_path / "b.ort.onnx", check=False).graph]
-    assert [found for found in kinds if "Gemm" in found] == [kind]
+    operators = [node.op_type for node in onnx_file.read(tmp_path / "b.ort.onnx", check=False).graph]
+    assert [operator for operator in operators if "Gemm" in operator] == [kind]
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
-    sessions = reference.session(tmp_path / "a.onnx"), engine.load(tmp_path / "b.ort.onnx")
-    before, after = (session.run(["logits"], {"images": images})[0] for session in sessions)
+    before = reference.session(tmp_path / "a.onnx").run(["logits"], {"images": images})[0]
+    after = engine.load(tmp_path / "b.ort.onnx").run(["logits"], {"images": images})[0]
     np.testing.assert_allclose(after, before, rtol=0, atol=0.02 * np.abs(before).max())
 
 
@@ -185,16 +184,19 @@ def test_weights_stay_int8_where_their_sums_do_not_saturate(
 ) -> None:
     """The largest weights everywhere: the sums differ between the two forms if and only if this processor saturates."""
     model = onnx.load(built / "05-int8.onnx")
-    for held in model.graph.initializer:
-        if held.data_type == TensorProto.INT8 and held.dims:
-            levels = np.where(numpy_helper.to_array(held) < 0, -127, 127).astype(np.int8)
-            held.CopyFrom(numpy_helper.from_array(levels, held.name))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.INT8 and tensor.dims:
+            levels = np.where(numpy_helper.to_array(tensor) < 0, -127, 127).astype(np.int8)
+            tensor.CopyFrom(numpy_helper.from_array(levels, tensor.name))
     onnx.save(model, tmp_path / "a.onnx")
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
-    here, kinds, answers = engine.machine(), [], []
+    here = engine.machine()
+    kinds = []
+    answers = []
     for machine in ("x86 with VNNI", "x86 without VNNI"):
         monkeypatch.setattr(engine, "machine", lambda machine=machine: machine)
-        engine.build(tmp_path / "a.onnx", path := tmp_path / f"{machine}.ort.onnx")
+        path = tmp_path / f"{machine}.ort.onnx"
+        engine.build(tmp_path / "a.onnx", path)
         integer = [node for node in onnx_file.read(path, check=False).graph if node.op_type in {"QLinearConv", "QGemm"}]
         kinds.append({str(node.inputs[3].dtype) for node in integer if node.inputs[3] is not None})
         answers.append(reference.session(path, engine.LAYOUTS).run(["logits"], {"images": images})[0])
@@ -208,7 +210,8 @@ def test_weights_stay_int8_where_their_sums_do_not_saturate(
 def test_a_file_whose_sums_would_saturate_here_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[np.generic], largest: int, refused: bool
 ) -> None:
-    one, zero = np.float32(1), np.uint8(0)
+    one = np.float32(1)
+    zero = np.uint8(0)
     arrays = {
         "s": one,
         "z": zero,
@@ -218,8 +221,8 @@ def test_a_file_whose_sums_would_saturate_here_is_refused(
     }
     conv = helper.make_node("QLinearConv", ["x", "s", "z", "w", "ws", "wz", "s", "z"], ["y"], "/conv/Conv")
     ends = [helper.make_tensor_value_info(name, TensorProto.UINT8, ["n", 1, 2, 2]) for name in "xy"]
-    held = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
-    graph = helper.make_graph([conv], "net", ends[:1], ends[1:], held)
+    initializers = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
+    graph = helper.make_graph([conv], "net", ends[:1], ends[1:], initializers)
     path = tmp_path / "x.ort.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     monkeypatch.setattr(engine, "machine", lambda: "x86 with VNNI")
