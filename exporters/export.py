@@ -26,12 +26,13 @@ def export(network: nn.Module, dst: Path, shape: tuple[int, int, int], metadata:
     import torch
 
     network = network.cpu().eval()
+    two_images = torch.zeros(2, *shape)
     with warnings.catch_warnings():
         # torch announces that this exporter will be removed one day; the newer one cannot leave BatchNorm in.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         torch.onnx.export(
             network,
-            (torch.zeros(2, *shape),),
+            (two_images,),
             dst,
             dynamo=False,
             opset_version=OPSET,
@@ -40,6 +41,7 @@ def export(network: nn.Module, dst: Path, shape: tuple[int, int, int], metadata:
             output_names=["logits"],
             dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
         )
+
     model = onnx_file.read(dst)
     model.metadata_props.update(metadata)
     onnx_file.write(model, dst)

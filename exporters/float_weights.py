@@ -20,36 +20,50 @@ if TYPE_CHECKING:
 def float_weights(src: Path, dst: Path) -> str:
     """Write ``src`` to ``dst``; raises ValueError where a constant would not come back as it was."""
     model = onnx_file.read(src)
-    stored = [node for node in model.graph if _stored(node)]
-    for node in stored:
-        held = evaluate_constant(node.outputs[0])
-        assert held is not None
-        array = held.values.astype(np.float32)
-        operand = onnx_file.add_initializer(model.graph, f"{node.outputs[0].name}_float", array)
-        quantise = ir.node("QuantizeLinear", [operand, *node.inputs[1:]], name=f"{node.name}_QuantizeLinear")
-        quantise.attributes.update(node.attributes)
-        quantise.outputs[0].name = f"{node.outputs[0].name}_levels"
-        quantise.outputs[0].type = ir.TensorType(ir.DataType.INT8)
-        model.graph.insert_before(node, quantise)
-        levels, found = onnx_file.initializer_array(node.inputs[0]), evaluate_constant(quantise.outputs[0])
-        if levels is None or found is None or not np.array_equal(levels, found.array):
-            module = onnx_file.module_of(node) or node.name
-            raise ValueError(f"the INT8 weights of {module} are no float32 numbers under their scale")
-        node.replace_input_with(0, quantise.outputs[0])
+    dequantise_nodes = [node for node in model.graph if _is_of_stored_levels(node)]
+    for dequantise in dequantise_nodes:
+        _quantise_in_graph(model.graph, dequantise)
     onnx_file.drop_unused_initializers(model.graph)
     onnx_file.write(model, dst)
-    return f"{len(stored)} INT8 weights as float32 behind Q and DQ, the same levels"
+    return f"{len(dequantise_nodes)} INT8 weights as float32 behind Q and DQ, the same levels"
+
+
+def _quantise_in_graph(graph: ir.Graph, dequantise: ir.Node) -> None:
+    """Put float32 weights and a QuantizeLinear in place of the levels that ``dequantise`` reads."""
+    weight = evaluate_constant(dequantise.outputs[0])
+    assert weight is not None
+    name = dequantise.outputs[0].name
+    float_weight = onnx_file.add_initializer(graph, f"{name}_float", weight.values.astype(np.float32))
+
+    # Under the same scale, zero point and axis as the levels that it replaces.
+    operands = [float_weight, *dequantise.inputs[1:]]
+    quantise = ir.node("QuantizeLinear", operands, name=f"{dequantise.name}_QuantizeLinear")
+    quantise.attributes.update(dequantise.attributes)
+    quantise.outputs[0].name = f"{name}_levels"
+    quantise.outputs[0].type = ir.TensorType(ir.DataType.INT8)
+    graph.insert_before(dequantise, quantise)
+
+    levels_before = onnx_file.initializer_array(dequantise.inputs[0])
+    levels = evaluate_constant(quantise.outputs[0])
+    if levels_before is None or levels is None or not np.array_equal(levels_before, levels.array):
+        module = onnx_file.module_of(dequantise) or dequantise.name
+        raise ValueError(f"the INT8 weights of {module} are no float32 numbers under their scale")
+    dequantise.replace_input_with(0, quantise.outputs[0])
 
 
 def stored_levels(graph: ir.Graph) -> None:
     """The way back, in place: every QuantizeLinear of a constant becomes the constant that it gives."""
-    for node in [node for node in graph if node.op_type == "QuantizeLinear"]:
-        if (held := evaluate_constant(node.outputs[0])) is not None:
-            levels = onnx_file.add_initializer(graph, f"{node.outputs[0].name}_stored", held.array)
-            node.outputs[0].replace_all_uses_with(levels)
-            graph.remove(node, safe=True)
+    for node in list(graph):
+        if node.op_type != "QuantizeLinear":
+            continue
+        levels = evaluate_constant(node.outputs[0])
+        if levels is None:
+            continue
+        initializer = onnx_file.add_initializer(graph, f"{node.outputs[0].name}_stored", levels.array)
+        node.outputs[0].replace_all_uses_with(initializer)
+        graph.remove(node, safe=True)
     onnx_file.drop_unused_initializers(graph)
 
 
-def _stored(node: ir.Node) -> bool:
+def _is_of_stored_levels(node: ir.Node) -> bool:
     return node.op_type == "DequantizeLinear" and onnx_file.initializer_array(node.inputs[0]) is not None

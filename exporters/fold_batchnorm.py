@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FOLDABLE = ("Conv", "Gemm")
+DEFAULT_EPSILON = 1e-5  # ONNX, BatchNormalization
 
 
 def fold_batchnorm(src: Path, dst: Path) -> str:
@@ -28,7 +29,8 @@ def fold_batchnorm(src: Path, dst: Path) -> str:
     model = onnx_file.read(src)
     before = onnx_file.count(model, "BatchNormalization")
     # Chosen before any is folded: of two in a row only the first, since a second rounding could not be proven.
-    for norm in [node for node in model.graph if node.op_type == "BatchNormalization" and obstacle(node) is None]:
+    norms = [node for node in model.graph if node.op_type == "BatchNormalization" and obstacle(node) is None]
+    for norm in norms:
         _fold(model.graph, norm)
     onnx_file.drop_unused_initializers(model.graph)
     onnx_file.write(model, dst)
@@ -40,62 +42,78 @@ def obstacle(norm: ir.Node) -> str | None:
     value = norm.inputs[0]
     layer = value.producer() if value is not None else None
     if value is None or layer is None or layer.op_type not in FOLDABLE:
-        return (
-            f"{layer.op_type if layer is not None else 'the input'} stands before it, not one of {', '.join(FOLDABLE)}"
-        )
+        before = layer.op_type if layer is not None else "the input"
+        return f"{before} stands before it, not one of {', '.join(FOLDABLE)}"
+
+    # Other readers would get the normalised answer in place of the layer's own.
     if len(value.uses()) != 1 or value.is_graph_output():
         return f"the output of {onnx_file.module_of(layer) or layer.name} is also read elsewhere"
+
+    # In training mode it normalises by the statistics of the batch, which are no constants.
     if "training_mode" in norm.attributes and norm.attributes["training_mode"].as_int() != 0:
         return "it is in training mode"
-    if layer.op_type == "Gemm" and not _plain(layer):
+
+    if layer.op_type == "Gemm" and not _is_linear_layer(layer):
         return "its Gemm scales or turns its operands"
-    if any(onnx_file.initializer_array(constant) is None for constant in [*layer.inputs[1:], *norm.inputs[1:5]]):
-        return "its numbers are computed, not constants"
+    for operand in (*layer.inputs[1:], *norm.inputs[1:5]):
+        if onnx_file.initializer_array(operand) is None:
+            return "its numbers are computed, not constants"
     return None
 
 
-def _plain(gemm: ir.Node) -> bool:
-    told = attributes(gemm)
-    return bool(told["alpha"] == told["beta"] == 1.0 and told["transA"] == 0)
+def _is_linear_layer(gemm: ir.Node) -> bool:
+    """Whether ``gemm`` is x W + b, with W stored either way round and no factors."""
+    settings = attributes(gemm)
+    return bool(settings["alpha"] == settings["beta"] == 1.0 and settings["transA"] == 0)
 
 
 def along_outputs(layer: ir.Node, gain: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
     """``gain``, one number an output of ``layer``, shaped to multiply its weight of ``rank`` dimensions."""
-    last = layer.op_type == "Gemm" and attributes(layer)["transB"] == 0
-    return gain if last else gain.reshape(-1, *[1] * (rank - 1))
+    outputs_last = layer.op_type == "Gemm" and attributes(layer)["transB"] == 0
+    if outputs_last:
+        return gain
+    return gain.reshape(-1, *[1] * (rank - 1))
 
 
 def _fold(graph: ir.Graph, norm: ir.Node) -> None:
-    conv = norm.inputs[0].producer()  # type: ignore[union-attr]
-    assert conv is not None
+    """Fold ``norm`` into the layer before it, in place; raises ValueError where that is no finite float32."""
+    layer = norm.inputs[0].producer()  # type: ignore[union-attr]
+    assert layer is not None
+    weight, bias = _folded(layer, norm)
+    module = onnx_file.module_of(layer)
+    layer.resize_inputs(3)  # a layer without bias gets one
+    layer.replace_input_with(1, _add_initializer(graph, f"{module}.weight", weight))
+    layer.replace_input_with(2, _add_initializer(graph, f"{module}.bias", bias))
+
+    # The tensor keeps the name it had behind the BatchNormalization: one name always means the same values.
+    name = norm.outputs[0].name
+    norm.outputs[0].replace_all_uses_with(layer.outputs[0], replace_graph_outputs=True)
+    graph.remove(norm, safe=True)
+    layer.outputs[0].name = name
+
+
+def _folded(layer: ir.Node, norm: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight and bias of ``layer`` with ``norm`` folded into it, float32; raises ValueError where one is not finite."""
     gamma, beta, mean, var = (np.float64(onnx_file.initializer_array(value)) for value in norm.inputs[1:5])
-    epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
-    weight = np.float64(onnx_file.initializer_array(conv.inputs[1]))
-    bias = np.float64(onnx_file.initializer_array(conv.inputs[2])) if len(conv.inputs) > 2 else np.zeros_like(mean)
-    module = onnx_file.module_of(conv)
-    with np.errstate(all="ignore"):
+    epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else DEFAULT_EPSILON
+    weight = np.float64(onnx_file.initializer_array(layer.inputs[1]))
+    has_bias = len(layer.inputs) > 2
+    bias = np.float64(onnx_file.initializer_array(layer.inputs[2])) if has_bias else np.zeros_like(mean)
+
+    with np.errstate(all="ignore"):  # a variance of 0 without epsilon is refused below, with its names
         gain = gamma / np.sqrt(var + epsilon)
-        arrays = [weight * along_outputs(conv, gain, weight.ndim), gain * (bias - mean) + beta]
-        narrow = [array.astype(np.float32) for array in arrays]
-    if not all(np.isfinite(array).all() for array in narrow):
+        folded_weight = (weight * along_outputs(layer, gain, weight.ndim)).astype(np.float32)
+        folded_bias = (gain * (bias - mean) + beta).astype(np.float32)
+    if not np.isfinite(folded_weight).all() or not np.isfinite(folded_bias).all():
+        module = onnx_file.module_of(layer)
         raise ValueError(
             f"folding {onnx_file.module_of(norm)} into {module} gives weights that are no finite float32: its smallest "
             f"variance is {var.min():g} and its epsilon {epsilon:g}; train it on, or drop channels that are always 0"
         )
-    folded = [
-        _constant(graph, f"{module}.{name}", array) for name, array in zip(("weight", "bias"), narrow, strict=True)
-    ]
-    conv.resize_inputs(3)
-    for index, value in enumerate(folded, start=1):
-        conv.replace_input_with(index, value)
-    # The tensor keeps the name it had behind the BatchNormalization: one name always means the same values.
-    name = norm.outputs[0].name
-    norm.outputs[0].replace_all_uses_with(conv.outputs[0], replace_graph_outputs=True)
-    graph.remove(norm, safe=True)
-    conv.outputs[0].name = name
+    return folded_weight, folded_bias
 
 
-def _constant(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
+def _add_initializer(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
     """A float32 initializer under the module's name; the unfolded one may still be read by a twin."""
     old = graph.initializers.pop(name, None)
     if old is not None:

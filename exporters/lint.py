@@ -49,7 +49,10 @@ class Opset:
 
 
 Subject = ir.Node | ir.Value | Opset
-TENSORRT_8, TENSORRT, ONNXRUNTIME = ("tensorrt-8",), ("tensorrt", "tensorrt-8"), ("onnxruntime",)
+# Whose rules they are; a rule of TensorRT is one of TensorRT 8 as well.
+TENSORRT_8 = ("tensorrt-8",)
+TENSORRT = ("tensorrt", "tensorrt-8")
+ONNXRUNTIME = ("onnxruntime",)
 PLACEMENTS = (*TENSORRT, *ONNXRUNTIME)
 
 
@@ -106,45 +109,63 @@ RULES: dict[str, Rule] = {
     "Q024": Rule("the file is written in opset {0.declared}, and {0.newest} is the newest that is read",
                  lambda opset: opset.declared > opset.newest, subject=Opset),
     "Q025": Rule("its shape {0.shape} leaves more than the batch open, and needs a profile of its sizes",
-                 lambda value: value.shape is None or not all(map(_is_size, value.shape[1:])), TENSORRT, ir.Value),
+                 lambda value: not _is_fixed_but_batch(value), TENSORRT, ir.Value),
 }  # fmt: skip
 
 
 def lint(model: ir.Model, placement: str = "tensorrt", opset: int | None = None) -> list[Finding]:
     """What breaks the rules of ``placement``, in the order of the graph; ``opset`` is the newest that is read there."""
-    return list(dict.fromkeys(_found(model, placement, opset)))
+    # Each once: several nodes of one module may break the same rule.
+    return list(dict.fromkeys(_findings(model, placement, opset)))
 
 
-def _found(model: ir.Model, placement: str, opset: int | None) -> Iterator[Finding]:
+def _findings(model: ir.Model, placement: str, opset: int | None) -> Iterator[Finding]:
     imports = model.graph.opset_imports
-    newest = onnx.defs.onnx_opset_version() if opset is None else opset
-    declared = Opset(imports.get("", imports.get("ai.onnx", 0)), newest)
-    rules = {rule: each for rule, each in RULES.items() if placement in each.placements}
+    newest = opset if opset is not None else onnx.defs.onnx_opset_version()
+    declared = Opset(imports.get("", imports.get("ai.onnx", 0)), newest)  # two names of ONNX's own domain
+
     subjects: list[Subject] = [declared, *model.graph.inputs, *model.graph.all_nodes()]
     for subject in subjects:
-        for rule, each in rules.items():
-            if isinstance(subject, each.subject) and each.broken(subject):
-                yield Finding(rule, _module(subject), each.sentence.format(subject))
+        for rule_id, rule in RULES.items():
+            if placement not in rule.placements or not isinstance(subject, rule.subject):
+                continue
+            if rule.broken(subject):
+                yield Finding(rule_id, _module(subject), rule.sentence.format(subject))
 
 
-def _is_size(size: int | ir.SymbolicDim) -> bool:
-    return isinstance(size, int) and size > 0
+def _is_fixed_but_batch(value: ir.Value) -> bool:
+    """Whether every axis of ``value`` behind the first has a size."""
+    if value.shape is None:
+        return False
+    return all(isinstance(size, int) and size > 0 for size in value.shape[1:])
 
 
 def _module(subject: Subject) -> str:
     """Where it is: the module of a node, and of a pair without one that of what reads it; the name of an input."""
-    if not isinstance(subject, ir.Node):
-        return "" if isinstance(subject, Opset) else str(subject.name)
+    if isinstance(subject, Opset):
+        return ""
+    if isinstance(subject, ir.Value):
+        return str(subject.name)
+
+    # Breadth first, so that the nearest reader with a module is named.
     nodes = [subject]
     for node in nodes:
-        if module := onnx_file.module_of(node):
+        module = onnx_file.module_of(node)
+        if module:
             return module
-        readers = [use.node for value in node.outputs for use in value.uses()]
-        nodes += [reader for reader in readers if pairs.is_a(node, *pairs.PAIR) and reader not in nodes]
+        if not pairs.is_a(node, *pairs.PAIR):
+            continue
+        for value in node.outputs:
+            for use in value.uses():
+                if use.node not in nodes:
+                    nodes.append(use.node)
     return subject.name or subject.op_type
 
 
 def placement_of(model: ir.Model) -> str:
     """Whose placement the activations' zero points speak of."""
-    zeros = [zero_of(node) for node in model.graph if pairs.on_activation(node)]
-    return "onnxruntime" if any(zero is not None and zero.dtype.name == "uint8" for zero in zeros) else "tensorrt"
+    for node in model.graph:
+        zero_point = zero_of(node) if pairs.on_activation(node) else None
+        if zero_point is not None and zero_point.dtype.name == "uint8":
+            return "onnxruntime"
+    return "tensorrt"

@@ -20,7 +20,9 @@ def probabilities(src: Path, dst: Path) -> None:
     (logits,) = model.graph.outputs
     softmax = ir.node("Softmax", [logits], {"axis": 1}, name=f"/{OUTPUT}/Softmax")
     shares = softmax.outputs[0]
-    shares.name, shares.shape, shares.type = OUTPUT, logits.shape, logits.type
+    shares.name = OUTPUT
+    shares.shape = logits.shape
+    shares.type = logits.type
     model.graph.append(softmax)
     model.graph.outputs[0] = shares
     onnx_file.write(model, dst)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 LEVEL = "ORT_DISABLE_ALL"
 DISABLED = onnxruntime_session.WRONG_FOR_FLOAT16_SCALES
 PROVIDER = onnxruntime_session.CPU
-M_MMAP_THRESHOLD = -3
+M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+MEGABYTE = 2**20
 
 
 def give_back_memory() -> None:
@@ -30,7 +31,7 @@ def give_back_memory() -> None:
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**20)
+        mallopt(M_MMAP_THRESHOLD, MEGABYTE)
 
 
 def trim() -> None:
@@ -69,24 +70,28 @@ def session(
     """
     import onnxruntime
 
-    if provider not in (there := onnxruntime.get_available_providers()):
-        raise RuntimeError(f"asked ONNX Runtime for {provider}, it has {', '.join(there)}")
-    settings = onnxruntime_session.settings(level)
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise RuntimeError(f"asked ONNX Runtime for {provider}, it has {', '.join(available)}")
+
+    options = onnxruntime_session.settings(level)
     # What a run needs goes back to the system after it: dozens of sessions live side by side in pieces of a network.
-    settings.enable_cpu_mem_arena = alone
+    options.enable_cpu_mem_arena = alone
     if alone:
         # Awake while it runs, asleep after it: where two are timed in turns the idle one would take the other's cores.
-        settings.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     else:
         # Threads that have nothing to do sleep: with over a hundred sessions side by side those that spin use up the
         # processors, and debug of a ResNet-18 on a shared machine took 77 seconds instead of 3.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if compiled is not None:
-        settings.optimized_model_filepath = str(compiled)
+        options.optimized_model_filepath = str(compiled)
     for key, value in (entries or {}).items():
-        settings.add_session_config_entry(key, value)
+        options.add_session_config_entry(key, value)
     if provider != PROVIDER:
-        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        # Else what the provider does not take would run on the CPU, unseen.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+
     source = model if isinstance(model, bytes) else str(model)
-    made: onnxruntime.InferenceSession = onnxruntime_session.session(source, settings, provider, disabled)
+    made: onnxruntime.InferenceSession = onnxruntime_session.session(source, options, provider, disabled)
     return made

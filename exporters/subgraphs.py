@@ -24,19 +24,27 @@ if TYPE_CHECKING:
 
     Run = Callable[[Mapping[str, NDArray[np.float32]]], list[NDArray[np.float32]]]
 
-FLOATS = {"tensor(float)": onnx.TensorProto.FLOAT, "tensor(float16)": onnx.TensorProto.FLOAT16}
+# ONNX Runtime's names of types. An input in bytes can be fed, but bytes are never compared.
+ELEMENT_TYPES = {"tensor(float)": onnx.TensorProto.FLOAT, "tensor(float16)": onnx.TensorProto.FLOAT16}
 BYTES = "tensor(uint8)"
-NARROW = {"tensor(float16)": "float16", BYTES: "uint8"}
+# What float32 values are turned into before they are fed.
+FED_AS = {"tensor(float16)": "float16", BYTES: "uint8"}
+PAIR = {"QuantizeLinear", "DequantizeLinear"}
+# Files that ONNX Runtime compiled: with operators of its own, and unsigned activations under the same names.
+COMPILED = ".ort.onnx"
 
 
 @dataclass(frozen=True)
 class Subgraph:
-    """What computes the tensor ``output`` from the tensors ``inputs``: some nodes of one file and their weights."""
+    """What computes the tensor ``output`` from the tensors ``inputs``: some nodes of one file and their weights.
+
+    ``has_float16``: one of these tensors is float16.
+    """
 
     output: str
     inputs: tuple[str, ...]
     nodes: tuple[onnx.NodeProto, ...]
-    half: bool
+    has_float16: bool
 
     @property
     def module(self) -> str:
@@ -46,70 +54,93 @@ class Subgraph:
     @property
     def worker(self) -> onnx.NodeProto:
         """Its last node that is more than a change of type."""
-        working = [node for node in self.nodes if node.op_type not in {"QuantizeLinear", "DequantizeLinear", "Cast"}]
-        return (working or list(self.nodes))[-1]
+        for node in reversed(self.nodes):
+            if node.op_type not in PAIR and node.op_type != "Cast":
+                return node
+        return self.nodes[-1]
 
     @property
     def narrowest(self) -> str:
         """The narrowest kind of number that passes it: int8, float16 or float32."""
-        if any(node.op_type in {"QuantizeLinear", "DequantizeLinear"} for node in self.nodes):
+        if any(node.op_type in PAIR for node in self.nodes):
             return "int8"
-        return "float16" if self.half else "float32"
+        return "float16" if self.has_float16 else "float32"
 
     @property
     def dequantised(self) -> dict[str, str]:
         """For each of its inputs that passes a Q/DQ pair, the tensor behind that pair."""
-        made = {node.output[0]: node for node in self.nodes}
-        found = {}
+        producers = {node.output[0]: node for node in self.nodes}
+        behind_pair = {}
         for node in self.nodes:
-            quantise = made.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+            if node.op_type != "DequantizeLinear":
+                continue
+            quantise = producers.get(node.input[0])
             if quantise is not None and quantise.input[0] in self.inputs:
-                found[quantise.input[0]] = node.output[0]
-        return found
+                behind_pair[quantise.input[0]] = node.output[0]
+        return behind_pair
 
 
 class Subgraphs:
-    """One ONNX file in pieces, between ``cuts``; ``types`` are the element types of the cuts."""
+    """One ONNX file that can be cut into subgraphs.
+
+    ``weights`` are its initializers by name, ``sources`` its inputs, ``made`` the node that computes each tensor, and
+    ``types`` the element types of its inputs and float tensors.
+    """
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
-        proto = ir.to_proto(onnx_file.read(path, check=not path.name.endswith(".ort.onnx")))
-        self.proto, self.graph = proto, proto.graph
-        self.opsets, self.ir_version = proto.opset_import, proto.ir_version
+        self.compiled = path.name.endswith(COMPILED)
+        # The checker does not know ONNX Runtime's own operators.
+        self.proto = ir.to_proto(onnx_file.read(path, check=not self.compiled))
+        self.graph = self.proto.graph
         self.weights = {tensor.name: tensor for tensor in self.graph.initializer}
         self.sources = [value.name for value in self.graph.input]
-        self.types = self._types(proto)
         self.made = {name: node for node in self.graph.node for name in node.output}
+        self.types = self._infer_types()
 
-    def _types(self, proto: onnx.ModelProto) -> dict[str, int]:
+    def _infer_types(self) -> dict[str, int]:
         """The element type of every float tensor that a node computes, as the runtime infers it, and of inputs."""
+        present = {value.name for value in self.graph.output}
+        hidden = []
+        for node in self.graph.node:
+            hidden += [name for name in node.output if name and name not in present]
+
+        # The runtime tells the types of outputs alone, so every tensor becomes one.
         whole = onnx.ModelProto()
-        whole.CopyFrom(proto)
-        present = {value.name for value in whole.graph.output}
-        computed = [name for node in whole.graph.node for name in node.output if name]
-        whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed if name not in present)
+        whole.CopyFrom(self.proto)
+        whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
         session = reference.session(whole.SerializeToString())
-        known = [*session.get_inputs(), *session.get_outputs()]
-        bytes_in: dict[str, int] = {
-            value.name: onnx.TensorProto.UINT8 for value in session.get_inputs() if value.type == BYTES
-        }
-        return {**{value.name: FLOATS[value.type] for value in known if value.type in FLOATS}, **bytes_in}
+
+        types: dict[str, int] = {}
+        for value in (*session.get_inputs(), *session.get_outputs()):
+            if value.type in ELEMENT_TYPES:
+                types[value.name] = ELEMENT_TYPES[value.type]
+        for value in session.get_inputs():
+            if value.type == BYTES:
+                types[value.name] = onnx.TensorProto.UINT8
+        return types
 
     @property
     def shifted(self) -> bool:
         """Whether any of its QuantizeLinear has a zero point that makes it cut off other values than its range does."""
-        zeros = {node.input[2] for node in self.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2}
-        arrays = [self.array(name) for name in zeros if name in self.weights]
-        return any(number_formats.stored_as(array.dtype, zero) is None for array in arrays for zero in array.ravel())
+        for node in self.graph.node:
+            if node.op_type != "QuantizeLinear" or len(node.input) <= 2 or node.input[2] not in self.weights:
+                continue
+            zero_points = self.array(node.input[2])
+            if any(number_formats.stored_as(zero_points.dtype, zero) is None for zero in zero_points.ravel()):
+                return True
+        return False
 
     def at(self, cuts: Sequence[str]) -> list[Subgraph]:
-        """The piece of each of ``cuts``, in the order given; the graph's inputs are cuts as well."""
+        """The subgraph of each of ``cuts``, in the order given; the graph's inputs are cuts as well."""
         ends = {*cuts, *self.sources}
-        return [self._piece(name, ends) for name in cuts]
+        return [self._subgraph(name, ends) for name in cuts]
 
-    def _piece(self, output: str, ends: set[str]) -> Subgraph:
-        wanted, found = [output], set()
-        inputs: dict[str, None] = {}
+    def _subgraph(self, output: str, ends: set[str]) -> Subgraph:
+        """What computes ``output``, back to the next tensors that are among ``ends``."""
+        wanted = [output]
+        found: set[str] = set()
+        inputs: dict[str, None] = {}  # in the order in which they are met, each once
         while wanted:
             node = self.made[wanted.pop()]
             if node.output[0] in found:
@@ -120,26 +151,34 @@ class Subgraphs:
                     inputs[name] = None
                 elif name in self.made:
                     wanted.append(name)
+
         nodes = tuple(node for node in self.graph.node if node.output[0] in found)
-        half = any(self.types.get(name) == onnx.TensorProto.FLOAT16 for name in (output, *inputs))
-        return Subgraph(output, tuple(inputs), nodes, half)
+        has_float16 = any(self.types.get(name) == onnx.TensorProto.FLOAT16 for name in (output, *inputs))
+        return Subgraph(output, tuple(inputs), nodes, has_float16)
 
     def model(
-        self, piece: Subgraph, also: Sequence[str] = (), weights: dict[str, NDArray[np.float32]] | None = None
+        self, subgraph: Subgraph, also: Sequence[str] = (), weights: dict[str, NDArray[np.float32]] | None = None
     ) -> onnx.ModelProto:
-        """``piece`` as a model of its own, with ``also`` as further outputs and these ``weights`` in place of its own.
+        """``subgraph`` as a model of its own, with ``also`` as further outputs and ``weights`` in place of its own.
 
         Metadata stays behind: a piece of a file says nothing of whose it was.
         """
-        read = {name: None for node in piece.nodes for name in node.input if name in self.weights}
-        constants = [
-            onnx.numpy_helper.from_array(weights[name], name) if weights and name in weights else self.weights[name]
-            for name in read
-        ]
-        inputs = [onnx.helper.make_tensor_value_info(name, self.types[name], None) for name in piece.inputs]
-        outputs = [onnx.ValueInfoProto(name=name) for name in (piece.output, *also)]
-        graph = onnx.helper.make_graph(list(piece.nodes), "piece", inputs, outputs, constants)
-        return onnx.helper.make_model(graph, opset_imports=self.opsets, ir_version=self.ir_version)
+        replaced = weights or {}
+        initializers: dict[str, onnx.TensorProto] = {}
+        for node in subgraph.nodes:
+            for name in node.input:
+                if name in initializers or name not in self.weights:
+                    continue
+                if name in replaced:
+                    initializers[name] = onnx.numpy_helper.from_array(replaced[name], name)
+                else:
+                    initializers[name] = self.weights[name]
+
+        # Without shapes: they are those of a batch of any size, which the runtime infers.
+        inputs = [onnx.helper.make_tensor_value_info(name, self.types[name], None) for name in subgraph.inputs]
+        outputs = [onnx.ValueInfoProto(name=name) for name in (subgraph.output, *also)]
+        graph = onnx.helper.make_graph(list(subgraph.nodes), "piece", inputs, outputs, list(initializers.values()))
+        return onnx.helper.make_model(graph, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version)
 
     def array(self, name: str) -> NDArray[np.float32]:
         """The initializer ``name``."""
@@ -147,32 +186,40 @@ class Subgraphs:
 
     def values(self, names: Sequence[str], images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """The tensors ``names`` that the whole file computes from ``images`` (n, C, H, W)."""
+        source = self.sources[0]
+        values = {source: images}
+        computed = [name for name in names if name not in self.sources]
+        if not computed:
+            return values
+
         whole = onnx.ModelProto()
         whole.CopyFrom(self.proto)
-        computed = [name for name in names if name not in self.sources]
         del whole.graph.output[:]
         whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed)
-        found = self.runner(whole, self.sources)({self.sources[0]: images}) if computed else []
-        return {self.sources[0]: images, **dict(zip(computed, found, strict=True))}
+        arrays = self.runner(whole, self.sources)(values)
+        return {**values, **dict(zip(computed, arrays, strict=True))}
 
     def runner(self, model: onnx.ModelProto, inputs: Sequence[str]) -> Run:
         """What turns tensors by name, of which it takes ``inputs``, into the outputs of ``model``, all float32."""
         session = reference.session(model.SerializeToString())
-        narrow = {value.name: NARROW[value.type] for value in session.get_inputs() if value.type in NARROW}
+        dtypes = {value.name: FED_AS.get(value.type, "float32") for value in session.get_inputs()}
 
         def run(tensors: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-            fed = {name: tensors[name].astype(narrow.get(name, "float32")) for name in inputs}
-            return [value.astype("float32") for value in session.run(None, fed)]
+            fed = {name: tensors[name].astype(dtypes[name]) for name in inputs}
+            return [output.astype("float32") for output in session.run(None, fed)]
 
         return run
 
-    def constant_array(self, piece: Subgraph, name: str) -> NDArray[np.float32] | None:
-        """The constant ``name`` that ``piece`` reads, dequantised, float32; None where it is computed."""
+    def constant_array(self, subgraph: Subgraph, name: str) -> NDArray[np.float32] | None:
+        """The constant ``name`` that ``subgraph`` reads, dequantised, float32; None where it is computed."""
         if name in self.weights:
             return self.array(name)
-        graph = ir.from_proto(self.model(piece)).graph
-        found = evaluate_constant(next((value for node in graph for value in node.outputs if value.name == name), None))
-        return None if found is None else found.values.astype("float32")
+        for node in ir.from_proto(self.model(subgraph)).graph:
+            for value in node.outputs:
+                if value.name == name:
+                    constant = evaluate_constant(value)
+                    return None if constant is None else constant.values.astype("float32")
+        return None
 
 
 def cuts(good: Subgraphs, bad: Subgraphs) -> list[str]:
@@ -183,16 +230,15 @@ def cuts(good: Subgraphs, bad: Subgraphs) -> list[str]:
             "only files with the same inputs can be compared piece by piece"
         )
     for file in (good, bad):
-        if file.shifted and not file.name.endswith(".ort.onnx"):
+        if file.shifted and not file.compiled:
             raise ValueError(
                 f"{file.name} quantises with zero points that cut off what a ReLU would: "
                 "its tensors are others under the same names; quantise symmetrically"
             )
-    computed = [name for node in good.graph.node for name in node.output]
-    shared = [
-        name for name in computed if name in good.types and name in bad.types and name in bad.made and name in good.made
-    ]
-    ends = {value.name for value in good.graph.output}
-    if not ends <= set(shared):
-        raise ValueError(f"{good.name} answers {', '.join(sorted(ends))}, which {bad.name} does not compute")
+
+    comparable = good.types.keys() & bad.types.keys() & bad.made.keys()
+    shared = [name for node in good.graph.node for name in node.output if name in comparable]
+    answers = {value.name for value in good.graph.output}
+    if not answers <= set(shared):
+        raise ValueError(f"{good.name} answers {', '.join(sorted(answers))}, which {bad.name} does not compute")
     return shared

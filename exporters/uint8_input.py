@@ -17,9 +17,13 @@ def uint8_input(src: Path, dst: Path) -> str:
     model = onnx_file.read(src)
     images = model.graph.inputs[0]
     cast = ir.node("Cast", [images], {"to": ir.DataType.FLOAT.value}, name="/images/Cast")
-    cast.outputs[0].name, cast.outputs[0].shape = f"{images.name}_float32", images.shape
-    cast.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    images.replace_all_uses_with(cast.outputs[0])
+    pixels = cast.outputs[0]
+    pixels.name = f"{images.name}_float32"
+    pixels.shape = images.shape
+    pixels.type = ir.TensorType(ir.DataType.FLOAT)
+
+    # Everything that read the images reads the Cast, which itself must go on reading the images.
+    images.replace_all_uses_with(pixels)
     cast.replace_input_with(0, images)
     images.type = ir.TensorType(ir.DataType.UINT8)
     model.graph.insert_before(model.graph[0], cast)

@@ -61,21 +61,25 @@ def certify_command(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_proves_refutes_and_refuses(built: Path, tmp_path: Path) -> None:
-    before, after = built / "03-simplify.onnx", built / "04-fold_batchnorm.onnx"
+    before = built / "03-simplify.onnx"
+    after = built / "04-fold_batchnorm.onnx"
     done = certify_command(before, after)
     assert (done.returncode, done.stdout.splitlines()[-1][:6]) == (0, "proven")
     assert "13 folded, 0 left" in done.stdout
+
     model = onnx.load(after)
     array("layer3.0.conv1.weight", bump((7, 2, 0, 0), 0.01))(model)
     onnx.save(model, tmp_path / "moved.onnx")
     done = certify_command(before, tmp_path / "moved.onnx", "--json")
     assert done.returncode == 1
-    said = json.loads(done.stdout)
-    assert said["proven"] is False
-    assert [item["module"] for item in said["refuted"]] == ["layer3.0.conv1"]
-    assert "weight[7, 2, 0, 0]" in said["refuted"][0]["found"]
+    certificate = json.loads(done.stdout)
+    assert certificate["proven"] is False
+    assert [refutation["module"] for refutation in certificate["refuted"]] == ["layer3.0.conv1"]
+    assert "weight[7, 2, 0, 0]" in certificate["refuted"][0]["found"]
+
     done = certify_command(built / "01-freeze.safetensors", after)
     assert (done.returncode, "other files from the one before" in done.stdout) == (1, True)
+
     (tmp_path / "text.onnx").write_text("no model")
     for wrong in (before, tmp_path / "text.onnx", tmp_path / "missing.onnx"):
         done = certify_command(before, wrong)

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 def rescaled(src: Path, dst: Path) -> int:
     """Every space of ``src`` moved by powers of two from 2^-4 to 2^4; how many there are."""
-    model, rng = onnx_file.read(src), np.random.default_rng(0)
+    model = onnx_file.read(src)
+    rng = np.random.default_rng(0)
     spaces = channel_space.spaces(model.graph)
-    channel_space.rescale(model.graph, {space: rng.integers(-4, 5, space.channels) for space in spaces})
+    exponents = {space: rng.integers(-4, 5, space.channels) for space in spaces}
+    channel_space.rescale(model.graph, exponents)
     onnx_file.write(model, dst)
     return len(spaces)
 
@@ -56,5 +58,7 @@ def test_a_factor_that_is_not_followed_is_refuted_and_located(
     array[place] *= np.float32(factor)
     tensor.CopyFrom(numpy_helper.from_array(array, name))
     onnx.save(model, tmp_path / "planted.onnx")
+
     certificate = certify(built / "04-fold_batchnorm.onnx", tmp_path / "planted.onnx")
-    assert name.rpartition(".")[0] in {refutation.module for refutation in certificate.refuted}
+    module = name.rpartition(".")[0]
+    assert module in {refutation.module for refutation in certificate.refuted}

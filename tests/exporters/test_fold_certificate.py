@@ -50,7 +50,8 @@ class ReadTwice(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.bn = nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)
+        self.conv = nn.Conv2d(4, 8, 3)
+        self.bn = nn.BatchNorm2d(8)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         out = self.conv(images)
@@ -62,14 +63,17 @@ class OneNormForTwo(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.other, self.bn = nn.Conv2d(4, 8, 3, bias=False), nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)
+        self.one = nn.Conv2d(4, 8, 3, bias=False)
+        self.other = nn.Conv2d(4, 8, 3)
+        self.bn = nn.BatchNorm2d(8)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return (self.bn(self.one(images)) + self.bn(self.other(images))).flatten(1)
 
 
 def folded(network: nn.Module, directory: Path, shape: tuple[int, int, int]) -> tuple[Path, Path, Certificate]:
-    before, after = directory / "a.onnx", directory / "b.onnx"
+    before = directory / "a.onnx"
+    after = directory / "b.onnx"
     export.export(restless(network), before, shape, {})
     fold_batchnorm(before, after)
     return before, after, certify(before, after)
@@ -101,8 +105,9 @@ def test_every_kind_of_pair_is_folded_or_left_with_its_reason_and_proven(tmp_pat
     assert (certificate.folded, len(certificate.left)) == (count, left)
     assert all(certificate.left.values())
     images = np.random.default_rng(0).uniform(0, 255, (3, 4, 6, 6)).astype(np.float32)
-    expected, found = (reference.session(path).run(None, {"images": images})[0] for path in (before, after))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    expected = reference.session(before).run(None, {"images": images})[0]
+    answers = reference.session(after).run(None, {"images": images})[0]
+    np.testing.assert_allclose(answers, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", [name for name, (_, count, _) in PAIRS.items() if count])
@@ -115,9 +120,9 @@ def test_a_weight_past_its_bound_is_refuted_and_located(tmp_path: Path, name: st
     for _ in range(2):
         array(weight.name, neighbour(place))(model)
     onnx.save(model, after)
-    found = certify(before, after).refuted
-    assert [item.module for item in found] == [weight.name.removesuffix(".weight")]
-    assert f"weight{list(place)} is" in found[0].found
+    refuted = certify(before, after).refuted
+    assert [refutation.module for refutation in refuted] == [weight.name.removesuffix(".weight")]
+    assert f"weight{list(place)} is" in refuted[0].found
 
 
 def test_a_variance_of_zero_without_epsilon_is_an_error_with_its_names(tmp_path: Path) -> None:

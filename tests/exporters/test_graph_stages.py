@@ -83,8 +83,8 @@ def test_what_float16_does_not_hold_stays_in_float32_and_is_named(tmp_path: Path
         src = conv_net(tmp_path / f"{name}.onnx", scale=scale)
         work = float16.float16(src, tmp_path / "b.onnx", {})
         assert f"float32 kept: conv ({reason}" in work
-        held = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "b.onnx").graph.initializer}
-        assert held["conv.weight"] == onnx.TensorProto.FLOAT
+        types = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "b.onnx").graph.initializer}
+        assert types["conv.weight"] == onnx.TensorProto.FLOAT
     src = conv_net(tmp_path / "a.onnx")
     work = float16.float16(src, tmp_path / "b.onnx", {"n": 40000.0, "c": 1e-6})
     assert "float32 kept: conv (activations reach no more than 1e-06), bn (" in work
@@ -184,10 +184,10 @@ def test_weights_stay_int8_where_their_sums_do_not_saturate(
 ) -> None:
     """The largest weights everywhere: the sums differ between the two forms if and only if this processor saturates."""
     model = onnx.load(built / "05-int8.onnx")
-    for held in model.graph.initializer:
-        if held.data_type == TensorProto.INT8 and held.dims:
-            levels = np.where(numpy_helper.to_array(held) < 0, -127, 127).astype(np.int8)
-            held.CopyFrom(numpy_helper.from_array(levels, held.name))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.INT8 and tensor.dims:
+            levels = np.where(numpy_helper.to_array(tensor) < 0, -127, 127).astype(np.int8)
+            tensor.CopyFrom(numpy_helper.from_array(levels, tensor.name))
     onnx.save(model, tmp_path / "a.onnx")
     images = RNG.uniform(0, 255, size=(16, 1, 32, 32)).astype(np.float32)
     here = engine.processor()
@@ -219,8 +219,8 @@ def test_a_file_whose_sums_would_saturate_here_is_refused(
     }
     conv = helper.make_node("QLinearConv", ["x", "s", "z", "w", "ws", "wz", "s", "z"], ["y"], "/conv/Conv")
     ends = [helper.make_tensor_value_info(name, TensorProto.UINT8, ["n", 1, 2, 2]) for name in "xy"]
-    held = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
-    graph = helper.make_graph([conv], "net", ends[:1], ends[1:], held)
+    initializers = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
+    graph = helper.make_graph([conv], "net", ends[:1], ends[1:], initializers)
     path = tmp_path / "x.ort.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     monkeypatch.setattr(engine, "processor", lambda: "x86 with VNNI")

@@ -36,23 +36,23 @@ def with_simplifier(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "said"),
+    ("text", "code", "sentence"),
     [
         (CRASHES, 3, "03-simplify.onnx from 02-export.onnx: exporters.simplify:in_child crashed (SIGABRT)"),
         (CHANGES, 1, "refuted at layer2.0.conv2"),
     ],
 )
 def test_what_fails_stops_the_build_or_is_passed_over_by_name(
-    cli: Cli, weights: Path, tmp_path: Path, with_simplifier: Path, text: str, code: int, said: str
+    cli: Cli, weights: Path, tmp_path: Path, with_simplifier: Path, text: str, code: int, sentence: str
 ) -> None:
     with_simplifier.write_text(text)
     flags = (*TINY, "--weights", weights, "-o", tmp_path / "out")
     done = cli(*flags)
     assert done.returncode == code
-    assert said in done.stderr
+    assert sentence in done.stderr
     report = cli.report(*flags, "--allow-fallback", "simplify")
     row = report["stages"][2]
-    assert said.rsplit("refuted ", maxsplit=1)[-1] in row["fallback"]
+    assert sentence.rsplit("refuted ", maxsplit=1)[-1] in row["fallback"]
     assert row["work"] == "nothing: 02-export.onnx goes on as it was"
     assert (tmp_path / "out" / row["file"]).read_bytes() == (tmp_path / "out" / "02-export.onnx").read_bytes()
     assert report["not_proven"][0].startswith("simplify was passed over, as --allow-fallback permits: ")
@@ -63,14 +63,14 @@ def test_what_fails_stops_the_build_or_is_passed_over_by_name(
 
 
 @pytest.mark.parametrize(
-    ("text", "limit", "said"),
+    ("text", "limit", "sentence"),
     [(HANGS, {"seconds": 10}, "did not end within 10 s"), (EATS, {"memory": 2**31}, "its limit of 2.0 GiB of memory")],
 )
 def test_its_time_and_memory_are_limited(
-    built: Path, tmp_path: Path, with_simplifier: Path, text: str, limit: dict[str, int], said: str
+    built: Path, tmp_path: Path, with_simplifier: Path, text: str, limit: dict[str, int], sentence: str
 ) -> None:
     with_simplifier.write_text(text)
-    with pytest.raises(RuntimeError, match=said):
+    with pytest.raises(RuntimeError, match=sentence):
         simplify.simplify(built / "02-export.onnx", tmp_path / "x.onnx", **limit)
     assert not (tmp_path / "x.onnx").exists()
 

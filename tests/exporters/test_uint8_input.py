@@ -55,7 +55,8 @@ def test_pixels_that_are_no_bytes_are_refused(bytes_in: Path) -> None:
 
 
 def test_what_is_not_only_cast_is_another_input(built: Path, tmp_path: Path) -> None:
-    src, dst = built / "05-int8.onnx", tmp_path / "a.onnx"
+    src = built / "05-int8.onnx"
+    dst = tmp_path / "a.onnx"
     uint8_input(src, dst)
     assert certify(src, dst).proven
     model = onnx.load(dst)
@@ -71,8 +72,8 @@ def test_the_first_module_at_fault_is_found_behind_bytes(bytes_in: Path, tmp_pat
     onnx.save(model, tmp_path / "bad.onnx")
     images = sampling.some(FinishedBuild.open(bytes_in).test_images(), 16)
     for before in (good, bad):  # pixels as float32, and as bytes
-        found = debug.diagnose(before, tmp_path / "bad.onnx", images, tmp_path / "case")
-        assert found["first"]["module"] == "layer2.0.conv1"
+        diagnosis = debug.diagnose(before, tmp_path / "bad.onnx", images, tmp_path / "case")
+        assert diagnosis["first"]["module"] == "layer2.0.conv1"
 
 
 def test_a_check_asks_for_the_same_bits_as_well(bytes_in: Path, tmp_path: Path) -> None:
