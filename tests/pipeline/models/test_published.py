@@ -45,12 +45,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.files[name] = content
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         lfs = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
-        self.siblings[name] = {
-            "rfilename": name,
-            "size": len(content),
-            "blobId": blob,
-            **({"lfs": lfs} if large else {}),
-        }
+        self.siblings[name] = {"rfilename": name, "size": len(content), "blobId": blob}
+        if large:
+            self.siblings[name]["lfs"] = lfs
 
     @property
     def url(self) -> str:
