@@ -90,7 +90,7 @@ def _whole_next_to_pieces(
     whole = answers.of_file(bad)
     ratios_db: list[float] = []
     for batch, logits_in_pieces in zip(small_batches(images), logits, strict=True):
-        ratios_db.extend(capped_sqnr_db(whole.run(batch), logits_in_pieces).tolist())
+        ratios_db += capped_sqnr_db(whole.run(batch), logits_in_pieces)
     return median(ratios_db)
 
 

@@ -82,7 +82,7 @@ def _is_case(directory: Path) -> bool:
 
 def _sqnr_db(expected: NDArray[np.float32], answered: NDArray[np.float32]) -> float:
     """SQNR of the one image in dB."""
-    return float(capped_sqnr_db(expected, answered)[0])
+    return capped_sqnr_db(expected, answered)[0]
 
 
 def _expected(fault: Fault, pair: Pair, inputs: Tensors) -> tuple[NDArray[np.float32], float | None]:

@@ -132,11 +132,11 @@ def _advance(pair: Pair, trusted: Tensors, accused: Tensors) -> None:
     elif not np.isfinite(own).all():
         step.broken = "it answers NaN or infinity"
 
-    step.accumulated.extend(capped_sqnr_db(expected, answered).tolist())
-    step.own.extend(capped_sqnr_db(expected, own).tolist())
+    step.accumulated += capped_sqnr_db(expected, answered)
+    step.own += capped_sqnr_db(expected, own)
     if pair.run_rounded is not None:
         expected_of_rounded = pair.run_rounded({**trusted, **operands})[0]
-        step.beyond.extend(capped_sqnr_db(expected_of_rounded, unrounded).tolist())
+        step.beyond += capped_sqnr_db(expected_of_rounded, unrounded)
 
     trusted[step.tensor] = expected
     # Behind an answer of another shape nothing else could run; its module is named for that.
