@@ -25,9 +25,12 @@ from benchmarks.peers import environments
 from benchmarks.peers.measured import measured
 
 BATCH = 1
+# So many images are drawn; more are the same ones again.
+DRAWN = 8
 
 
 def network(folder: Path) -> Path:
+    """A ResNeXt-50 with random weights as the folded graph that calibration gets."""
     import torch
 
     from exporters import export, fold_batchnorm, simplify
@@ -35,14 +38,18 @@ def network(folder: Path) -> Path:
     from pipeline.models.resnet import ResNet
 
     torch.manual_seed(0)
-    made = ResNet(specs.ARCHITECTURES["resnext50_32x4d"], 1000, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    spec = specs.ARCHITECTURES["resnext50_32x4d"]
+    module = ResNet(spec, 1000, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.no_grad():
-        made.train()(torch.rand(8, 3, 224, 224) * 255)  # running statistics that keep the activations in bounds
-    paths = [folder / f"{name}.onnx" for name in ("raw", "simple", "folded")]
-    export.export(made, paths[0], (3, 224, 224), {})
-    simplify.simplify(paths[0], paths[1])
-    fold_batchnorm.fold_batchnorm(paths[1], paths[2])
-    return paths[2]
+        module.train()(torch.rand(8, 3, 224, 224) * 255)  # running statistics that keep the activations in bounds
+
+    raw = folder / "raw.onnx"
+    simplified = folder / "simple.onnx"
+    folded = folder / "folded.onnx"
+    export.export(module, raw, (3, 224, 224), {})
+    simplify.simplify(raw, simplified)
+    fold_batchnorm.fold_batchnorm(simplified, folded)
+    return folded
 
 
 def forward(src: Path, batches: list[np.ndarray]) -> None:
@@ -52,7 +59,7 @@ def forward(src: Path, batches: list[np.ndarray]) -> None:
     measured(lambda: [session.run(None, {"images": batch}) for batch in batches])
 
 
-def ours(src: Path, batches: list[np.ndarray]) -> None:
+def all_methods(src: Path, batches: list[np.ndarray]) -> None:
     from calibration import observe, qdq
     from calibration.histogram import Histogram
 
@@ -60,7 +67,9 @@ def ours(src: Path, batches: list[np.ndarray]) -> None:
     measured(lambda: observer.take(batches))
 
 
-def default(src: Path, batches: list[np.ndarray]) -> None:
+def equalised_first(src: Path, batches: list[np.ndarray]) -> None:
+    from calibration import observe, qdq
+    from calibration.histogram import Histogram
     from calibration.recovery.equalise import equalise
     from pipeline.building.plan import EQUALISE
 
@@ -68,41 +77,34 @@ def default(src: Path, batches: list[np.ndarray]) -> None:
 
     def both() -> None:
         equalise(src, dst, batches[:EQUALISE])
-        observed(dst, batches)
+        observe.Observer(dst, list(qdq.tensors(dst)), Histogram).take(batches)
 
     measured(both)
 
 
-def observed(src: Path, batches: list[np.ndarray]) -> None:
-    from calibration import observe, qdq
-    from calibration.histogram import Histogram
-
-    observe.Observer(src, list(qdq.tensors(src)), Histogram).take(batches)
-
-
-def minmax(src: Path, batches: list[np.ndarray]) -> None:
+def onnxruntime_minmax(src: Path, batches: list[np.ndarray]) -> None:
     from onnxruntime.quantization import CalibrationMethod, calibrate
 
     class Reader(calibrate.CalibrationDataReader):  # type: ignore[misc]  # it brings no types
         def __init__(self) -> None:
-            self.left = iter(batches)
+            self.remaining = iter(batches)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self.left, None)
+            batch = next(self.remaining, None)
             return None if batch is None else {"images": batch}
 
-    made = calibrate.create_calibrator(
-        src, ["Conv", "Gemm"], str(src.with_suffix(".minmax.onnx")), CalibrationMethod.MinMax
-    )
-    measured(lambda: (made.collect_data(Reader()), made.compute_data()))
+    graph_with_outputs = str(src.with_suffix(".minmax.onnx"))
+    calibrator = calibrate.create_calibrator(src, ["Conv", "Gemm"], graph_with_outputs, CalibrationMethod.MinMax)
+    measured(lambda: (calibrator.collect_data(Reader()), calibrator.compute_data()))
 
 
 WAYS = {
     "plain forward": forward,
-    "edge-resnet, all methods": ours,
-    "edge-resnet, equalised first": default,
-    "onnxruntime minmax": minmax,
+    "edge-resnet, all methods": all_methods,
+    "edge-resnet, equalised first": equalised_first,
+    "onnxruntime minmax": onnxruntime_minmax,
 }
+# Of each peer its environment, the script in benchmarks/peers/quantisers, and the method that the script is told.
 PEERS = {"ModelOpt max": ("modelopt", "modelopt", "max"), "NNCF": ("nncf", "nncf_onnx", "default")}
 
 
@@ -114,49 +116,74 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(platformdirs.user_cache_dir("edge-resnet"), "peers"))
     parser.add_argument("--way", choices=WAYS)
     parser.add_argument("--src", type=Path)
-    asked = parser.parse_args()
-    some = np.random.default_rng(0).uniform(0, 255, (8, 3, 224, 224)).astype(np.float32)
-    if asked.way:
-        WAYS[asked.way](asked.src, [some[i % 8 : i % 8 + BATCH] for i in range(0, asked.images, BATCH)])
+    arguments = parser.parse_args()
+
+    drawn = np.random.default_rng(0).uniform(0, 255, (DRAWN, 3, 224, 224)).astype(np.float32)
+    if arguments.way:
+        # One measurement, in a process of its own: cost() asks for it.
+        starts = [number % DRAWN for number in range(0, arguments.images, BATCH)]
+        batches = [drawn[start : start + BATCH] for start in starts]
+        WAYS[arguments.way](arguments.src, batches)
         return
+
+    ways = [*WAYS, *PEERS] if arguments.peers else list(WAYS)
+    rows_of: dict[str, list[list[float]]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder:
         src = network(Path(folder))
-        np.save(Path(folder, "images.npy"), np.resize(some, (asked.images, *some.shape[1:])))
-        found: dict[str, list[list[float]]] = {way: [] for way in (*WAYS, *(PEERS if asked.peers else ()))}
-        for _ in range(asked.rounds):
-            for way, row in found.items():
-                row.append(cost(way, src, asked))
-    show(asked, found)
+        np.save(Path(folder, "images.npy"), np.resize(drawn, (arguments.images, *drawn.shape[1:])))
+        for _ in range(arguments.rounds):
+            for way, rows in rows_of.items():
+                rows.append(cost(way, src, arguments))
+    show(arguments, rows_of)
 
 
-def cost(way: str, src: Path, asked: argparse.Namespace) -> list[float]:
+def cost(way: str, src: Path, arguments: argparse.Namespace) -> list[float]:
     """Seconds, CPU seconds and peak GB of ``way`` in a process of its own."""
-    paths = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "peers")}
-    command = [sys.executable, "-m", "benchmarks.calibration", "--way", way, "--src", src, "--images", asked.images]
+    folder = Path(__file__).parent / "peers"
     if way in PEERS:
         environment, script, method = PEERS[way]
-        file = Path(__file__).parent / "peers" / "quantisers" / f"{script}.py"
-        images, made = src.parent / "images.npy", src.parent / "made.onnx"
-        command = [environments.python(environment, asked.work), file, method, src, images, made]
-    line = list(map(str, command))
-    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, env=paths, text=True)
-    last = next(line for line in reversed(done.stdout.splitlines()) if line.startswith('{"seconds'))
-    return list(json.loads(last).values())
+        file = folder / "quantisers" / f"{script}.py"
+        python = environments.python(environment, arguments.work)
+        command = [python, file, method, src, src.parent / "images.npy", src.parent / "made.onnx"]
+    else:
+        command = [sys.executable, "-m", "benchmarks.calibration", "--way", way]
+        command += ["--src", src, "--images", arguments.images]
+
+    done = subprocess.run(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        text=True,
+    )
+    # A peer may print more behind it.
+    figures = next(line for line in reversed(done.stdout.splitlines()) if line.startswith('{"seconds'))
+    return list(json.loads(figures).values())
 
 
-def show(asked: argparse.Namespace, found: dict[str, list[list[float]]]) -> None:
-    plain = found["plain forward"]
+def show(arguments: argparse.Namespace, rows_of: dict[str, list[list[float]]]) -> None:
+    """Print the table: medians over the rounds, and of each round's own plain forward."""
     tools = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "numpy"))
     cores = len(os.sched_getaffinity(0))
-    print(f"ResNeXt-50 32x4d at 224 px, {asked.images} images, median of {asked.rounds}, {cores} cores, {tools}\n")
+    sample = f"{arguments.images} images, median of {arguments.rounds}"
+    print(f"ResNeXt-50 32x4d at 224 px, {sample}, {cores} cores, {tools}\n")
     print(
         "| | time, of the forward | CPU time, of the forward | CPU seconds | peak memory, GB |\n|---|---|---|---|---|"
     )
-    for way, rows in found.items():
-        ratios = [[one[k] / other[k] for k in (0, 1)] for one, other in zip(rows, plain, strict=True)]
-        middle = [statistics.median(column) for column in zip(*ratios, strict=True)]
-        cpu, peak = (statistics.median(row[k] for row in rows) for k in (1, 2))
-        print(f"| {way} | {middle[0]:.2f} | {middle[1]:.2f} | {cpu:.1f} | {peak:.2f} |")
+    forward_rows = rows_of["plain forward"]
+    for way, rows in rows_of.items():
+        time_ratio = median_ratio(rows, forward_rows, 0)
+        cpu_ratio = median_ratio(rows, forward_rows, 1)
+        cpu_seconds = statistics.median(row[1] for row in rows)
+        peak_gb = statistics.median(row[2] for row in rows)
+        print(f"| {way} | {time_ratio:.2f} | {cpu_ratio:.2f} | {cpu_seconds:.1f} | {peak_gb:.2f} |")
+
+
+def median_ratio(rows: list[list[float]], forward_rows: list[list[float]], column: int) -> float:
+    """The median over the rounds of one column over that of the forward of the same round."""
+    ratios = [row[column] / forward[column] for row, forward in zip(rows, forward_rows, strict=True)]
+    return statistics.median(ratios)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Q/DQ pairs switched off in the ONNX file itself, layer by layer: works for every backend, and needs no GPU."""
+"""Layers put back into float in the ONNX file itself, by taking their Q/DQ pairs away.
+
+This works for every backend, and needs no GPU.
+"""
 
 from __future__ import annotations
 
@@ -14,34 +17,50 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-PAIR = {"QuantizeLinear", "DequantizeLinear"}
+PAIR_OPERATORS = {"QuantizeLinear", "DequantizeLinear"}
 
 
 def layers(path: Path) -> list[str]:
     """The modules of ``path`` that read anything behind a DequantizeLinear, in the order of the network."""
-    return list(dict.fromkeys(_module(node) for node in onnx_file.read(path).graph if _quantised(node)))
+    modules = [_module_of(node) for node in onnx_file.read(path).graph if _quantised_inputs(node)]
+    return list(dict.fromkeys(modules))
 
 
-def feeding(path: Path) -> dict[str, set[str]]:
-    """Of each residual Add in ``path`` the modules of its convolutions: in float it reads none that runs in INT8."""
-    adds = (node for node in onnx_file.read(path).graph if node.op_type == "Add")
-    makers = {_module(add): map(_maker, add.inputs) for add in adds}
-    return {add: {_module(node) for node in found if node and node.op_type == "Conv"} for add, found in makers.items()}
+def convolutions_feeding_adds(path: Path) -> dict[str, set[str]]:
+    """For each residual Add in ``path``, the modules of the convolutions that it reads.
 
-
-def switched_off(good: Path, bad: Path, modules: Collection[str]) -> bytes:
-    """``bad`` serialised, with what ``modules`` read as it is in ``good``: float weights, and no Q/DQ before them.
-
-    Pairs that nobody reads any more are gone. Raises ValueError where ``good`` lacks the weights of one of them.
+    An Add in float reads no convolution that runs in INT8, so these go back to float with it.
     """
-    model, trusted = onnx_file.read(bad), onnx_file.read(good).graph
-    makers = {str(node.outputs[0].name): node for node in trusted}
-    for node in [node for node in model.graph if _quantised(node) and _module(node) in modules]:
-        twin = makers.get(str(node.outputs[0].name))
-        for index in _quantised(node):
-            value = _float(model.graph, node, index, twin)
+    convolutions: dict[str, set[str]] = {}
+    for node in onnx_file.read(path).graph:
+        if node.op_type != "Add":
+            continue
+        feeding = set()
+        for value in node.inputs:
+            producer = _producer_before_pairs(value)
+            if producer is not None and producer.op_type == "Conv":
+                feeding.add(_module_of(producer))
+        convolutions[_module_of(node)] = feeding
+    return convolutions
+
+
+def with_layers_in_float(good: Path, bad: Path, modules: Collection[str]) -> bytes:
+    """``bad`` with ``modules`` in float, serialised: they read the weights of ``good``, and no Q/DQ pair.
+
+    Pairs that nobody reads any more are removed. Raises ValueError where ``good`` lacks the weights of one of them.
+    """
+    model = onnx_file.read(bad)
+    trusted_nodes = {str(node.outputs[0].name): node for node in onnx_file.read(good).graph}
+
+    # Collected first: the loop below changes what the nodes read.
+    layers_to_change = [node for node in model.graph if _quantised_inputs(node) and _module_of(node) in modules]
+    for node in layers_to_change:
+        trusted_node = trusted_nodes.get(str(node.outputs[0].name))
+        for index in _quantised_inputs(node):
+            value = _float_input(model.graph, node, index, trusted_node)
             node.replace_input_with(index, value)
-            _free_pool(model.graph, value.producer())
+            _put_pool_into_float(model.graph, value.producer())
+
     _drop_unread_pairs(model.graph)
     onnx_file.drop_unused_initializers(model.graph)
     model.graph.sort()
@@ -50,10 +69,11 @@ def switched_off(good: Path, bad: Path, modules: Collection[str]) -> bytes:
 
 def has_pairs(model: bytes) -> bool:
     """Whether anything in the serialised ``model`` is quantised."""
-    return any(node.op_type in PAIR for node in onnx.load_model_from_string(model).graph.node)
+    return any(node.op_type in PAIR_OPERATORS for node in onnx.load_model_from_string(model).graph.node)
 
 
-def _float(graph: ir.Graph, node: ir.Node, index: int, twin: ir.Node | None) -> ir.Value:
+def _float_input(graph: ir.Graph, node: ir.Node, index: int, trusted_node: ir.Node | None) -> ir.Value:
+    """What ``node`` reads at ``index`` in float: the activation before its pair, or the weight of ``trusted_node``."""
     dequantise = node.inputs[index].producer()  # type: ignore[union-attr]
     assert dequantise is not None
     if evaluate_constant(dequantise.outputs[0]) is None:
@@ -61,40 +81,53 @@ def _float(graph: ir.Graph, node: ir.Node, index: int, twin: ir.Node | None) -> 
         assert quantise is not None
         assert quantise.inputs[0] is not None
         return quantise.inputs[0]
-    weight = onnx_file.initializer_array(twin.inputs[index]) if twin is not None and index < len(twin.inputs) else None
+
+    # The stored levels have lost the float weight: only the file before still has it.
+    weight = None
+    if trusted_node is not None and index < len(trusted_node.inputs):
+        weight = onnx_file.initializer_array(trusted_node.inputs[index])
     if weight is None:
-        raise ValueError(f"{_module(node)} has weights that the file before it does not have")
-    name = f"{node.outputs[0].name}_float_{index}"
-    return onnx_file.add_initializer(graph, name, weight)
+        raise ValueError(f"{_module_of(node)} has weights that the file before it does not have")
+    return onnx_file.add_initializer(graph, f"{node.outputs[0].name}_float_{index}", weight)
 
 
-def _free_pool(graph: ir.Graph, maker: ir.Node | None) -> None:
+def _put_pool_into_float(graph: ir.Graph, producer: ir.Node | None) -> None:
     """A MaxPool that is read in float reads float too: it runs in 8 bits on both sides or on none."""
-    if maker is not None and maker.op_type == "MaxPool":
-        for index in _quantised(maker):
-            maker.replace_input_with(index, _float(graph, maker, index, None))
+    if producer is None or producer.op_type != "MaxPool":
+        return
+    for index in _quantised_inputs(producer):
+        producer.replace_input_with(index, _float_input(graph, producer, index, None))
 
 
 def _drop_unread_pairs(graph: ir.Graph) -> None:
+    """Remove every Quantize- and DequantizeLinear whose output nothing reads."""
     graph.sort()
+    # Backwards, so that a DequantizeLinear is gone before its QuantizeLinear is asked who reads it.
     for node in reversed(list(graph)):
-        if node.op_type in PAIR and not node.outputs[0].uses():
+        if node.op_type in PAIR_OPERATORS and not node.outputs[0].uses():
             graph.remove(node, safe=True)
 
 
-def _maker(value: ir.Value | None) -> ir.Node | None:
-    """What computes ``value``, pairs aside."""
-    maker = None if value is None else value.producer()
-    return maker if maker is None or maker.op_type not in PAIR else _maker(maker.inputs[0])
+def _producer_before_pairs(value: ir.Value | None) -> ir.Node | None:
+    """The node that computes ``value``; where that is a Q/DQ pair, the node that computes what the pair reads."""
+    producer = None if value is None else value.producer()
+    if producer is not None and producer.op_type in PAIR_OPERATORS:
+        return _producer_before_pairs(producer.inputs[0])
+    return producer
 
 
-def _quantised(node: ir.Node) -> list[int]:
-    """Which inputs of ``node`` come from a DequantizeLinear."""
-    if node.op_type in PAIR:
+def _quantised_inputs(node: ir.Node) -> list[int]:
+    """The indices of the inputs of ``node`` that come from a DequantizeLinear."""
+    if node.op_type in PAIR_OPERATORS:
         return []
-    makers = [value.producer() if value is not None else None for value in node.inputs]
-    return [index for index, maker in enumerate(makers) if maker is not None and maker.op_type == "DequantizeLinear"]
+    indices = []
+    for index, value in enumerate(node.inputs):
+        producer = value.producer() if value is not None else None
+        if producer is not None and producer.op_type == "DequantizeLinear":
+            indices.append(index)
+    return indices
 
 
-def _module(node: ir.Node) -> str:
+def _module_of(node: ir.Node) -> str:
+    """The PyTorch module of ``node``; where its name tells none, the tensor that it computes."""
     return onnx_file.module_of(node) or str(node.outputs[0].name)

@@ -1,4 +1,7 @@
-"""How much more noise each Q/DQ pair makes than 8 bits need there: a wrong scale shows, whatever the logits say."""
+"""How much more noise each Q/DQ pair makes than 8 bits need there.
+
+This shows a wrong scale, whatever the logits say.
+"""
 
 from __future__ import annotations
 
@@ -22,97 +25,135 @@ if TYPE_CHECKING:
     from calibration.histogram import Histogram
     from exporters.number_formats import NumberFormat
 
+# Where a weighted node reads its weight.
+WEIGHT_INPUT = 1
+
 
 @dataclass(frozen=True)
-class Waste:
-    """A pair of ``module``: what passes it (``operand``), and by how many dB its noise exceeds what 8 bits need.
+class ExcessNoise:
+    """By how many dB the noise of one pair exceeds what 8 bits need (``excess_db``).
 
-    ``tensor`` is what the module computes from it.
+    ``operand`` is what passes the pair, ``module`` reads it, and ``tensor`` is what the module computes from it.
     """
 
     module: str
     tensor: str
     operand: str
-    decibels: float
+    excess_db: float
 
     @property
     def sentence(self) -> str:
         """What is wrong, for a person."""
-        return f"the scale of {self.operand} makes {self.decibels:.1f} dB more noise than 8 bits need"
+        return f"the scale of {self.operand} makes {self.excess_db:.1f} dB more noise than 8 bits need"
 
 
 def tensors(good: Path, bad: Path) -> list[str]:
     """The activations that pass a Q/DQ pair in ``bad`` and that ``good`` computes as well."""
     computed = {str(value.name) for node in onnx_file.read(good).graph for value in node.outputs}
-    quantised = [node.inputs[0] for node in onnx_file.read(bad).graph if node.op_type == "QuantizeLinear"]
-    return list(dict.fromkeys(str(value.name) for value in quantised if value is not None and value.name in computed))
-
-
-def waste(good: Path, bad: Path, seen: Mapping[str, Histogram]) -> list[Waste]:
-    """What every pair of ``bad`` wastes, in its order; ``seen`` are the histograms of :func:`tensors` in ``good``.
-
-    The noise that they need: of INT8 weights s^2 / 12 a value with s = amax / 127 of its channel, of which rounding to
-    the nearest can cost three times at most (4.8 dB); for activations, that of the best range (see ranges.mse).
-    """
-    makers = {str(node.outputs[0].name): node for node in onnx_file.read(good).graph}
-    found = []
+    quantised: dict[str, None] = {}
     for node in onnx_file.read(bad).graph:
-        twin = makers.get(str(node.outputs[0].name))
-        for operand, ratio in _ratios(node, twin, seen):
-            # NaN is no ratio: such a scale wastes everything.
-            decibels = 10 * np.log10(ratio) if ratio > 0 else -np.inf if ratio == 0 else np.inf
-            module, tensor = onnx_file.module_of(node), str(node.outputs[0].name)
-            found.append(Waste(module or tensor, tensor, operand, float(decibels)))
-    return found
+        value = node.inputs[0] if node.op_type == "QuantizeLinear" else None
+        if value is not None and value.name in computed:
+            quantised[str(value.name)] = None
+    return list(quantised)
 
 
-def _ratios(node: ir.Node, twin: ir.Node | None, seen: Mapping[str, Histogram]) -> Iterator[tuple[str, float]]:
+def excess_noises(good: Path, bad: Path, histograms: Mapping[str, Histogram]) -> list[ExcessNoise]:
+    """The excess noise of every pair of ``bad``, in its order; ``histograms`` are those of :func:`tensors` in ``good``.
+
+    INT8 weights need a noise of s^2 / 12 a value, with s = amax / 127 of the channel. Rounding to the nearest can make
+    three times as much at most (4.8 dB). Activations need the noise of the best range (see ranges.mse).
+    """
+    trusted_nodes = {str(node.outputs[0].name): node for node in onnx_file.read(good).graph}
+    excess = []
+    for node in onnx_file.read(bad).graph:
+        tensor = str(node.outputs[0].name)
+        module = onnx_file.module_of(node) or tensor
+        for operand, ratio in _noise_ratios(node, trusted_nodes.get(tensor), histograms):
+            excess.append(ExcessNoise(module, tensor, operand, _in_decibels(ratio)))
+    return excess
+
+
+def _in_decibels(ratio: float) -> float:
+    if ratio > 0:
+        return float(10 * np.log10(ratio))
+    if ratio == 0:
+        return -np.inf
+    # NaN is no ratio: with such a scale all is noise.
+    return np.inf
+
+
+def _noise_ratios(
+    node: ir.Node, trusted_node: ir.Node | None, histograms: Mapping[str, Histogram]
+) -> Iterator[tuple[str, float]]:
+    """Names each input of ``node`` behind a pair, with its noise over the noise that 8 bits need there.
+
+    Inputs where that ratio is not known are left out.
+    """
     for index, value in enumerate(node.inputs):
         dequantise = value.producer() if value is not None else None
         if dequantise is None or dequantise.op_type != "DequantizeLinear":
             continue
-        held = evaluate_constant(value)
-        if held is None:
-            quantise = dequantise.inputs[0].producer() if dequantise.inputs[0] is not None else None
-            source = quantise.inputs[0] if quantise is not None else None
-            scale, number_format = (
-                onnx_file.initializer_array(dequantise.inputs[1]),
-                pairs.number_format_of(quantise) if quantise is not None else None,
-            )
-            if source is None or source.name not in seen or number_format is None:
-                continue
-            if scale is not None and scale.size == 1:
-                ratio = _of_activation(seen[str(source.name)], float(scale.item()), number_format)
-                yield f"its input from {_maker(source)}", ratio
-        elif twin is not None and node.op_type in WEIGHTED and node.op_type == twin.op_type and index == 1:
-            weight = onnx_file.initializer_array(twin.inputs[1])
-            number_format = number_formats.symmetric_in(held.array.dtype)
-            # Of FP8, which has no one step, the certificate compares every weight with its nearest.
-            if number_format is None or not number_format.uniform:
-                continue
-            if weight is not None and weight.shape == held.values.shape:
-                yield "the weights", _of_weight(weight, held.values, channel_axis(node), number_format)
+        stored = evaluate_constant(value)
+        if stored is None:
+            operand_and_ratio = _activation_ratio(dequantise, histograms)
+            if operand_and_ratio is not None:
+                yield operand_and_ratio
+            continue
+
+        # The weight alone: a bias in INT32, as onnxruntime's quantiser writes it, is as near as float32.
+        if index != WEIGHT_INPUT or node.op_type not in WEIGHTED:
+            continue
+        if trusted_node is None or trusted_node.op_type != node.op_type:
+            continue
+        weight = onnx_file.initializer_array(trusted_node.inputs[WEIGHT_INPUT])
+        number_format = number_formats.symmetric_in(stored.array.dtype)
+        # Of FP8, which has no one step, the certificate compares every weight with its nearest.
+        if number_format is None or not number_format.uniform:
+            continue
+        if weight is not None and weight.shape == stored.values.shape:
+            yield "the weights", _weight_ratio(weight, stored.values, channel_axis(node), number_format)
 
 
-def _of_weight(
+def _activation_ratio(dequantise: ir.Node, histograms: Mapping[str, Histogram]) -> tuple[str, float] | None:
+    """Names the activation, with the noise of its pair over that of the best range; None where that is not known."""
+    stored_levels = dequantise.inputs[0]
+    quantise = stored_levels.producer() if stored_levels is not None else None
+    activation = quantise.inputs[0] if quantise is not None else None
+    if quantise is None or activation is None or activation.name not in histograms:
+        return None
+    number_format = pairs.number_format_of(quantise)
+    scales = onnx_file.initializer_array(dequantise.inputs[1])
+    if number_format is None or scales is None or scales.size != 1:
+        return None
+
+    operand = f"its input from {_producer_name(activation)}"
+    activation_scale = float(scales.item())
+    if not activation_scale > 0:  # NaN as well
+        return operand, np.inf
+
+    histogram = histograms[str(activation.name)]
+    best_scale = mse(histogram, number_format) / number_format.largest_level
+    noise = squared_error(histogram, activation_scale, number_format)
+    needed_noise = squared_error(histogram, best_scale, number_format)
+    # Where nothing but 0 was seen, no noise is needed.
+    ratio = noise / needed_noise if needed_noise > 0 else 1.0
+    return operand, ratio
+
+
+def _weight_ratio(
     weight: NDArray[np.float32], stored: NDArray[np.float64], axis: int, number_format: NumberFormat
 ) -> float:
-    """The channel whose noise is the largest multiple of what it needs."""
-    others = tuple(dim for dim in range(weight.ndim) if dim != axis)
-    noise = ((stored - weight) ** 2).mean(axis=others)
-    needed = channel_scales(weight, axis, number_format).astype(np.float64) ** 2 / 12
-    return float((noise / needed).max())
+    """The largest ratio of any channel: its noise over the noise that it needs."""
+    other_axes = tuple(dim for dim in range(weight.ndim) if dim != axis)
+    noise = ((stored - weight) ** 2).mean(axis=other_axes)
+    # The variance of an error that is spread evenly over one step.
+    needed_noise = channel_scales(weight, axis, number_format).astype(np.float64) ** 2 / 12
+    return float((noise / needed_noise).max())
 
 
-def _maker(value: ir.Value) -> str:
-    node = value.producer()
-    return (onnx_file.module_of(node) if node is not None else "") or str(value.name)
-
-
-def _of_activation(histogram: Histogram, scale: float, number_format: NumberFormat) -> float:
-    if not scale > 0:
-        return np.inf
-    best = mse(histogram, number_format) / number_format.largest_level
-    noise = squared_error(histogram, scale, number_format)
-    needed = squared_error(histogram, best, number_format)
-    return noise / needed if needed > 0 else 1.0
+def _producer_name(value: ir.Value) -> str:
+    """The module that computes ``value``, or the name of the tensor."""
+    producer = value.producer()
+    module = onnx_file.module_of(producer) if producer is not None else ""
+    return module or str(value.name)

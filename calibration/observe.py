@@ -1,4 +1,7 @@
-"""Graph and images to the statistics of each tensor, in one pass and in memory that does not grow with the images."""
+"""From a graph and images to the statistics of each tensor.
+
+It takes one pass, and memory that does not grow with the number of images.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 # Convolutions with their ReLU and in the processor's layout: the values of the same tensors, to float rounding.
-# Batches and their order change no bit of them: tests/pipeline/building/test_calibration_statistics.py asks this of a
+# Batches and their order change no bit of them; tests/pipeline/building/test_calibration_statistics.py proves it on a
 # real network.
 LEVEL = "ORT_ENABLE_ALL"
 
@@ -39,36 +42,44 @@ Kind = TypeVar("Kind", bound=Statistic)
 
 
 class Observer(Generic[Kind]):
-    """``seen`` maps each of ``tensors`` of the ONNX file ``src`` to what was kept of it over all images taken."""
+    """Runs the ONNX file ``src`` and keeps a statistic of each of ``tensors``.
+
+    ``kind`` makes an empty statistic. ``seen`` maps each tensor to its statistic over all images taken so far.
+    """
 
     def __init__(self, src: Path, tensors: Sequence[str], kind: Callable[[], Kind], level: str = LEVEL) -> None:
         self.src = src
         self.seen = {name: kind() for name in tensors}
         self._session = _session_with_outputs(src, tensors, level)
-        self._kind = "uint8" if self._session.get_inputs()[0].type == "tensor(uint8)" else "float32"
+        takes_bytes = self._session.get_inputs()[0].type == "tensor(uint8)"
+        self._pixel_type = "uint8" if takes_bytes else "float32"
 
     def take(self, batches: Iterable[NDArray[np.float32]]) -> None:
-        """Observe ``batches`` of images (N, C, H, W) 0..255: one is computed while the one before is counted.
+        """Observe ``batches`` of images (N, C, H, W) 0..255; each is computed while the one before is counted.
 
         Raises ValueError naming the tensor that holds NaN or infinity.
         """
         names = list(self.seen)
         with ThreadPoolExecutor(1) as runner:
-            computed: Future[Any] | None = None
+            previous: Future[Any] | None = None
             for images in batches:
-                following = runner.submit(self._session.run, names, {"images": images.astype(self._kind, copy=False)})
-                if computed is not None:
-                    self._count(computed.result())
-                computed = following
-            if computed is not None:
-                self._count(computed.result())
+                pixels = images.astype(self._pixel_type, copy=False)
+                # Submitted before the batch before is counted, so that the two overlap.
+                current = runner.submit(self._session.run, names, {"images": pixels})
+                if previous is not None:
+                    self._count(previous.result())
+                previous = current
+            if previous is not None:
+                self._count(previous.result())
 
     def _count(self, outputs: list[NDArray[np.float32]]) -> None:
+        """Give each statistic its tensor of one batch; ``outputs`` are in the order of ``seen``."""
+        # The first are the largest: popped as they are counted, their memory goes to the next batch soonest.
         outputs.reverse()
-        for name in self.seen:
-            values = outputs.pop()  # the first are the largest: their memory goes to the next batch soonest
+        for name, statistic in self.seen.items():
+            values = outputs.pop()
             try:
-                self.seen[name].add(values)
+                statistic.add(values)
             except ValueError as error:
                 raise ValueError(f"{error} in the activations {name} of {self.src.name}") from error
 
@@ -86,22 +97,27 @@ def observe(
 
 
 def fingerprint(src: Path) -> str:
-    """SHA-256 over graph and weights of ``src``, whatever its metadata say of who made it and when."""
+    """SHA-256 over graph and weights of ``src``; who made the file and when is in its metadata, and left out."""
     model = onnx.load(src, load_external_data=False)
     return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def activations(src: Path) -> list[str]:
     """The names of all float tensors that the nodes of ``src`` compute."""
-    nodes = [node for node in onnx_file.read(src).graph if node.op_type != "QuantizeLinear"]
-    return [str(out.name) for node in nodes for out in node.outputs]
+    names: list[str] = []
+    for node in onnx_file.read(src).graph:
+        if node.op_type != "QuantizeLinear":  # it computes integers
+            names += [str(output.name) for output in node.outputs]
+    return names
 
 
 def _session_with_outputs(src: Path, tensors: Sequence[str], level: str) -> InferenceSession:
+    """``src`` in ONNX Runtime, with each of ``tensors`` as an output."""
     present = {str(value.name) for value in onnx_file.read(src).graph.outputs}
     reference.trim()
     extra = onnx.ModelProto()
     extra.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
+
     # Two protocol buffers one behind the other are their merger: outputs are appended, and no weight passes through
     # this process's memory (a ResNeXt-50 otherwise peaks 200 MB higher).
     with tempfile.TemporaryDirectory() as folder:

@@ -60,26 +60,26 @@ def build(recipe: Recipe) -> Result:
     """
     from pipeline import workspace
     from pipeline.building import plan
-    from pipeline.building import request as orders
+    from pipeline.building.request import accept
     from pipeline.building.run import Build
     from pipeline.console import news
     from pipeline.models import weights
     from pipeline.parity import answers
     from pipeline.report import ledger, page
 
-    order = orders.order(recipe)
-    recipe, description, output = order.recipe, order.description, order.output
+    request = accept(recipe)
+    recipe, description, output = request.recipe, request.description, request.output
     with workspace.directory(output) as unfinished:
-        network, origin = order.given or weights.trained(recipe, description, order.train, order.epochs)
+        network, origin = request.given or weights.trained(recipe, description, request.train, request.epochs)
         news.say(f"{origin}; --weights takes a file of your own")
         for name in ("report.json", page.FILE):  # evidence.json says itself of which report it is
             (output / name).unlink(missing_ok=True)
-        sources = {"data": order.source, "weights": origin}
-        images = {"calibration": order.calibration.digest, "test": order.test.digest}
+        sources = {"data": request.source, "weights": origin}
+        images = {"calibration": request.calibration.digest, "test": request.test.digest}
         report = ledger.header(recipe, output, description, sources, images)
-        stages = plan.planned(recipe, network, description, order.calibration, order.train)
-        reference = answers.of_network(network).answers(order.test, "answers of the network")
-        report = _judged(report, stages, Build(order.test, reference, output, unfinished))
+        stages = plan.planned(recipe, network, description, request.calibration, request.train)
+        reference = answers.of_network(network).answers(request.test, "answers of the network")
+        report = _judged(report, stages, Build(request.test, reference, output, unfinished))
     return Result(report["verdict"], Path(report["recipe"]["output"]), report)
 
 

@@ -1,8 +1,8 @@
-"""Weights tuned under the rounding of INT8 (quantisation-aware training), with the float network as the teacher.
+"""Tunes weights under the rounding of INT8 (quantisation-aware training), with the float network as the teacher.
 
-Jacob et al. 2018, arXiv 1712.05877, section 3: every tensor that will carry a Q/DQ pair is rounded in the forward pass
-and passed through in the backward one. The loss is how far the logits lie from those of the float network on the same
-images, so that no labels are needed (Hinton et al. 2015, arXiv 1503.02531).
+As in Jacob et al. 2018, arXiv 1712.05877, section 3, every tensor that will carry a Q/DQ pair is rounded in the forward
+pass and passed through in the backward one. The loss is how far the logits lie from those of the float network on the
+same images, so that no labels are needed (Hinton et al. 2015, arXiv 1503.02531).
 """
 
 from __future__ import annotations
@@ -26,10 +26,18 @@ if TYPE_CHECKING:
 
     Select = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
+# The least error that is told from none, in shares of the logits' power: 300 dB.
+LEAST_ERROR = 1e-30
+# The error before and after is measured on as many images as so many batches have.
+PROBE_BATCHES = 4
+
 
 @dataclass(frozen=True)
 class Tuning:
-    """Every number of the recipe; ``rate`` is the first step of a weight, as a share of its tensor's mean magnitude."""
+    """Every number of the recipe.
+
+    ``rate`` is the size of a weight's first step, as a share of the mean magnitude of its tensor.
+    """
 
     steps: int = 200
     batch: int = 16
@@ -59,9 +67,11 @@ def qat(
 
     model = onnx_file.read(src)
     formats = qdq.tensors(src, placement)
-    student = Student(model.graph, {name: (amax[name], formats[name]) for name in formats})
+    pairs = {name: (amax[name], formats[name]) for name in formats}
+    student = Student(model.graph, pairs)
     with torch.random.fork_rng(devices=[]):
-        lost = _tune(student, images, count, seed, advance)
+        error_before, error_after = _tune(student, images, count, seed, advance)
+
     for name, tuned in student.weights.items():
         value = model.graph.initializers[name]
         array = tuned.detach().numpy().astype(np.float32)
@@ -69,41 +79,61 @@ def qat(
             raise ValueError(f"tuning gave {name} values that are no numbers")
         value.const_value = ir.tensor(array, name=name)
     onnx_file.write(model, dst)
-    first, last = (-10 * np.log10(max(each, 1e-30)) for each in lost)
-    return f"weights tuned under INT8 for {RECIPE.steps} steps, {first:.1f} → {last:.1f} dB on {count} images"
+
+    gained = f"{_sqnr_db(error_before):.1f} → {_sqnr_db(error_after):.1f} dB"
+    return f"weights tuned under INT8 for {RECIPE.steps} steps, {gained} on {count} images"
+
+
+def _sqnr_db(error: float) -> float:
+    """The SQNR in dB of logits with this error, a share of their power."""
+    return float(-10 * np.log10(max(error, LEAST_ERROR)))
 
 
 def _tune(
     student: Student, images: Select, count: int, seed: int, advance: Callable[[], object]
 ) -> tuple[float, float]:
-    """The error of the logits before and after, each as a share of the power of the float network's."""
+    """Tune the weights of ``student`` in place; returns the error of its logits before and after.
+
+    Both are shares of the power of the float network's logits.
+    """
     import torch
 
     # Adam's step is about its rate, whatever the gradient: each tensor gets one in its own units.
-    groups = [
-        {"params": [each], "lr": RECIPE.rate * float(each.detach().abs().mean())} for each in student.weights.values()
-    ]
+    groups = []
+    for weight in student.weights.values():
+        mean_magnitude = float(weight.detach().abs().mean())
+        groups.append({"params": [weight], "lr": RECIPE.rate * mean_magnitude})
     optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, RECIPE.steps)
-    draw = np.random.default_rng(seed)
-    probe = np.arange(count)[: 4 * RECIPE.batch]
-    pixels = torch.from_numpy(images(probe))
+    generator = np.random.default_rng(seed)
+
+    # The same images before and after.
+    probe = np.arange(count)[: PROBE_BATCHES * RECIPE.batch]
+    probe_pixels = torch.from_numpy(images(probe))
     with torch.no_grad():
-        aim = student(pixels, student.teacher)
-        before = float(_lost(student(pixels, student.weights, rounded=True), aim))
+        probe_target = student(probe_pixels, student.teacher)
+        error_before = float(_error(student(probe_pixels, student.weights, rounded=True), probe_target))
+    # Its memory goes to the steps.
+    del probe_pixels
+
+    batch_size = min(RECIPE.batch, count)
     for _ in range(RECIPE.steps):
-        pixels = torch.from_numpy(images(np.sort(draw.choice(count, min(RECIPE.batch, count), replace=False))))
+        batch = np.sort(generator.choice(count, batch_size, replace=False))
+        pixels = torch.from_numpy(images(batch))
         with torch.no_grad():
             target = student(pixels, student.teacher)
-        loss = _lost(student(pixels, student.weights, rounded=True), target)
+        loss = _error(student(pixels, student.weights, rounded=True), target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         advance()
+
     with torch.no_grad():
-        return before, float(_lost(student(torch.from_numpy(images(probe)), student.weights, rounded=True), aim))
+        tuned_logits = student(torch.from_numpy(images(probe)), student.weights, rounded=True)
+        return error_before, float(_error(tuned_logits, probe_target))
 
 
-def _lost(logits: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
-    return ((logits - aim) ** 2).mean() / (aim**2).mean()
+def _error(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The squared error of ``logits`` as a share of the power of ``target``."""
+    return ((logits - target) ** 2).mean() / (target**2).mean()

@@ -1,4 +1,4 @@
-"""A float graph that PyTorch computes and trains through, with the rounding of INT8 where its pairs will stand."""
+"""A float graph in PyTorch, to be trained with the rounding of INT8 where its Q/DQ pairs will stand."""
 
 from __future__ import annotations
 
@@ -23,95 +23,126 @@ if TYPE_CHECKING:
 
 
 class Student:
-    """A float graph in PyTorch; ``pairs`` has the amax and the number format of each tensor that is rounded.
+    """A float graph in PyTorch.
 
-    ``teacher`` are its constants, ``weights`` those of its layers, to be trained.
+    ``pairs`` has the amax and the number format of each tensor that is rounded. ``teacher`` holds the constants of the
+    graph as they are, ``weights`` copies of those of its layers, to be trained.
     """
 
     def __init__(self, graph: ir.Graph, pairs: Mapping[str, tuple[float, NumberFormat]]) -> None:
         import torch
 
-        self.nodes, self.pairs, self.output = list(graph), pairs, str(graph.outputs[0].name)
+        self.nodes = list(graph)
+        self.pairs = pairs
         self.input = str(graph.inputs[0].name)
-        self.teacher: Tensors = {
-            name: torch.from_numpy(np.array(onnx_file.initializer_array(value)))
-            for name, value in graph.initializers.items()
-        }
+        self.output = str(graph.outputs[0].name)
+        self.teacher: Tensors = {}
+        for name, value in graph.initializers.items():
+            self.teacher[name] = torch.from_numpy(np.array(onnx_file.initializer_array(value)))
+
         unknown = sorted({node.op_type for node in self.nodes} - OPERATORS.keys())
         if unknown:
             raise ValueError(f"the graph holds {', '.join(unknown)}, which cannot be trained through")
-        weighted = [value for node in self.nodes if node.op_type in WEIGHTED for value in node.inputs[1:]]
-        names = {str(value.name) for value in weighted if value is not None} & self.teacher.keys()
-        self.weights = {name: self.teacher[name].clone().requires_grad_() for name in sorted(names)}
+
+        # Weights and biases of layers; constants of other nodes, as those that normalise the pixels, stay as they are.
+        trained: set[str] = set()
+        for node in self.nodes:
+            if node.op_type in WEIGHTED:
+                trained |= {str(value.name) for value in node.inputs[1:] if value is not None}
+        trained &= self.teacher.keys()
+        self.weights = {name: self.teacher[name].clone().requires_grad_() for name in sorted(trained)}
 
     def __call__(self, pixels: torch.Tensor, weights: Tensors, *, rounded: bool = False) -> torch.Tensor:
-        """The logits (N, classes) of ``pixels`` (N, C, H, W)."""
+        """The logits (N, classes) of ``pixels`` (N, C, H, W) 0..255; ``rounded`` as the file with pairs has them."""
         values: Tensors = {**self.teacher, **weights, self.input: pixels}
         if rounded:
-            values |= {self.input: self._paired(self.input, pixels)}
+            values[self.input] = self._paired(self.input, pixels)
         for node in self.nodes:
             inputs = [None if value is None else values[str(value.name)] for value in node.inputs]
             if rounded and node.op_type in WEIGHTED:
                 inputs[1] = _rounded_weight(inputs[1], channel_axis(node))
-            found = OPERATORS[node.op_type](constant.attributes(node), *inputs)
+            computed = OPERATORS[node.op_type](constant.attributes(node), *inputs)
+
             name = str(node.outputs[0].name)
             # A maximum of what is rounded is rounded already: under the scale of its input.
-            values[name] = self._paired(name, found) if rounded and node.op_type != "MaxPool" else found
+            if rounded and node.op_type != "MaxPool":
+                computed = self._paired(name, computed)
+            values[name] = computed
         return values[self.output]
 
     def _paired(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """``value`` behind the pair of the tensor ``name``, where it has one."""
         if name not in self.pairs:
             return value
         amax, number_format = self.pairs[name]
-        largest = number_format.largest_level
-        smallest = 0 if number_format.never_negative else -largest
-        return _rounded(value, amax / largest if amax > 0 else 1.0, smallest, largest)
+        top = number_format.largest_level
+        # A tensor that is always 0 has any positive scale.
+        scale = amax / top if amax > 0 else 1.0
+        least = 0 if number_format.never_negative else -top
+        return _rounded(value, scale, least, top)
 
 
 def _rounded_weight(weight: Any, axis: int) -> Any:
+    """``weight`` behind a pair that has one scale for each output channel."""
     import torch
 
-    amax = weight.detach().abs().amax(tuple(dim for dim in range(weight.ndim) if dim != axis), keepdim=True)
-    largest = INT8.largest_level
-    return _rounded(weight, torch.where(amax > 0, amax / largest, torch.ones_like(amax)), -largest, largest)
+    other_axes = tuple(dim for dim in range(weight.ndim) if dim != axis)
+    amax = weight.detach().abs().amax(other_axes, keepdim=True)
+    scales = torch.where(amax > 0, amax / INT8.largest_level, torch.ones_like(amax))
+    return _rounded(weight, scales, -INT8.largest_level, INT8.largest_level)
 
 
 def _rounded(value: torch.Tensor, scale: Any, least: int, top: int) -> torch.Tensor:
     """``value`` behind a pair; the gradient goes straight through, but for what the range cuts off.
 
-    By division, as the runtimes do: torch.fake_quantize multiplies by 1 / scale, and pixels often lie between levels.
+    It divides by the scale, as the runtimes do. torch.fake_quantize multiplies by 1 / scale instead, and pixels often
+    lie between two levels, where that rounds otherwise.
     """
     inside: torch.Tensor = value.clamp(least * scale, top * scale)
-    found: torch.Tensor = inside + ((value.detach() / scale).round().clamp(least, top) * scale - inside).detach()
-    return found
+    quantised = (value.detach() / scale).round().clamp(least, top) * scale
+    # Its value is that of ``quantised``, its gradient that of ``inside``.
+    passed_through: torch.Tensor = inside + (quantised - inside).detach()
+    return passed_through
 
 
-def _conv(told: dict[str, Any], images: Any, weight: Any, bias: Any = None) -> Any:
+def _conv(attributes: dict[str, Any], images: Any, weight: Any, bias: Any = None) -> Any:
     from torch.nn import functional
 
-    padded = functional.pad(images, _pads(told))
-    return functional.conv2d(padded, weight, bias, told["strides"], 0, told["dilations"], told["group"])
+    # Padded by itself: ONNX may pad each side differently, conv2d cannot.
+    padded = functional.pad(images, _pads(attributes))
+    strides, dilations, groups = attributes["strides"], attributes["dilations"], attributes["group"]
+    return functional.conv2d(padded, weight, bias, strides, 0, dilations, groups)
 
 
-def _max_pool(told: dict[str, Any], images: Any) -> Any:
+def _max_pool(attributes: dict[str, Any], images: Any) -> Any:
     from torch.nn import functional
 
-    padded = functional.pad(images, _pads(told), value=-math.inf)
-    shape = told["kernel_shape"], told["strides"], 0, told["dilations"], bool(told["ceil_mode"])
-    return functional.max_pool2d(padded, *shape)
+    padded = functional.pad(images, _pads(attributes), value=-math.inf)
+    return functional.max_pool2d(
+        padded,
+        attributes["kernel_shape"],
+        attributes["strides"],
+        0,
+        attributes["dilations"],
+        bool(attributes["ceil_mode"]),
+    )
 
 
-def _pads(told: dict[str, Any]) -> list[int]:
+def _pads(attributes: dict[str, Any]) -> list[int]:
     """ONNX has top, left, bottom, right; PyTorch left, right, top, bottom."""
-    if told["auto_pad"] != "NOTSET":
-        raise ValueError(f"auto_pad {told['auto_pad']} cannot be trained through")
-    top, left, bottom, right = told["pads"]
+    if attributes["auto_pad"] != "NOTSET":
+        raise ValueError(f"auto_pad {attributes['auto_pad']} cannot be trained through")
+    top, left, bottom, right = attributes["pads"]
     return [left, right, top, bottom]
 
 
-def _gemm(told: dict[str, Any], one: Any, weight: Any, bias: Any = None) -> Any:
-    product = told["alpha"] * (one.T if told["transA"] else one) @ (weight.T if told["transB"] else weight)
-    return product if bias is None else product + told["beta"] * bias
+def _gemm(attributes: dict[str, Any], features: Any, weight: Any, bias: Any = None) -> Any:
+    if attributes["transA"]:
+        features = features.T
+    if attributes["transB"]:
+        weight = weight.T
+    product = attributes["alpha"] * features @ weight
+    return product if bias is None else product + attributes["beta"] * bias
 
 
 # What each operator of a residual network computes, from its attributes and inputs.
@@ -119,11 +150,11 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Conv": _conv,
     "Gemm": _gemm,
     "MaxPool": _max_pool,
-    "Relu": lambda _, one: one.relu(),
-    "Add": lambda _, one, other: one + other,
-    "Sub": lambda _, one, other: one - other,
-    "Div": lambda _, one, other: one / other,
-    "GlobalAveragePool": lambda _, one: one.mean((2, 3), keepdim=True),
-    "Flatten": lambda told, one: one.flatten(told["axis"]),
-    "Identity": lambda _, one: one,
+    "Relu": lambda _, value: value.relu(),
+    "Add": lambda _, left, right: left + right,
+    "Sub": lambda _, left, right: left - right,
+    "Div": lambda _, left, right: left / right,
+    "GlobalAveragePool": lambda _, images: images.mean((2, 3), keepdim=True),
+    "Flatten": lambda attributes, value: value.flatten(attributes["axis"]),
+    "Identity": lambda _, value: value,
 }

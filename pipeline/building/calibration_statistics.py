@@ -21,88 +21,132 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from calibration.histogram import Histogram
+    from calibration.observe import Observer
     from calibration.statistics import Seen
-    from pipeline.building.calibrate import Calibration
+    from pipeline.building.calibration_job import CalibrationJob
     from pipeline.data.images import Images
 
-SAVE_EVERY = 2.0  # seconds of work that a kill may cost
+# Seconds of work that a kill may cost.
+SAVE_EVERY = 2.0
 # Where no number of images was asked for: looked at after 64, 128, 256 …, enough when in no tensor the last look's
 # range rounds the images seen by now this much worse than their own range.
-FIRST_LOOK, SETTLED_DB = 64, 0.5
+FIRST_LOOK = 64
+SETTLED_DB = 0.5
+# So many batches are taken between two chances to save.
+BATCHES_AT_ONCE = 8
 
 
-def seen_over(job: Calibration, src: Path, tensors: list[str], order: NDArray[np.int64]) -> Seen:
-    """The statistics over the images of ``order``, from where an earlier run was stopped."""
+def seen_over(job: CalibrationJob, src: Path, tensors: list[str], order: NDArray[np.int64]) -> Seen:
+    """The statistics of ``tensors`` over the images of ``order``; they go on from where an earlier run was stopped."""
     from calibration import observe, statistics
     from calibration.histogram import Histogram
 
     key = _key(job, src, tensors)
-    own = job.cache is not None and not job.is_table
-    path = job.cache if own and job.cache is not None else _unfinished(key)
-    seen = _begun(path, key, tensors, own=own) or statistics.Seen(key, {})
+    # The user's own file stays, with all images in it; ours only serves an interrupted run, and goes at the end.
+    own_file = None if job.is_table else job.cache
+    path = own_file if own_file is not None else _unfinished(key)
+
+    seen = _begun(path, key, tensors, own=own_file is not None)
+    if seen is None:
+        seen = statistics.Seen(key, {})
     if seen.stopped is None and seen.images < len(order):
         observer = observe.Observer(src, tensors, Histogram)
         observer.seen.update(seen.histograms)
+        # The same dictionary: what the observer counts is what a look sees and a save keeps.
         seen.histograms = observer.seen
         _observe(job, observer, seen, order, path)
-        if own:
-            keep(path, seen.to_bytes())
-    if not own:
+        if own_file is not None:
+            keep(own_file, seen.to_bytes())
+    if own_file is None:
         path.unlink(missing_ok=True)
     return seen
 
 
-def _observe(job: Calibration, observer: Any, seen: Seen, order: NDArray[np.int64], path: Path) -> None:
-    saved = time.monotonic()
+def _observe(
+    job: CalibrationJob, observer: Observer[Histogram], seen: Seen, order: NDArray[np.int64], path: Path
+) -> None:
+    """Take further images of ``order`` into ``seen`` until there are no more, or enough; save to ``path`` at times."""
+    saved_at = time.monotonic()
+    at_once = BATCHES_AT_ONCE * batch_size(job.images)
     with bar("calibrating", len(order)) as advance:
         for _ in range(seen.images):
             advance()
         while seen.images < len(order) and seen.stopped is None:
-            look = FIRST_LOOK * 2 ** max(0, (seen.images // FIRST_LOOK).bit_length())
-            some = order[seen.images : min(look, seen.images + 8 * batch_size(job.images), len(order))]
-            observer.take(batches(job.images, some))
-            seen.images += len(some)
-            for _ in some:
+            # Never across a look, so that every run looks after the same images, interrupted or not.
+            next_look = _next_look(seen.images)
+            end = min(next_look, seen.images + at_once, len(order))
+            chosen = order[seen.images : end]
+            observer.take(batches(job.images, chosen))
+            seen.images += len(chosen)
+            for _ in chosen:
                 advance()
-            if job.settle and seen.images == look:
+
+            if job.settle and seen.images == next_look:
                 _look(seen)
-            if time.monotonic() - saved > SAVE_EVERY:
+            if time.monotonic() - saved_at > SAVE_EVERY:
                 keep(path, seen.to_bytes())
-                saved = time.monotonic()
+                saved_at = time.monotonic()
+
+
+def _next_look(images: int) -> int:
+    """After how many images the next look is, once ``images`` are seen: the next of 64, 128, 256 and so on."""
+    doublings = (images // FIRST_LOOK).bit_length()
+    return int(FIRST_LOOK * 2**doublings)
 
 
 def _look(seen: Seen) -> None:
-    """Say in ``seen`` that it is enough, when the ranges of the last look would still round as well as new ones.
+    """Note in ``seen`` that it is enough, if the ranges of the last look still round as well as new ones would.
 
-    By mse's ranges, whatever the method: minmax grows with every image, and entropy jumps where it does not matter.
+    The ranges are those of mse, whatever the method: those of minmax grow with every image, and those of entropy jump
+    where it does not matter.
     """
-    from calibration.ranges import mse, squared_error
-    from exporters.number_formats import INT8
+    from calibration.ranges import mse
 
-    now, before = {name: mse(each) for name, each in seen.histograms.items()}, seen.before.get("mse")
-    seen.before = {"mse": now}
-    if before is None:
+    ranges = {name: mse(histogram) for name, histogram in seen.histograms.items()}
+    ranges_before = seen.before.get("mse")
+    seen.before = {"mse": ranges}
+    if ranges_before is None:
         return
-    worse: dict[str, float] = {}
-    for name, each in seen.histograms.items():
-        old, new = (
-            squared_error(each, ranges[name] / INT8.largest_level) if ranges[name] else 0.0 for ranges in (before, now)
-        )
-        worse[name] = (
-            10 * math.log10(old / new) if old and new else math.inf * (old != new or before[name] != now[name])
-        )
-    name = max(worse, key=worse.__getitem__)
-    if worse[name] < SETTLED_DB:
+
+    worse_db: dict[str, float] = {}
+    for name, histogram in seen.histograms.items():
+        worse_db[name] = _worse_db(histogram, ranges_before[name], ranges[name])
+    worst = max(worse_db, key=worse_db.__getitem__)
+    if worse_db[worst] < SETTLED_DB:
         seen.stopped = (
             f"the ranges of {seen.images // 2} images round {seen.images} no worse than their own by {SETTLED_DB:g} dB "
-            f"({worse[name]:.2f} dB in {name})"
+            f"({worse_db[worst]:.2f} dB in {worst})"
         )
 
 
-def _key(job: Calibration, src: Path, tensors: list[str]) -> dict[str, Any]:
+def _worse_db(histogram: Histogram, amax_before: float, amax: float) -> float:
+    """By how many dB the noise of the range up to ``amax_before`` exceeds that of the range up to ``amax``.
+
+    It is minus infinity where both are the same and make no noise: such a tensor decides nothing.
+    """
+    from calibration.ranges import squared_error
+    from exporters.number_formats import INT8
+
+    noise_before = squared_error(histogram, amax_before / INT8.largest_level) if amax_before else 0.0
+    noise = squared_error(histogram, amax / INT8.largest_level) if amax else 0.0
+    if noise_before and noise:
+        return 10 * math.log10(noise_before / noise)
+    return -math.inf if noise_before == noise and amax_before == amax else math.inf
+
+
+def _key(job: CalibrationJob, src: Path, tensors: list[str]) -> dict[str, Any]:
     """Every ingredient of the statistics, by the name that a person is told."""
     from calibration import histogram, observe
 
+    # Every constant that decides which values are counted, and in which bin.
+    grid = [
+        histogram.DROPPED_BITS,
+        histogram.FIRST_BIN,
+        histogram.MOST_VALUES,
+        histogram.SAMPLING_STEP,
+        observe.LEVEL,
+    ]
     key = {
         "network (graph or weights)": observe.fingerprint(src),
         "choice of tensors": hashlib.sha256("\n".join(tensors).encode()).hexdigest(),
@@ -110,13 +154,15 @@ def _key(job: Calibration, src: Path, tensors: list[str]) -> dict[str, Any]:
         "set of images": job.images.digest,
         "order of images": [job.seed, len(job.images) - job.held],
         "stopping rule": [FIRST_LOOK, SETTLED_DB] if job.settle else None,
-        "grid": [histogram.DROPPED, histogram.FIRST, histogram.MOST, histogram.STEP, observe.LEVEL],
+        "grid": grid,
         "version of a tool": provenance.versions(("onnxruntime", "onnxruntime-gpu", "onnx", "numpy")),
     }
+    # As it is read back, so that the two can be compared: JSON knows no tuples.
     return dict(json.loads(json.dumps(key)))
 
 
 def _unfinished(key: dict[str, Any]) -> Path:
+    """Where the statistics of a run that may be killed are kept until its end."""
     import platformdirs
 
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
@@ -124,6 +170,7 @@ def _unfinished(key: dict[str, Any]) -> Path:
 
 
 def _begun(path: Path, key: dict[str, Any], tensors: list[str], *, own: bool) -> Seen | None:
+    """What an earlier run left in ``path``; None without any. ``own``: the file is the user's."""
     from calibration import statistics
 
     if not path.is_file():
@@ -138,7 +185,7 @@ def _begun(path: Path, key: dict[str, Any], tensors: list[str], *, own: bool) ->
 
 
 def keep(path: Path, content: bytes) -> None:
-    """``content`` as a whole file at ``path``, whoever else writes there."""
+    """Write ``content`` to ``path``, where there is always a whole file, whoever else writes it at the same time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as unfinished:
@@ -148,7 +195,10 @@ def keep(path: Path, content: bytes) -> None:
 
 
 def batch_size(images: Images) -> int:
-    """Images whose activations are in memory at once, and those of the batch before: one image of 224 pixels."""
+    """How many images are computed at once: one at 224 pixels.
+
+    Their activations are in memory together with those of the batch before.
+    """
     return max(1, images.batch_size // 24)
 
 

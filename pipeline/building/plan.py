@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from exporters.number_formats import NUMBER_FORMATS
 from pipeline import engine_seal
 from pipeline.building import calibrate, engines, stages
+from pipeline.building.calibration_job import CalibrationJob
 from pipeline.precisions import EXACT, FLOAT16, PRECISIONS, QUANTISED, REORDERED
 from pipeline.stage import Role, Stage, Tolerance
 
@@ -207,7 +208,7 @@ def _qat_stage(name: str, branch: Branch) -> Stage | None:
     if "qat" not in recipe.recoveries:
         return None
 
-    job = calibrate.Calibration(
+    job = CalibrationJob(
         images=branch.calibration,
         method=recipe.calib_method,
         seed=recipe.seed,
@@ -233,7 +234,7 @@ def _quantised_stage(name: str, branch: Branch) -> Stage:
     """Q/DQ pairs of the number format ``name``, which is any of the table."""
     recipe = branch.recipe
     mixed = "mixed" in recipe.recoveries
-    job = calibrate.Calibration(
+    job = CalibrationJob(
         images=branch.calibration,
         method=recipe.calib_method,
         seed=recipe.seed,

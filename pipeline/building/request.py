@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is built, with all that its target decides; ``given`` are the user's weights and where they come from."""
+class Request:
+    """What is built, with all that its target decides.
+
+    ``given`` are the user's weights and a sentence on where they come from; None where the network is trained here.
+    ``source`` is a sentence on where the images come from.
+    """
 
     recipe: Recipe
     output: Path
@@ -31,8 +35,8 @@ class Order:
     test: Images
 
 
-def order(asked: Recipe) -> Order:
-    """The order for ``asked``; raises BadRequest where it cannot be had."""
+def accept(asked: Recipe) -> Request:
+    """The request for what a recipe asks; raises BadRequest where it cannot be had."""
     from pipeline.building import engines
     from pipeline.console import news
     from pipeline.data import sampling, sets
@@ -45,6 +49,7 @@ def order(asked: Recipe) -> Order:
     engines.refuse(recipe)
     if recipe.precision != asked.precision:
         news.say(f"--target {recipe.target}: {asked.precision} is {recipe.precision} there")
+
     data = sets.load(recipe)
     preprocessing = data.preprocessing.adjusted(recipe)
     description = frozen.describe(arch, spec, data.classes, preprocessing)
@@ -52,33 +57,49 @@ def order(asked: Recipe) -> Order:
         shape = (preprocessing.channels, preprocessing.input_size, preprocessing.input_size)
         user_network.refuse(description.network(), spec.function, len(data.classes), shape)
     news.say(f"data: {data.source}; --data takes a folder of your own")
-    name = Path(asked.arch).stem.replace(":", "-")
-    return Order(
-        recipe,
-        recipe.output or Path("build", "-".join(filter(None, (name, asked.precision, recipe.target)))),
-        description,
-        data.source,
-        recipe.epochs or data.epochs,
-        weights.given(recipe, description),
-        Images(data.train, preprocessing),
-        sampling.calibration(recipe, data, preprocessing),
-        sampling.test(recipe, data, preprocessing),
+
+    return Request(
+        recipe=recipe,
+        output=recipe.output or _default_output(asked, recipe),
+        description=description,
+        source=data.source,
+        epochs=recipe.epochs or data.epochs,
+        given=weights.given(recipe, description),
+        train=Images(data.train, preprocessing),
+        calibration=sampling.calibration(recipe, data, preprocessing),
+        test=sampling.test(recipe, data, preprocessing),
     )
 
 
-def outline(asked: Order) -> Iterator[str]:
+def _default_output(asked: Recipe, recipe: Recipe) -> Path:
+    """``build/ARCH-PRECISION-TARGET``, by the precision that was asked for, whatever the target makes of it."""
+    # A network of the user's own is MODULE:FUNCTION.
+    name = Path(asked.arch).stem.replace(":", "-")
+    parts = [name, asked.precision]
+    if recipe.target:
+        parts.append(recipe.target)
+    return Path("build", "-".join(parts))
+
+
+def outline(request: Request) -> Iterator[str]:
     """What the build would do, line by line; nothing is trained or written."""
     from pipeline.building import plan
     from pipeline.building.run import file_name
 
-    network = asked.given[0] if asked.given else asked.description.network()
-    origin = (
-        asked.given[1] if asked.given else f"weights trained here, {asked.epochs} epochs, or kept of an earlier run"
-    )
-    yield f"{asked.description.arch} in {asked.recipe.precision}; {origin}"
-    yield f"{len(asked.calibration)} images calibrate, {len(asked.test)} judge: {asked.source}"
-    stages = plan.planned(asked.recipe, network, asked.description, asked.calibration, asked.train)
+    if request.given is not None:
+        network, origin = request.given
+    else:
+        network = request.description.network()
+        origin = f"weights trained here, {request.epochs} epochs, or kept of an earlier run"
+    yield f"{request.description.arch} in {request.recipe.precision}; {origin}"
+    yield f"{len(request.calibration)} images calibrate, {len(request.test)} judge: {request.source}"
+
+    stages = plan.planned(request.recipe, network, request.description, request.calibration, request.train)
     for number, stage in enumerate(stages, start=1):
-        by = f" by {stage.parameters['backend']}" if "backend" in stage.parameters else ""
-        yield f"{file_name(number, stage)}{by}{'' if stage.runs_here else ', not run here'}"
-    yield f"all in {asked.output}; nothing was done"
+        line = file_name(number, stage)
+        if "backend" in stage.parameters:
+            line += f" by {stage.parameters['backend']}"
+        if not stage.runs_here:
+            line += ", not run here"
+        yield line
+    yield f"all in {request.output}; nothing was done"

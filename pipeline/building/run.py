@@ -1,4 +1,4 @@
-"""Makes, notes, reuses and judges: one file after the other, each loaded afresh."""
+"""Makes or reuses one file after the other, notes what it was made from, loads it afresh, and judges it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pipeline import provenance, workspace
 from pipeline.console import news
 from pipeline.console.progress import bar
 from pipeline.errors import PipelineError, StageFailed
-from pipeline.parity.drift import sqnr_db
 from pipeline.parity.examine import examine
+from pipeline.parity.sqnr import sqnr_db
 from pipeline.stage import Made, StageRow
 
 if TYPE_CHECKING:
@@ -26,13 +26,17 @@ if TYPE_CHECKING:
     from pipeline.data.images import Images
     from pipeline.stage import Stage
 
-
+# The keys of a whole note.
 NOTE = {"file", "key", "sha256", "seconds", "work", "int8_share", "details"}
 
 
 @dataclass
 class Build:
-    """One build under way; ``reference`` holds the logits of the network in memory."""
+    """One build under way.
+
+    ``images`` are those that judge, and ``reference`` the logits of the network in memory on them. Files are made in
+    ``unfinished`` and moved to ``output`` when they are whole. ``files`` has the path of each stage's file.
+    """
 
     images: Images
     reference: NDArray[np.float32]
@@ -46,13 +50,12 @@ class Build:
 
     def run(self, stages: list[Stage]) -> Iterator[StageRow]:
         """Each row as soon as it is judged; ends after one that fails, since what follows would stand on sand."""
-        sources = [
-            stage.source or before for stage, before in zip(stages, ["", *(s.name for s in stages)], strict=False)
-        ]
+        sources = _sources(stages)
         for number, (stage, source) in enumerate(zip(stages, sources, strict=True), start=1):
             path = self.output / file_name(number, stage)
             row = self._row(stage, source, path)
             self.files[stage.name] = path
+            # Only the logits that a stage to come is compared with are kept.
             self.logits = {name: self.logits[name] for name in sources[number:] if name in self.logits}
             yield row
             if row.verdict == "fail":
@@ -60,8 +63,12 @@ class Build:
 
     def kept(self) -> dict[str, NDArray[Any]]:
         """What is saved of each judged stage: ``top1.STAGE`` (N,) and ``sqnr_db.STAGE`` (N,) of each image."""
-        top1 = {f"top1.{name}": answered for name, answered in self.top1.items()}
-        return top1 | {f"sqnr_db.{name}": drift for name, drift in self.sqnr_db.items()}
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, top1 in self.top1.items():
+            arrays[f"top1.{name}"] = top1
+        for name, image_sqnr_db in self.sqnr_db.items():
+            arrays[f"sqnr_db.{name}"] = image_sqnr_db
+        return arrays
 
     def _row(self, stage: Stage, source: str, path: Path) -> StageRow:
         """The row of ``stage``; where it fails and may be passed over, that of a stage that changes nothing."""
@@ -77,24 +84,39 @@ class Build:
             failure = "; ".join(row.reasons)
         # With the reason in its key, the next build tries the real stage again.
         parameters = {**stage.parameters, "fallback": failure}
-        row = self._judged(replace(stage, make=_unchanged, parameters=parameters), source, path)
+        unchanged = replace(stage, make=_unchanged, parameters=parameters)
+        row = self._judged(unchanged, source, path)
         row.fallback = failure
         return row
 
     def _judged(self, stage: Stage, source: str, path: Path) -> StageRow:
+        """The row of ``stage`` with its file in place, and its verdict where the file can run here."""
         origin = self.files.get(source)
         row = _make_or_reuse(stage, origin, path, self.unfinished)
         row.source = source or None
-        if stage.runs_here:
-            logits = examine(row, path, origin, self.images, self.reference, self.logits.get(source))
-            if logits is not None:
-                self.logits[stage.name] = logits
-                self.top1[stage.name] = logits.argmax(1).astype(np.int32)
-                self.sqnr_db[stage.name] = sqnr_db(self.reference, logits).astype(np.float32)
+        if not stage.runs_here:
+            return row
+
+        logits = examine(row, path, origin, self.images, self.reference, self.logits.get(source))
+        if logits is not None:
+            self.logits[stage.name] = logits
+            self.top1[stage.name] = logits.argmax(1).astype(np.int32)
+            self.sqnr_db[stage.name] = sqnr_db(self.reference, logits).astype(np.float32)
         return row
 
 
+def _sources(stages: list[Stage]) -> list[str]:
+    """The name of the stage whose file each one reads: the one before, where it names none; "" of the first."""
+    sources = []
+    before = ""
+    for stage in stages:
+        sources.append(stage.source or before)
+        before = stage.name
+    return sources
+
+
 def _unchanged(src: Path, dst: Path) -> Made:
+    """The stage that stands in for one that failed and may be passed over."""
     dst.write_bytes(src.read_bytes())
     return Made(f"nothing: {src.name} goes on as it was")
 
@@ -108,8 +130,8 @@ def _make_or_reuse(stage: Stage, source: Path | None, path: Path, unfinished: Pa
     """The row of ``stage`` with its file in place, made now unless its note proves that it is there already."""
     key = _key(stage, source)
     note = workspace.read_note(workspace.note_of(path))
-    whole = note.keys() >= NOTE and note["key"] == key
-    reused = whole and path.is_file() and note["sha256"] == workspace.sha256(path)
+    is_whole = note.keys() >= NOTE
+    reused = is_whole and note["key"] == key and path.is_file() and note["sha256"] == workspace.sha256(path)
     news.say(f"{path.name}: {_why(note, key, reused=reused)}", "debug")
     if not reused:
         note = _make(stage, source, path, unfinished, key)
@@ -141,6 +163,7 @@ def _why(note: dict[str, Any], key: dict[str, Any], *, reused: bool) -> str:
 
 
 def _make(stage: Stage, source: Path | None, path: Path, unfinished: Path, key: dict[str, Any]) -> dict[str, Any]:
+    """Make the file and put it into its place, then its note, which is returned."""
     fresh = unfinished / path.name
     started = time.perf_counter()
     try:
@@ -176,4 +199,5 @@ def _key(stage: Stage, source: Path | None) -> dict[str, Any]:
         "code": provenance.source_hash(),
         "versions": provenance.versions(stage.tools),
     }
+    # As it is read back from a note, so that the two can be compared: JSON knows no tuples.
     return dict(json.loads(json.dumps(key)))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from pipeline.building.calibration_job import CalibrationJob
     from pipeline.data.images import Images
     from pipeline.models.frozen import NetworkDescription
 
@@ -87,7 +88,7 @@ def equalise(calibration: Images, src: Path, dst: Path) -> Made:
     return Made(recovery.equalise(src, dst, _batches(calibration, "equalising")))
 
 
-def qat(job: calibrate.Calibration, images: Images, src: Path, dst: Path) -> Made:
+def qat(job: CalibrationJob, images: Images, src: Path, dst: Path) -> Made:
     """The same network with weights that INT8 rounds better: trained under its rounding, on ``images``."""
     from calibration.recovery import qat as recovery
     from pipeline.console.progress import bar

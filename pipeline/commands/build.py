@@ -45,7 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Build, print, and answer with the exit code of the verdict."""
     from pipeline import api, config
-    from pipeline.building import request as orders
+    from pipeline.building.request import accept, outline
     from pipeline.report import terminal
 
     recipe = recipes.from_arguments(arguments)
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         config.refuse_to_save(arguments.save_config)
         config.save(arguments.save_config, {name: getattr(arguments, name) for name in recipes.NAMES})
     if arguments.dry_run:
-        sys.stdout.write("\n".join(orders.outline(orders.order(recipe))) + "\n")
+        sys.stdout.write("\n".join(outline(accept(recipe))) + "\n")
         return Exit.PASS
     report = api.build(recipe).report
     return terminal.deliver(report, f"in {report['recipe']['output']}/report.json", as_json=arguments.json)

@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.errors import BadRequest
 from pipeline.parity import answers, case
-from pipeline.parity.depth import ratios, walk
-from pipeline.parity.fault import faults, few, median, wasted
+from pipeline.parity.depth import capped_sqnr_db, walk
+from pipeline.parity.fault import excess_noise_on, faults, median, small_batches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,8 +38,8 @@ def diagnose(good: Path, bad: Path, images: Images, place: Path | None = None) -
     refusals: tuple[type[Exception], ...] = (ValueError, *reference.refusals())
     try:
         files = Subgraphs(good), Subgraphs(bad)
-        pairs, logits = walk(*files, few(images))
-        found = faults(pairs, wasted(good, bad, images))
+        pairs, logits = walk(*files, small_batches(images))
+        found = faults(pairs, excess_noise_on(good, bad, images))
     except refusals as error:
         raise BadRequest(f"{good.name} and {bad.name} cannot be compared: {error}") from error
     diagnosis = {
@@ -66,7 +66,10 @@ def _apart(bad: Path, images: Images, pairs: list[Pair], logits: list[NDArray[np
     if any(pair.step.broken for pair in pairs):
         return None
     whole = answers.of_file(bad)
-    return median([r for given, part in zip(few(images), logits, strict=True) for r in ratios(whole.run(given), part)])
+    ratios_db: list[float] = []
+    for batch, logits_in_pieces in zip(small_batches(images), logits, strict=True):
+        ratios_db += capped_sqnr_db(whole.run(batch), logits_in_pieces)
+    return median(ratios_db)
 
 
 def _step(pair: Pair) -> dict[str, Any]:

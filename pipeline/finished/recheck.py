@@ -96,8 +96,8 @@ def _remembered(saved: Saved, row: dict[str, Any], tolerance: Tolerance) -> dict
 
 
 def _run_again(directory: Path, report: dict[str, Any], saved: Saved) -> Look:
-    from pipeline.parity.drift import sqnr_db
     from pipeline.parity.examine import examine
+    from pipeline.parity.sqnr import sqnr_db
 
     images = build_directory.test_images(directory)
     files = {row["name"]: directory / Path(row["file"]).name for row in report["stages"] if row["file"]}

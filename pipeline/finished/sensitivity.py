@@ -36,7 +36,7 @@ def sensitivity(good: Path, bad: Path, images: Images) -> dict[str, Any]:
         for layer in layers:
             others = frozenset(layers) - {layer}
             try:
-                model = dequantise_layers.switched_off(good, bad, others)
+                model = dequantise_layers.with_layers_in_float(good, bad, others)
             except ValueError as error:
                 raise BadRequest(f"{bad.name} cannot be taken apart next to {good.name}: {error}") from error
             advance()

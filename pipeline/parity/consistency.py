@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.parity.depth import ratios
+from pipeline.parity.depth import capped_sqnr_db
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ def contradictions(run: Run, images: NDArray[np.float32], least_db: float) -> li
     whole = run(images)
     found = [] if np.array_equal(whole, run(images)) else ["the same batch twice gives two answers"]
     for name, expected, answered in _pairs(run, images, whole):
-        agree = ratios(expected, answered)
+        agree = capped_sqnr_db(expected, answered)
         for what, found_db, asked_db in (
             ("half of the", median(agree), least_db),
             ("one of the", min(agree), least_db - WORST),

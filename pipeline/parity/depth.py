@@ -1,4 +1,7 @@
-"""Where along its depth does one ONNX file leave another? Both in pieces, batch by batch, in bounded memory."""
+"""Finds where along its depth one ONNX file leaves another.
+
+Both are run in pieces, batch by batch, in bounded memory.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pipeline.parity.sqnr import sqnr_db
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,18 +21,19 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, NDArray[np.float32]]
 
-# The largest SQNR that is told apart from identical answers, in dB.
-SAME = 300.0
+# The largest SQNR that is told apart from identical answers, in dB. Its negative stands for answers that are none.
+IDENTICAL_DB = 300.0
 
 
 @dataclass
 class Step:
-    """One tensor that both files compute, and how far they are apart there: SQNR in dB for each image.
+    """One tensor that both files compute, and how far they are apart there.
 
-    ``accumulated``: each file on its own road from the images. ``own``: the later file's piece on the earlier file's
-    inputs, so only what this piece adds. ``beyond``: that, before a pair behind it, against the earlier file's piece
-    with the later file's rounded operands, so what rounding does not explain; empty where the pieces have no such
-    operands. ``broken`` is why the later file's piece has no answer that could be compared, on any image.
+    Each figure is an SQNR in dB for each image. ``accumulated`` compares the files each on its own road from the
+    images. ``own`` runs the later file's piece on the earlier file's inputs, so it shows only what this piece adds.
+    ``beyond`` compares that, before a pair behind it, with the earlier file's piece on the later file's rounded
+    operands, so it shows what rounding does not explain; it is empty where the pieces have no such operands.
+    ``broken`` says why the later file's piece has no answer that could be compared, on any image.
     """
 
     tensor: str
@@ -52,10 +58,14 @@ class Pair:
     run_rounded: Run | None
 
     def accused(self, inputs: Tensors) -> tuple[NDArray[np.float32], NDArray[np.float32], Tensors]:
-        """What the later piece answers, what it answers before a pair behind it, and its operands after rounding."""
-        found = dict(zip(self.outputs, self.run_bad(inputs), strict=True))
-        operands = {name: found[behind] for name, behind in self.bad.dequantised.items()}
-        return found[self.bad.output], found[self.bad.worker.output[0]], operands
+        """What the later piece answers to ``inputs``.
+
+        Returned are its answer, its answer before a pair behind it, and its operands after rounding, by the name that
+        they have before.
+        """
+        computed = dict(zip(self.outputs, self.run_bad(inputs), strict=True))
+        operands = {name: computed[rounded_name] for name, rounded_name in self.bad.dequantised.items()}
+        return computed[self.bad.output], computed[self.bad.worker.output[0]], operands
 
     @property
     def kind(self) -> str:
@@ -74,78 +84,109 @@ def walk(
     from exporters.subgraphs import cuts
 
     names = cuts(good, bad)
-    pairs = [_pair(good, bad, *pieces) for pieces in zip(good.at(names), bad.at(names), strict=True)]
-    last = {name: index for index, pair in enumerate(pairs) for name in (*pair.good.inputs, *pair.bad.inputs)}
+    pairs = []
+    for good_piece, bad_piece in zip(good.at(names), bad.at(names), strict=True):
+        pairs.append(_pair(good, bad, good_piece, bad_piece))
+
+    last_reader: dict[str, int] = {}
+    for index, pair in enumerate(pairs):
+        for name in (*pair.good.inputs, *pair.bad.inputs):
+            last_reader[name] = index
+
     logits = []
     for images in batches:
-        trusted, accused = ({good.sources[0]: images} for _ in range(2))
+        # Tensor by tensor what each file computes on its own road from the images.
+        trusted = {good.sources[0]: images}
+        accused = {good.sources[0]: images}
         for index, pair in enumerate(pairs):
             _advance(pair, trusted, accused)
-            for name in [name for name in trusted if last.get(name, -1) <= index]:
-                if index + 1 < len(pairs):
-                    del trusted[name], accused[name]
+            # Behind the last pair nothing reads the logits, and still they are wanted.
+            if index + 1 < len(pairs):
+                _forget_read(trusted, accused, last_reader, index)
         logits.append(accused[pairs[-1].step.tensor])
     return pairs, logits
 
 
+def _forget_read(trusted: Tensors, accused: Tensors, last_reader: dict[str, int], index: int) -> None:
+    """Drop the tensors that no pair behind the one at ``index`` reads."""
+    for name in list(trusted):
+        if last_reader.get(name, -1) <= index:
+            del trusted[name]
+            del accused[name]
+
+
 def _advance(pair: Pair, trusted: Tensors, accused: Tensors) -> None:
-    """Both files one piece further, and the later file's piece on the earlier one's inputs."""
-    late = [name for name in pair.bad.inputs if name not in accused]
-    if late:
-        raise ValueError(f"{pair.step.module} reads {late[0]}, which the other file computes only later")
+    """Run both files one piece further, and the later file's piece on the earlier one's inputs as well.
+
+    ``trusted`` and ``accused`` hold the tensors of the earlier and the later file by name, and get one more each.
+    """
+    step = pair.step
+    not_yet_computed = [name for name in pair.bad.inputs if name not in accused]
+    if not_yet_computed:
+        raise ValueError(f"{step.module} reads {not_yet_computed[0]}, which the other file computes only later")
+
     expected = pair.run_good(trusted)[0]
     answered = pair.run_bad(accused)[0]
     own, unrounded, operands = pair.accused(trusted)
-    step, name = pair.step, pair.step.tensor
     if not np.isfinite(expected).all():
         raise ValueError(f"{step.module} answers NaN or infinity in the earlier file already")
     if own.shape != expected.shape:
         step.broken = f"it answers {own.shape[1:]}, not {expected.shape[1:]}"
     elif not np.isfinite(own).all():
         step.broken = "it answers NaN or infinity"
-    step.accumulated += ratios(expected, answered)
-    step.own += ratios(expected, own)
+
+    step.accumulated += capped_sqnr_db(expected, answered)
+    step.own += capped_sqnr_db(expected, own)
     if pair.run_rounded is not None:
-        step.beyond += ratios(pair.run_rounded({**trusted, **operands})[0], unrounded)
+        expected_of_rounded = pair.run_rounded({**trusted, **operands})[0]
+        step.beyond += capped_sqnr_db(expected_of_rounded, unrounded)
+
+    trusted[step.tensor] = expected
     # Behind an answer of another shape nothing else could run; its module is named for that.
-    trusted[name], accused[name] = expected, answered if answered.shape == expected.shape else expected
+    accused[step.tensor] = answered if answered.shape == expected.shape else expected
 
 
-def ratios(expected: NDArray[np.float32], answered: NDArray[np.float32]) -> list[float]:
-    """SQNR of each image in dB, from -SAME where an answer is no number to SAME where they are identical."""
+def capped_sqnr_db(expected: NDArray[np.float32], answered: NDArray[np.float32]) -> list[float]:
+    """SQNR of each image in dB, between -IDENTICAL_DB and IDENTICAL_DB.
+
+    The lowest stands for answers of another shape, or with a number that is none. So every figure is finite.
+    """
     if expected.shape != answered.shape:
-        return [-SAME] * len(expected)
-    wide = expected.astype(np.float64).reshape(len(expected), -1)
-    signal = (wide**2).sum(1)
-    noise = ((answered.astype(np.float64).reshape(wide.shape) - wide) ** 2).sum(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.where(noise == 0, SAME, 10 * np.log10(signal / noise))
-    return [float(value) for value in np.clip(np.nan_to_num(found, nan=-SAME), -SAME, SAME)]
+        return [-IDENTICAL_DB] * len(expected)
+    ratios_db = np.nan_to_num(sqnr_db(expected, answered), nan=-IDENTICAL_DB)
+    return [float(ratio_db) for ratio_db in np.clip(ratios_db, -IDENTICAL_DB, IDENTICAL_DB)]
 
 
-def _pair(good: Subgraphs, bad: Subgraphs, one: Subgraph, other: Subgraph) -> Pair:
-    step = Step(one.output, other.module, other.worker.op_type)
-    # What its last node that computes says as well: onnxruntime's quantiser puts a pair behind the logits.
-    outputs = tuple(dict.fromkeys((other.output, other.worker.output[0], *other.dequantised.values())))
+def _pair(good: Subgraphs, bad: Subgraphs, good_piece: Subgraph, bad_piece: Subgraph) -> Pair:
+    """Load the two pieces that end at one tensor."""
+    # The answer of its last node that computes as well: onnxruntime's quantiser puts a pair behind the logits.
+    wanted = (bad_piece.output, bad_piece.worker.output[0], *bad_piece.dequantised.values())
+    outputs = tuple(dict.fromkeys(wanted))
     return Pair(
-        one,
-        other,
-        step,
-        good.runner(good.model(one), one.inputs),
-        outputs,
-        bad.runner(bad.model(other, outputs[1:]), other.inputs),
-        _rounded(good, bad, one, other),
+        good=good_piece,
+        bad=bad_piece,
+        step=Step(good_piece.output, bad_piece.module, bad_piece.worker.op_type),
+        run_good=good.runner(good.model(good_piece), good_piece.inputs),
+        outputs=outputs,
+        run_bad=bad.runner(bad.model(bad_piece, outputs[1:]), bad_piece.inputs),
+        run_rounded=_run_rounded(good, bad, good_piece, bad_piece),
     )
 
 
-def _rounded(good: Subgraphs, bad: Subgraphs, one: Subgraph, other: Subgraph) -> Run | None:
-    """The earlier file's piece with the weights that the later one has after rounding; None where nothing is."""
-    if len(one.nodes) != 1 or one.worker.op_type != other.worker.op_type or len(other.nodes) == 1:
+def _run_rounded(good: Subgraphs, bad: Subgraphs, good_piece: Subgraph, bad_piece: Subgraph) -> Run | None:
+    """The earlier file's piece with the weights that the later one has after rounding; None where it rounds nothing."""
+    same_operator = good_piece.worker.op_type == bad_piece.worker.op_type
+    is_quantised = len(bad_piece.nodes) > 1
+    if len(good_piece.nodes) != 1 or not same_operator or not is_quantised:
         return None
+
     weights = {}
     # The weight alone: a bias in INT32, as onnxruntime's quantiser writes it, is as near as float32.
-    for name, changed in zip(one.worker.input[1:2], other.worker.input[1:2], strict=False):
-        value = bad.constant_array(other, changed) if name in good.weights and changed not in bad.weights else None
-        if value is not None:
-            weights[name] = value
-    return good.runner(good.model(one, weights=weights), one.inputs)
+    for good_name, bad_name in zip(good_piece.worker.input[1:2], bad_piece.worker.input[1:2], strict=False):
+        # A weight that is stored as it is was not rounded.
+        if good_name not in good.weights or bad_name in bad.weights:
+            continue
+        rounded_weight = bad.constant_array(bad_piece, bad_name)
+        if rounded_weight is not None:
+            weights[good_name] = rounded_weight
+    return good.runner(good.model(good_piece, weights=weights), good_piece.inputs)

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.parity.sqnr import sqnr_db
 from pipeline.stage import Accuracy, Drift
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+# In place of the largest magnitude of a reference that is 0 throughout.
+LEAST_MAGNITUDE = 1e-300
 
 
 def drift(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> Drift:
@@ -21,34 +26,37 @@ def drift(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> Drift
     bad = int((~np.isfinite(answers)).any(axis=1).sum())
     if bad:
         raise ValueError(f"{bad} of {len(answers)} images are answered with NaN or infinity")
-    wide, other = reference.astype(np.float64), answers.astype(np.float64)
-    error = other - wide
-    signal, noise = (wide**2).sum(1), (error**2).sum(1)
-    norms = np.sqrt(signal * (other**2).sum(1))
-    cosine = np.where(norms > 0, (wide * other).sum(1) / np.where(norms > 0, norms, 1), (noise == 0) * 1.0)
-    # Null in the report means the same bits. Where most images have them, the median is above the best of the others.
-    ratios = sqnr_db(reference, answers)
-    median = min(np.median(ratios), ratios[noise > 0].max()) if noise.any() else np.inf
+
+    expected = reference.astype(np.float64)
+    answered = answers.astype(np.float64)
+    errors = np.abs(answered - expected)
+    largest_error = errors.max()
     return Drift(
-        max_abs=float(np.abs(error).max()),
-        max_rel=float(np.abs(error).max() / max(np.abs(wide).max(), 1e-300)),
-        cosine=float(min(1.0, cosine.min())),
-        sqnr_db=float(median) if noise.any() else None,
-        top1_agreement=float((wide.argmax(1) == other.argmax(1)).mean()),
+        max_abs=float(largest_error),
+        max_rel=float(largest_error / max(np.abs(expected).max(), LEAST_MAGNITUDE)),
+        cosine=float(min(1.0, _cosines(expected, answered).min())),
+        sqnr_db=_median_db(sqnr_db(reference, answers)) if errors.any() else None,
+        top1_agreement=float((expected.argmax(1) == answered.argmax(1)).mean()),
     )
 
 
-def sqnr_db(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of each image, (N,): 10 log10(sum reference^2 / sum (answers - reference)^2) over its logits, in dB.
+def _cosines(expected: NDArray[np.float64], answered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The cosine of the angle between the two answers to each image, (N,).
 
-    Infinity where both (N, classes) are the same.
+    An answer of zeros has no angle: there it is 1 where both are the same, and 0 where they are not.
     """
-    wide = reference.astype(np.float64)
-    signal, noise = (wide**2).sum(1), ((answers.astype(np.float64) - wide) ** 2).sum(1)
-    ratios = np.full(len(wide), np.inf)
-    differing = noise > 0
-    ratios[differing] = 10 * np.log10(np.maximum(signal[differing], 1e-300) / noise[differing])
-    return ratios
+    norms = np.sqrt((expected**2).sum(1) * (answered**2).sum(1))
+    equal = ((answered - expected) ** 2).sum(1) == 0
+    cosines = (expected * answered).sum(1) / np.where(norms > 0, norms, 1)
+    return np.asarray(np.where(norms > 0, cosines, equal * 1.0))
+
+
+def _median_db(ratios_db: NDArray[np.float64]) -> float:
+    """The median of the images' SQNR, of which not all are infinite.
+
+    None in the report means the same bits. Where most images have them, the best of the others stands for the median.
+    """
+    return float(min(np.median(ratios_db), ratios_db[ratios_db < np.inf].max()))
 
 
 def accuracy(answers: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:

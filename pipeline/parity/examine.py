@@ -1,4 +1,4 @@
-"""One file looked at from every side: its answers on the test images, and what can be disproved without them."""
+"""Looks at one file from every side: at its answers to the test images, and at what can be disproved without them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError, StageFailed
 from pipeline.parity import answers
 from pipeline.parity.consistency import contradictions, sample
 from pipeline.parity.drift import accuracy, drift
-from pipeline.parity.fault import wasted
+from pipeline.parity.fault import excess_noise_on
 from pipeline.parity.judge import judge
 from pipeline.parity.paired import paired_drop
 from pipeline.parity.proof import certify
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from pipeline.data.images import Images
     from pipeline.stage import StageRow
 
-# Decibels at which two answers of one file to one image count as the same: its own step bound, within these.
-CONSISTENT, REORDERED = 30.0, 90.0
-NAMED = 3
-FEW = 32
+# Two answers of one file to one image count as the same from the step bound of the file on, kept within these.
+LEAST_CONSISTENT_DB = 30.0
+MOST_CONSISTENT_DB = 90.0
+# Of one check no more sentences than this are shown.
+MOST_NAMED = 3
+# Images on which the noise of Q/DQ pairs is measured.
+NOISE_IMAGES = 32
 # Noise of a Q/DQ pair in dB over what 8 bits need there; minmax over a heavy tail may take 10, and honestly.
-GROSS = 15.0
+GROSS_EXCESS_DB = 15.0
 # Logits that differ by less than this share of the largest, from image to image, do not depend on the image.
 ALIKE = 1e-6
 
@@ -56,7 +59,7 @@ def examine(
     reference: NDArray[np.float32],
     before: NDArray[np.float32] | None,
 ) -> NDArray[np.float32] | None:
-    """Fill ``row`` with all that the file shows, and its verdict; its logits, or None where they are no numbers.
+    """Fill ``row`` with all that the file shows, and its verdict; returns its logits, or None where they are unusable.
 
     ``reference`` are the logits of the frozen network, ``before`` those of ``source`` (None: the reference).
     Raises StageFailed where the file cannot be run.
@@ -67,18 +70,24 @@ def examine(
         row.drift = drift(reference, exhibit.logits)
         row.step = drift(reference if before is None else before, exhibit.logits)
     except ValueError as error:
-        row.verdict, row.refuted = "fail", [str(error), *_refuted(exhibit, "certified")]
+        # Answers of another shape or without numbers have no figures; that the graph is honest can still be refuted.
+        row.verdict = "fail"
+        row.refuted = [str(error), *_refuted(exhibit, "certified")]
         row.reasons = row.refuted
         return None
-    labels, top1 = images.labels, exhibit.logits.argmax(1)
+
+    labels = images.labels
+    top1 = exhibit.logits.argmax(1)
+    reference_right = reference.argmax(1) == labels
     row.accuracy = accuracy(exhibit.logits, labels)
-    row.drop = paired_drop(reference.argmax(1) == labels, top1 == labels, row.tolerance.confidence)
+    row.drop = paired_drop(reference_right, top1 == labels, row.tolerance.confidence)
     row.refuted = list(_refuted(exhibit, *CHECKS))
     row.verdict, row.reasons = judge(row.tolerance, row.drift, row.step, row.drop, len(labels), row.refuted)
     return exhibit.logits
 
 
 def _run(row: StageRow, path: Path, source: Path | None, images: Images) -> Exhibit:
+    """Load the file afresh and let it answer all images."""
     try:
         runner = answers.of_file(path)
         logits = runner.answers(images, f"judging {path.name}")
@@ -93,6 +102,7 @@ def _run(row: StageRow, path: Path, source: Path | None, images: Images) -> Exhi
 
 
 def _refuted(exhibit: Exhibit, *names: str) -> Iterator[str]:
+    """The sentences of the checks with these ``names``."""
     for name in names:
         try:
             yield from CHECKS[name](exhibit)
@@ -103,57 +113,70 @@ def _refuted(exhibit: Exhibit, *names: str) -> Iterator[str]:
 
 def _alike(exhibit: Exhibit) -> list[str]:
     """Whether the answers depend on the images at all."""
-    moved = np.ptp(exhibit.logits.astype(np.float64), axis=0).max()
-    if len(exhibit.logits) > 1 and moved <= ALIKE * np.abs(exhibit.logits).max():
-        return [f"all {len(exhibit.logits)} images get the same answer, whatever they show"]
+    logits = exhibit.logits
+    # Of each logit, by how much it differs between the images at most.
+    largest_change = np.ptp(logits.astype(np.float64), axis=0).max()
+    if len(logits) > 1 and largest_change <= ALIKE * np.abs(logits).max():
+        return [f"all {len(logits)} images get the same answer, whatever they show"]
     return []
 
 
 def _consistent(exhibit: Exhibit) -> list[str]:
     """Whether the file agrees with itself."""
     assert exhibit.row.tolerance is not None
-    least = max(CONSISTENT, min(exhibit.row.tolerance.step_sqnr_db, REORDERED))
+    step_bound_db = exhibit.row.tolerance.step_sqnr_db
+    least_db = max(LEAST_CONSISTENT_DB, min(step_bound_db, MOST_CONSISTENT_DB))
     try:
-        found = contradictions(exhibit.run, sample(exhibit.images), least)
+        sentences = contradictions(exhibit.run, sample(exhibit.images), least_db)
     except Exception as error:  # noqa: BLE001
         # Each runtime has errors of its own for a batch size that it does not take.
-        found = [f"it does not run on every batch size: {workspace.explain(error)}"]
-    return [f"it contradicts itself: {sentence}" for sentence in found]
+        sentences = [f"it does not run on every batch size: {workspace.explain(error)}"]
+    return [f"it contradicts itself: {sentence}" for sentence in sentences]
 
 
 def _certified(exhibit: Exhibit) -> list[str]:
     """Whether it is the honest successor of the graph, or the weights, before."""
-    source, path = exhibit.source, exhibit.path
-    if source is None or path.suffixes != [".onnx"] or source.suffixes not in ([".onnx"], [".safetensors"]):
+    source = exhibit.source
+    if source is None or not _is_plain_onnx(exhibit.path):
+        return []
+    if not _is_plain_onnx(source) and source.suffixes != [".safetensors"]:
         return []
     assert exhibit.row.tolerance is not None
-    certificate = certify(source, path, retrained=exhibit.row.tolerance.retrained)
+    certificate = certify(source, exhibit.path, retrained=exhibit.row.tolerance.retrained)
     exhibit.row.certificate = {"proven": certificate.proven, **asdict(certificate)}
-    return [f"refuted at {item.module or 'the graph'}: {item.found}" for item in certificate.refuted[:NAMED]]
+    return [f"refuted at {item.module or 'the graph'}: {item.found}" for item in certificate.refuted[:MOST_NAMED]]
 
 
 def _scaled(exhibit: Exhibit) -> list[str]:
-    """Whether its Q/DQ pairs make no more noise than 8 bits need."""
-    source, path = exhibit.source, exhibit.path
-    if source is None or path.suffixes != [".onnx"] or source.suffixes != [".onnx"]:
+    """Whether its Q/DQ pairs make no more noise than 8 bits need; asked behind :func:`_certified`."""
+    source = exhibit.source
+    if source is None or not _is_plain_onnx(exhibit.path) or not _is_plain_onnx(source):
         return []
-    if "DequantizeLinear" not in (exhibit.row.certificate or {}).get("operators", {"DequantizeLinear"}):
+    certificate = exhibit.row.certificate
+    # Without a certificate it is not known whether there are pairs.
+    if certificate is not None and "DequantizeLinear" not in certificate["operators"]:
         return []
     from pipeline.data import sampling
 
-    found = wasted(source, path, sampling.some(exhibit.images, FEW))
-    return [f"at {item.module}: {item.sentence}" for item in found if item.decibels > GROSS][:NAMED]
+    images = sampling.some(exhibit.images, NOISE_IMAGES)
+    gross = [noise for noise in excess_noise_on(source, exhibit.path, images) if noise.excess_db > GROSS_EXCESS_DB]
+    return [f"at {noise.module}: {noise.sentence}" for noise in gross[:MOST_NAMED]]
 
 
 def _linted(exhibit: Exhibit) -> list[str]:
     """Whether its Q/DQ pairs stand where their runtime takes them, and lets layers fuse."""
     from exporters import lint, onnx_file
 
-    if exhibit.path.suffixes != [".onnx"]:
+    if not _is_plain_onnx(exhibit.path):
         return []
     model = onnx_file.read(exhibit.path)
-    found = lint.lint(model, lint.placement_of(model))
-    return [f"{item.rule} at {item.module or 'the graph'}: {item.sentence}" for item in found[:NAMED]]
+    findings = lint.lint(model, lint.placement_of(model))
+    return [f"{item.rule} at {item.module or 'the graph'}: {item.sentence}" for item in findings[:MOST_NAMED]]
+
+
+def _is_plain_onnx(path: Path) -> bool:
+    """Whether it is a graph of ONNX operators, and none that a runtime compiled for itself (``.ort.onnx``)."""
+    return path.suffixes == [".onnx"]
 
 
 # What is asked of every file beside its answers; each gives sentences, none where there is nothing to say.

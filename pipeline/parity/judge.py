@@ -16,27 +16,37 @@ if TYPE_CHECKING:
 def judge(
     tolerance: Tolerance, drift: Drift, step: Drift, drop: Drop, n: int, refuted: Sequence[str] = ()
 ) -> tuple[str, list[str]]:
-    """The verdict on a stage and, unless it is a pass, the reasons with their figures: all that ``weigh`` found."""
-    found = weigh(tolerance, drift, step, drop, n, refuted)
-    verdict = overall(each for each, _ in found.values())
-    return verdict, [reason for each, reasons in found.values() if each == verdict for reason in reasons]
+    """The verdict on a stage, from all that ``weigh`` found, and the reasons with their figures; a pass has none."""
+    verdict_of = weigh(tolerance, drift, step, drop, n, refuted)
+    verdict = overall(check_verdict for check_verdict, _ in verdict_of.values())
+    reasons = []
+    for check_verdict, check_reasons in verdict_of.values():
+        if check_verdict == verdict:
+            reasons += check_reasons
+    return verdict, reasons
 
 
 def weigh(
     tolerance: Tolerance, drift: Drift, step: Drift, drop: Drop, n: int, refuted: Sequence[str] = ()
 ) -> dict[str, tuple[str, list[str]]]:
-    """The verdict of each check that the bounds ask for and, unless it is a pass, its reasons.
+    """The verdict of each check that the bounds ask for, and its reasons; a pass has none.
 
     ``n`` is the number of test images and ``refuted`` what was disproved without looking at them.
     """
-    sqnr = _apart("PyTorch", drift, tolerance.sqnr_db)
-    before = _apart("the file before", step, tolerance.step_sqnr_db)
-    alike = _below("share of top-1 answers as PyTorch gives them", drift.top1_agreement, tolerance.agreement)
-    reasons = {"refuted": list(refuted), "drift": sqnr, "step": before, "agreement": alike}
-    found = {check: ("fail" if why else "pass", why) for check, why in reasons.items()}
+    agreement = "share of top-1 answers as PyTorch gives them"
+    reasons_of = {
+        "refuted": list(refuted),
+        "drift": _apart("PyTorch", drift, tolerance.sqnr_db),
+        "step": _apart("the file before", step, tolerance.step_sqnr_db),
+        "agreement": _below(agreement, drift.top1_agreement, tolerance.agreement),
+    }
+    verdict_of = {}
+    for check, reasons in reasons_of.items():
+        verdict_of[check] = ("fail" if reasons else "pass", reasons)
+    # The one check that the images can leave undecided.
     if tolerance.drop is not None:
-        found["accuracy"] = _weigh_drop(drop, n, tolerance.drop, tolerance.confidence)
-    return found
+        verdict_of["accuracy"] = _weigh_drop(drop, n, tolerance.drop, tolerance.confidence)
+    return verdict_of
 
 
 def _weigh_drop(drop: Drop, n: int, margin: float, confidence: float) -> tuple[str, list[str]]:
@@ -46,26 +56,39 @@ def _weigh_drop(drop: Drop, n: int, margin: float, confidence: float) -> tuple[s
     if drop.lower > margin:
         return "fail", [f"top-1 fell by {_points(drop)}, more than {100 * margin:g} points"]
     enough = images_that_decide(drop, n, margin, confidence)
-    cure = f"about {enough - n} more images would tell" if enough else "the change lies on the margin itself"
+    cure = "the change lies on the margin itself"
+    if enough is not None:
+        cure = f"about {enough - n} more images would tell"
     return "undecided", [f"top-1 fell by {_points(drop)}, which {n} images cannot tell from {100 * margin:g}; {cure}"]
 
 
 def _apart(other: str, drift: Drift, bound: float) -> list[str]:
-    """Why ``drift`` is too far from ``other``, whose same bits are asked for by a bound of SAME_BITS."""
-    why = _below(f"median SQNR in dB against {other}", drift.sqnr_db, bound)
+    """Why ``drift`` is too far from ``other``; a bound of SAME_BITS asks for the same bits."""
+    reasons = _below(f"median SQNR in dB against {other}", drift.sqnr_db, bound)
     if bound >= SAME_BITS and drift.max_abs > 0:
-        why += [f"answers differ from those of {other} by up to {drift.max_abs:.4g}, and the same bits are asked for"]
-    return why
+        reasons.append(
+            f"answers differ from those of {other} by up to {drift.max_abs:.4g}, and the same bits are asked for"
+        )
+    return reasons
 
 
-def _below(name: str, found: float | None, bound: float) -> list[str]:
-    return [] if found is None or found >= bound else [f"{name} is {found:.4g}, below its bound of {bound:g}"]
+def _below(name: str, figure: float | None, bound: float) -> list[str]:
+    """Why ``figure`` misses its ``bound``; None, which stands for the same bits, holds every bound."""
+    if figure is None or figure >= bound:
+        return []
+    return [f"{name} is {figure:.4g}, below its bound of {bound:g}"]
 
 
 def overall(verdicts: Iterable[str]) -> str:
-    """The verdict on a build: the worst of its stages; what did not run does not count, and nothing proves nothing."""
-    found = set(verdicts)
-    return next((verdict for verdict in ("fail", "undecided", "pass") if verdict in found), "undecided")
+    """The verdict on a build: the worst of its stages.
+
+    A stage that did not run does not count, and a build of which none ran is undecided.
+    """
+    given = set(verdicts)
+    for verdict in ("fail", "undecided", "pass"):
+        if verdict in given:
+            return verdict
+    return "undecided"
 
 
 def _points(drop: Drop) -> str:

@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FARTHEST = 10**9
+# Where not even so many images would tell, none would.
+MOST_IMAGES = 10**9
 
 
 def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], confidence: float) -> Drop:
     """The drop between two judgements, right or wrong, of the same N images."""
-    lost, gained = int((before & ~after).sum()), int((~before & after).sum())
+    lost = int((before & ~after).sum())
+    gained = int((~before & after).sum())
     lower, upper = bounds(lost, gained, len(before), confidence)
     return Drop((lost - gained) / len(before), lower, upper, lost, gained)
 
@@ -35,24 +37,24 @@ def bounds(lost: int, gained: int, n: int, confidence: float) -> tuple[float, fl
 def unpaired_bounds(before: int, after: int, n: int, confidence: float) -> tuple[float, float]:
     """Bounds of the drop between ``before`` and ``after`` right answers to ``n`` images, where nothing says which.
 
-    Either rate has its exact bound, as in ``bounds``: this holds however the answers go together, and is wide.
+    Either rate has its exact bound, as in ``bounds``. The result holds however the answers go together, and is wide.
     """
     error = (1 - confidence) / 2
-    return (
-        _rate_at_least(before, n, error) - _rate_at_most(after, n, error),
-        _rate_at_most(before, n, error) - _rate_at_least(after, n, error),
-    )
+    lower = _rate_at_least(before, n, error) - _rate_at_most(after, n, error)
+    upper = _rate_at_most(before, n, error) - _rate_at_least(after, n, error)
+    return lower, upper
 
 
 def median_bounds(values: NDArray[np.float64], error: float) -> tuple[float, float]:
     """Bounds of the median of what ``values`` (N,) are drawn from, each wrong with a chance of at most ``error``.
 
     They are order statistics (Hahn and Meeker 1991, Statistical Intervals, chapter 5) and hold for any distribution.
-    Of too few values not even the extremes do, and there are none: -infinity and infinity.
+    Of too few values not even the extremes are bounds: then they are -infinity and infinity.
     """
     import numpy as np
     from scipy.stats import binom
 
+    # The chance that all of them lie on one given side of the median.
     if 0.5 ** len(values) > error:
         return -np.inf, np.inf
     ranked = np.sort(values)
@@ -63,21 +65,26 @@ def median_bounds(values: NDArray[np.float64], error: float) -> tuple[float, flo
 def images_that_decide(drop: Drop, n: int, margin: float, confidence: float) -> int | None:
     """About how many images would settle the same rates of change against ``margin``; None where none would."""
     size = n
-    while size < FARTHEST:
+    while size < MOST_IMAGES:
+        # By a quarter at a time: the answer need only be about right.
         size = size * 5 // 4 + 1
-        lower, upper = bounds(round(drop.lost * size / n), round(drop.gained * size / n), size, confidence)
+        lost = round(drop.lost * size / n)
+        gained = round(drop.gained * size / n)
+        lower, upper = bounds(lost, gained, size, confidence)
         if upper < margin or lower > margin:
             return size
     return None
 
 
 def _rate_at_most(count: int, n: int, error: float) -> float:
+    """The upper Clopper-Pearson bound of a rate of which ``count`` of ``n`` were seen."""
     from scipy.stats import beta
 
     return 1.0 if count == n else float(beta.ppf(1 - error, count + 1, n - count))
 
 
 def _rate_at_least(count: int, n: int, error: float) -> float:
+    """The lower Clopper-Pearson bound."""
     from scipy.stats import beta
 
     return 0.0 if count == 0 else float(beta.ppf(error, count, n - count + 1))

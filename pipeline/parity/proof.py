@@ -1,4 +1,4 @@
-"""The proof that a graph is the honest successor of the file before: what answers on images can never show."""
+"""Proves that a graph is the honest successor of the file before, which answers on images can never show."""
 
 from __future__ import annotations
 

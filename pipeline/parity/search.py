@@ -6,7 +6,7 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     Passes = Callable[[frozenset[str]], bool]
 
@@ -17,27 +17,31 @@ EXCHANGES = 100
 
 
 def smallest(layers: Sequence[str], passes: Passes, rank: Callable[[], Sequence[str]]) -> list[str] | None:
-    """The layers, in their order, without which ``passes`` holds and none of which can be put back; None where none do.
+    """The layers, in their order, with which in float ``passes`` holds, and none of which can go back to INT8.
 
-    ``passes(off)`` is asked for sets of layers; switching more of them off is taken to never hurt. Each of k culprits
-    is found by halving, as QuickXplain does (Junker 2004, AAAI, section 4): at most k (log2 n + 3) + 2 questions. Where
-    more than a few are needed, ``rank`` orders the layers once, the most costly first, and the shortest head that
-    passes is taken; then two are replaced by one as long as that passes, in at most EXCHANGES questions.
+    None where not even all of them are enough. ``passes(in_float)`` is asked for sets of layers; more layers in float
+    are taken to never hurt. Each of k culprits is found by halving, as QuickXplain does (Junker 2004, AAAI, section 4),
+    in at most k (log2 n + 3) + 2 questions. Where more than a few are needed, ``rank`` orders the layers once, the most
+    costly first, and the shortest head that passes is taken. Then two layers are replaced by one as long as that
+    passes, in at most EXCHANGES questions.
     """
     if passes(frozenset()):
         return []
     if not passes(frozenset(layers)):
         return None
     chosen: list[str] = []
-    rest, ranked = list(layers), list[str]()
+    rest = list(layers)
+    ranked: list[str] = []
     while not (chosen and passes(frozenset(chosen))):
         if len(chosen) == FEW:
             ranked = list(rank())
             chosen = ranked[: _head(ranked, [], passes)]
             break
+        # The last layer of the shortest head that passes is a culprit: without it the head did not.
         size = _head(rest, chosen, passes)
         chosen.append(rest[size - 1])
         rest = rest[: size - 1]
+
     needed = _needed(chosen, passes)
     if len(needed) > FEW:
         needed = _exchanged(needed, ranked, passes)
@@ -45,15 +49,20 @@ def smallest(layers: Sequence[str], passes: Passes, rank: Callable[[], Sequence[
 
 
 def _head(rest: Sequence[str], chosen: Iterable[str], passes: Passes) -> int:
-    """How many of ``rest``, from its head, have to go along with ``chosen``; all of them are known to be enough."""
-    low, high = 0, len(rest)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if passes(frozenset([*chosen, *rest[:middle]])) else (middle, high)
-    return high
+    """How many of ``rest``, from its head, have to join ``chosen``; all of them are known to be enough."""
+    too_few = 0
+    enough = len(rest)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if passes(frozenset([*chosen, *rest[:middle]])):
+            enough = middle
+        else:
+            too_few = middle
+    return enough
 
 
 def _needed(chosen: Sequence[str], passes: Passes) -> set[str]:
+    """Those of ``chosen`` that cannot go back to INT8, tried one by one in their order."""
     kept = set(chosen)
     for layer in chosen:
         if passes(frozenset(kept - {layer})):
@@ -62,12 +71,26 @@ def _needed(chosen: Sequence[str], passes: Passes) -> set[str]:
 
 
 def _exchanged(kept: set[str], ranked: Sequence[str], passes: Passes) -> set[str]:
-    budget = iter(range(EXCHANGES))
+    """``kept`` with two layers replaced by one as often as that passes, in at most EXCHANGES questions."""
+    questions_left = EXCHANGES
     while True:
-        others = [layer for layer in ranked if layer not in kept]
-        pairs = combinations([layer for layer in reversed(ranked) if layer in kept], 2)
-        tried = (kept - {*pair} | {other} for (pair, other), _ in zip(product(pairs, others), budget, strict=False))
-        fewer = next((one for one in tried if passes(frozenset(one))), None)
-        if fewer is None:
+        smaller = None
+        for candidate in _exchanges(kept, ranked):
+            if questions_left == 0:
+                break
+            questions_left -= 1
+            if passes(candidate):
+                smaller = candidate
+                break
+        if smaller is None:
             return kept
-        kept = _needed(sorted(fewer), passes)
+        # In a fixed order: a set has none, and the answer may depend on it.
+        kept = _needed(sorted(smaller), passes)
+
+
+def _exchanges(kept: set[str], ranked: Sequence[str]) -> Iterator[frozenset[str]]:
+    """``kept`` with each two of its layers replaced by each of the others, the least costly two first."""
+    others = [layer for layer in ranked if layer not in kept]
+    least_costly_first = [layer for layer in reversed(ranked) if layer in kept]
+    for pair, other in product(combinations(least_costly_first, 2), others):
+        yield frozenset(kept - set(pair) | {other})

@@ -17,6 +17,7 @@ from calibration.recovery.student import Student
 from exporters import onnx_file, reference
 from exporters.certify import certify
 from pipeline.building import calibrate
+from pipeline.building.calibration_job import CalibrationJob
 from pipeline.data import digits
 from pipeline.data.images import Images
 from pipeline.finished import build_directory
@@ -38,14 +39,14 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qat, "RECIPE", replace(qat.RECIPE, steps=60))
 
 
-def ranges(job: calibrate.Calibration, src: Path, tmp_path: Path) -> dict[str, float]:
+def ranges(job: CalibrationJob, src: Path, tmp_path: Path) -> dict[str, float]:
     return calibrate.measured(job, src, tmp_path / "x.onnx")[0]
 
 
 def tuned(src: Path, dst: Path, placement: str = "tensorrt") -> Path:
     """``src`` after QAT on the training images, for INT8 by minmax."""
     data = digits.read()
-    job = calibrate.Calibration(Images(data.calibration, data.preprocessing), "minmax", placement=placement)
+    job = CalibrationJob(Images(data.calibration, data.preprocessing), "minmax", placement=placement)
     train = Images(data.train, data.preprocessing)
     qat.qat(src, dst, ranges(job, src, dst.parent), placement, train.select, len(train), seed=0)
     return dst
@@ -57,7 +58,7 @@ def test_pytorch_computes_the_graph_and_its_pairs_as_onnx_runtime_does(
 ) -> None:
     data, src = digits.read(), built / FOLD
     images = Images(data.calibration, data.preprocessing)
-    amax = ranges(calibrate.Calibration(images, "mse", placement=placement), src, tmp_path)
+    amax = ranges(CalibrationJob(images, "mse", placement=placement), src, tmp_path)
     levels = qdq.tensors(src, placement)
     student = Student(onnx_file.read(src).graph, {name: (amax[name], levels[name]) for name in levels})
     import torch
@@ -75,7 +76,7 @@ def test_int8_gains_and_the_same_seed_gives_the_same_bytes(built: Path, tmp_path
     test, src = build_directory.test_images(built), built / FOLD
     wanted = answers.of_file(src).answers(test, "float")
     data = digits.read()
-    job = calibrate.Calibration(Images(data.calibration, data.preprocessing), "minmax")
+    job = CalibrationJob(Images(data.calibration, data.preprocessing), "minmax")
     found = []
     for path in (src, tuned(src, tmp_path / "one.onnx")):
         qdq.quantise(path, tmp_path / "q.onnx", ranges(job, path, tmp_path))

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from calibration import qdq, ranges, table, tournament
 from calibration.observe import observe
-from pipeline.building.calibrate import Calibration
+from pipeline.building.calibration_job import CalibrationJob
 from pipeline.data import digits
 from pipeline.data.images import Images, from_array
 from pipeline.data.screen import screen
@@ -179,7 +179,7 @@ def test_odd_images_are_counted_and_named(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="of one colour"):
         screen(images(tmp_path, np.full((5, 1, 32, 32), 9.0)))
     with pytest.raises(BadRequest, match="sets a fifth of the 20 calibration images aside"):
-        _ = Calibration(images(tmp_path, array[:20]), "auto").held
+        _ = CalibrationJob(images(tmp_path, array[:20]), "auto").held
 
 
 FLAT = """

@@ -69,7 +69,7 @@ def test_a_scale_wastes_what_it_costs_e4m3(
     onnx.save(model, tmp_path / "planted.onnx")
     tensors = excess_noise.tensors(before, tmp_path / "planted.onnx")
     seen = observe.observe(before, tensors, build_directory.test_images(output).batches())
-    found = max(each.decibels for each in excess_noise.waste(before, tmp_path / "planted.onnx", seen))
+    found = max(each.excess_db for each in excess_noise.excess_noises(before, tmp_path / "planted.onnx", seen))
     assert least <= found <= most
     assert {each.sqnr_db > 30 for each in range_fit.fits(file, seen) if each.sqnr_db} == {True}
 

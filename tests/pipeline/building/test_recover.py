@@ -16,11 +16,11 @@ from safetensors.numpy import load_file, save_file
 from calibration import dequantise_layers
 from exporters import lint
 from pipeline.building import calibrate, recover
-from pipeline.building.calibrate import Calibration
+from pipeline.building.calibration_job import CalibrationJob
 from pipeline.building.plan import QUANTISED
 from pipeline.data import digits
 from pipeline.data.images import Images
-from pipeline.finished.bisect import in_images
+from pipeline.parity.layers_in_float import in_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,12 +43,12 @@ def lossy(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def calibration(count: int) -> Calibration:
+def calibration(count: int) -> CalibrationJob:
     data = digits.read()
-    return Calibration(Images(data.calibration.take(np.arange(count)), data.preprocessing), "mse", hold=True)
+    return CalibrationJob(Images(data.calibration.take(np.arange(count)), data.preprocessing), "mse", hold=True)
 
 
-def mended(job: Calibration, built: Path, tmp_path: Path, **bounds: float | None) -> tuple[bool, Made]:
+def mended(job: CalibrationJob, built: Path, tmp_path: Path, **bounds: float | None) -> tuple[bool, Made]:
     """What the stage says of itself, and whether its file is, byte for byte, that of the stage without recovery."""
     plain, path = tmp_path / "plain.onnx", tmp_path / "mended.onnx"
     calibrate.quantise(job, built / FOLD, plain)
@@ -128,12 +128,12 @@ def test_a_layer_in_float_leaves_no_pair_behind_that_breaks_a_rule(built: Path) 
     """What reads a MaxPool in float takes the pair before the pool with it, and a residual Add its convolutions."""
     quantised = built / "05-int8.onnx"
     layers = dequantise_layers.layers(quantised)
-    feeding = dequantise_layers.feeding(quantised)
+    feeding = dequantise_layers.convolutions_feeding_adds(quantised)
     assert {"maxpool", "layer1.0"} <= set(layers)
     assert feeding["layer1.0"] == {"layer1.0.conv3", "layer1.0.downsample.0"}
     for layer in layers:
         modules = {layer, *feeding.get(layer, ())}
-        file = onnx.load_from_string(dequantise_layers.switched_off(built / FOLD, quantised, modules))
+        file = onnx.load_from_string(dequantise_layers.with_layers_in_float(built / FOLD, quantised, modules))
         assert lint.lint(ir.from_proto(file)) == [], modules
 
 

@@ -17,10 +17,11 @@ from test_debug import CONV, FOLD, INPUT, INT8, Fault, both, change, coarser, re
 from calibration import dequantise_layers
 from pipeline.data import sampling
 from pipeline.finished import build_directory
-from pipeline.finished.bisect import Trial, bisect
+from pipeline.finished.bisect import bisect
 from pipeline.finished.debug import diagnose
 from pipeline.parity import answers
 from pipeline.parity.drift import drift
+from pipeline.parity.layers_in_float import Trial
 from pipeline.parity.search import smallest
 
 if TYPE_CHECKING:
