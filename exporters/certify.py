@@ -160,7 +160,7 @@ class _Walk:
                 self.refute(None, f"{new or 'nothing'} stands where the graph had {old or 'nothing'}")
 
     def _refuse_not_finite(self) -> None:
-        """No file holds NaN or infinity: comparisons with NaN are false, so a bound would not find it."""
+        """Neither file holds NaN or infinity, not even where no bound is held, as in retrained weights."""
         for value in (*self.before.initializers.values(), *self.after.initializers.values()):
             array = onnx_file.initializer_array(value)
             if array is None or array.dtype.kind != "f" or np.isfinite(array).all():
