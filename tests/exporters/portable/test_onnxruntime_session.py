@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 
 import onnx
 import pytest
 
-from exporters.engines import onnxruntime as backend
 from exporters.portable import onnxruntime_session
 from exporters.portable.errors import NativeError
 
 
 def test_sums_saturate_on_x86_without_vnni_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert onnxruntime_session.sums_saturate() == (backend.machine() == backend.SATURATES)
+    words = set(Path("/proc/cpuinfo").read_text().split())
+    with_vnni = bool(words & {"avx512_vnni", "avx_vnni"})
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert onnxruntime_session.sums_saturate() != with_vnni
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert not onnxruntime_session.sums_saturate()
+
+
+@pytest.mark.parametrize(
+    ("flags", "there"), [("avx2 avx512_vnni", True), ("avx_vnni fma", True), ("avx2 avx512f", False), ("vnni", False)]
+)
+def test_vnni_by_the_flags_of_a_processor(flags: str, there: bool) -> None:
+    assert (onnxruntime_session.VNNI.search(flags) is not None) == there
 
 
 def test_another_provider_than_the_one_asked_for_is_an_error() -> None:
