@@ -112,6 +112,6 @@ def test_a_row_is_all_that_a_new_format_needs(
     model = onnx_file.read(dst)
     assert lint.placement_of(model) == placement
     assert lint.lint(model, placement) == []
-    assert max(pair.decibels for pair in excess_noise.excess_noises(src, dst, seen)) < 4.8
+    assert max(pair.excess_db for pair in excess_noise.excess_noises(src, dst, seen)) < 4.8
     float_answers, int4_answers = (answers.of_file(path).answers(images, "") for path in (src, dst))
     assert (drift(float_answers, int4_answers).sqnr_db or 999) > 8
