@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+NOT_PROVEN = (
+    "ONNX Runtime on the CPU rounds to float16 between layers but computes inside them in float32; "
+    "float16 sums on a GPU may differ."
+)
 FLOAT16_MAX = float(np.finfo(np.float16).max)  # 65504
 # Images to come may reach further than those that were seen.
 MARGIN = 2

@@ -68,7 +68,7 @@ def _observe(
 ) -> None:
     """Take further images of ``order`` into ``seen`` until there are no more, or enough; save to ``path`` at times."""
     saved_at = time.monotonic()
-    at_once = BATCHES_AT_ONCE * batch_size(job.images)
+    at_once = BATCHES_AT_ONCE * job.images.observed_batch_size
     with bar("calibrating", len(order)) as advance:
         for _ in range(seen.images):
             advance()
@@ -195,16 +195,8 @@ def keep(path: Path, content: bytes) -> None:
         raise StageFailed(f"calibration statistics could not be kept in {path}: {workspace.explain(error)}") from error
 
 
-def batch_size(images: Images) -> int:
-    """How many images are computed at once: one at 224 pixels.
-
-    Their activations are in memory together with those of the batch before.
-    """
-    return max(1, images.batch_size // 24)
-
-
 def batches(images: Images, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
     """The images ``chosen``, (n, C, H, W) 0..255 at a time."""
-    size = batch_size(images)
+    size = images.observed_batch_size
     for start in range(0, len(chosen), size):
         yield images.select(chosen[start : start + size])

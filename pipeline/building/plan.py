@@ -1,4 +1,4 @@
-"""Recipe to stages: the order, and every bound, stand here and nowhere else."""
+"""Recipe to stages: their order stands here and nowhere else, and their bounds in ``pipeline.bounds``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from exporters import float16
 from exporters.number_formats import NUMBER_FORMATS
 from pipeline import engine_seal
+from pipeline.bounds import bounds
 from pipeline.building import backends, calibrate, stages
 from pipeline.building.calibration_job import CalibrationJob
-from pipeline.precisions import EXACT, FLOAT16, PRECISIONS, QUANTISED, REORDERED
+from pipeline.precisions import PRECISIONS
 from pipeline.stage import Role, Stage, Tolerance
 
 if TYPE_CHECKING:
@@ -40,42 +42,6 @@ FALLBACKS = ("simplify",)
 RETRAINED = (
     "qat retrained the weights: its certificate proves the structure, and the test images alone speak for its answers."
 )
-FLOAT16_ON_CPU = (
-    "ONNX Runtime on the CPU rounds to float16 between layers but computes inside them in float32; "
-    "float16 sums on a GPU may differ."
-)
-
-# The bounds of a stage by its name; of one that is not here, by its role. Those of what is quantised, and of all
-# behind it, are in the row of the precision.
-STAGE_BOUNDS = {
-    "equalise": REORDERED,
-    "qat": replace(QUANTISED, retrained=True),
-    "fp16": FLOAT16,
-    # The same levels and scales: only how weights are stored changes.
-    "float_weights": replace(QUANTISED, step_sqnr_db=EXACT.step_sqnr_db),
-}
-ROLE_BOUNDS: dict[Role, Tolerance] = {"reference": EXACT, "graph": REORDERED}
-# Roles of the stages behind the last quantisation.
-BEHIND: set[Role] = {"typing", "input", "engine"}
-
-
-def bounds(stage: str, role: Role, precision: str, recipe: Recipe) -> Tolerance:
-    """The bounds of ``stage`` with the user's margin, where they have one at all; raises KeyError for no such stage."""
-    if stage in STAGE_BOUNDS:
-        tolerance = STAGE_BOUNDS[stage]
-    elif role == "quantised":
-        tolerance = PRECISIONS[precision].quantised
-    elif role in BEHIND:
-        tolerance = PRECISIONS[precision].tolerance
-    else:
-        tolerance = ROLE_BOUNDS[role]
-
-    # Pixels as bytes are the same numbers, so that this stage changes no bit.
-    if role == "input":
-        tolerance = replace(tolerance, step_sqnr_db=EXACT.step_sqnr_db)
-    if tolerance.drop is None:
-        return tolerance
-    return replace(tolerance, drop=recipe.max_drop, confidence=recipe.confidence)
 
 
 @dataclass(frozen=True)
@@ -277,7 +243,7 @@ def _float16_stage(name: str, branch: Branch) -> Stage:
         tolerance=branch.bounds(name, "typing"),
         parameters={"images": branch.calibration.digest},
         tools=(*GRAPH, "onnxruntime"),
-        not_proven=FLOAT16_ON_CPU,
+        not_proven=float16.NOT_PROVEN,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline import engine_seal
-from pipeline.building import calibrate, calibration_statistics
+from pipeline.building import calibrate
 from pipeline.stage import Made
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _batches(images: Images, label: str) -> Iterator[NDArray[np.float32]]:
     """``images`` a few at a time, with a bar under ``label``."""
     from pipeline.console.progress import bar
 
-    size = calibration_statistics.batch_size(images)
+    size = images.observed_batch_size
     how_many = -(-len(images) // size)
     with bar(label, how_many) as advance:
         for batch in images.batches(size):

@@ -21,7 +21,7 @@ HELP = "find the quantised layers that cost the accuracy, by switching Q/DQ pair
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     parser.add_argument("directory", type=Path, help="what -o named when it was built")
-    parser.add_argument("--stage", help="the quantised stage (default: int8)", default="int8")
+    parser.add_argument("--stage", help="the quantised stage (default: that of the build)")
     parser.add_argument("--sqnr", type=float, help="least median SQNR in dB to reach (default: the stage's bound)")
     parser.add_argument("--max-drop", type=float, help="loss of top-1 that is allowed (default: as it was built)")
     parser.add_argument("--samples", type=whole(2, 10**6), default=256, help="images to judge with (default: 256)")
@@ -39,8 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadRequest(f"--sqnr {arguments.sqnr} is no number of dB; give a finite one")
 
     build = FinishedBuild.open(arguments.directory)
-    good, bad = build.stage_files(arguments.stage)
-    bounds = build.bounds(arguments.stage, sqnr_db=arguments.sqnr, drop=arguments.max_drop)
+    stage = arguments.stage or build.quantised_stage()
+    good, bad = build.stage_files(stage)
+    bounds = build.bounds(stage, sqnr_db=arguments.sqnr, drop=arguments.max_drop)
     images = sampling.some(build.test_images(), arguments.samples)
     result = bisect(good, bad, images, bounds)
 

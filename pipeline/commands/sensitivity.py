@@ -21,7 +21,7 @@ BARS = " ▁▂▃▄▅▆▇█"
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     parser.add_argument("directory", type=Path, help="what -o named when it was built")
-    parser.add_argument("--stage", help="the quantised stage (default: int8)", default="int8")
+    parser.add_argument("--stage", help="the quantised stage (default: that of the build)")
     parser.add_argument("--samples", type=whole(2, 10**6), default=64, help="images to look at (default: 64)")
     parser.add_argument("--top", type=whole(1, 10**6), help="rows of each table (default: all)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.finished.sensitivity import sensitivity
 
     build = FinishedBuild.open(arguments.directory)
-    good, bad = build.stage_files(arguments.stage)
+    good, bad = build.stage_files(arguments.stage or build.quantised_stage())
     images = sampling.some(build.test_images(), arguments.samples)
     result = sensitivity(good, bad, images)
     if arguments.json:

@@ -118,6 +118,14 @@ class Images:
         image_bytes = 4 * int(np.prod(self.shape))
         return max(1, min(64, BATCH_BYTES // (4 * image_bytes)))
 
+    @property
+    def observed_batch_size(self) -> int:
+        """How many images are computed at once where every activation is kept: one at 224 pixels.
+
+        Their activations are in memory together with those of the batch before.
+        """
+        return max(1, self.batch_size // 24)
+
     def __getitem__(self, index: int) -> NDArray[np.float32]:
         """Image ``index`` as (C, H, W) float32 0..255; raises BadRequest naming an image that cannot be read."""
         image = self.part.decode(index)

@@ -12,7 +12,6 @@ from pipeline import workspace
 from pipeline.errors import BadRequest
 from pipeline.finished import report_json, saved_answers
 from pipeline.finished.finished_build import FinishedBuild, NotWhole
-from pipeline.report.ledger import SCHEMA
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +42,8 @@ def read(path: Path) -> Baseline:
     except (OSError, ValueError, RecursionError) as error:
         raise BadRequest(f"--baseline {path} cannot be read ({workspace.explain(error)}); {wanted}") from error
 
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
-        raise BadRequest(f"--baseline {path}: {file.name} is no report of schema {SCHEMA}; {wanted}")
+    if not isinstance(report, dict) or report.get("schema") != report_json.SCHEMA:
+        raise BadRequest(f"--baseline {path}: {file.name} is no report of schema {report_json.SCHEMA}; {wanted}")
     # A lone report is a baseline too; answers of another build beside it would be compared as if they were its own.
     if answers is not None and workspace.sha256(answers_file) != report.get("answers"):
         raise BadRequest(

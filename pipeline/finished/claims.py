@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporters import float16
 from exporters.engines import device
-from pipeline.building.plan import FLOAT16_ON_CPU
 from pipeline.finished.report_json import measured
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.stage import StageRow
 
 # Sentences of a report that tell of something else that ran in place of the real thing.
-STAND_INS = {FLOAT16_ON_CPU, device.NOT_PROVEN}
+STAND_INS = {float16.NOT_PROVEN, device.NOT_PROVEN}
 SAVED = "No file ran in this check: its answers are those that were saved when it was built (--rerun runs every file)."
 
 

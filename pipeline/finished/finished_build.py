@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import workspace
+from pipeline import bounds, workspace
 from pipeline.console.news import say
 from pipeline.errors import BadRequest
 from pipeline.finished import json_records, report_json, saved_answers
 from pipeline.finished.report_json import Report
-from pipeline.report.ledger import SCHEMA
 
 if TYPE_CHECKING:
     from pipeline.data.images import Images
@@ -42,9 +41,10 @@ class FinishedBuild(Report):
     def open(cls, directory: Path) -> FinishedBuild:
         """The build in ``directory``; raises BadRequest where its report is not there or not whole."""
         report = workspace.read_note(directory / report_json.FILE)
-        if report.get("schema") != SCHEMA:
+        if report.get("schema") != report_json.SCHEMA:
             raise BadRequest(
-                f"{directory} holds no {report_json.FILE} of schema {SCHEMA}; give the directory of a finished build"
+                f"{directory} holds no {report_json.FILE} of schema {report_json.SCHEMA}; "
+                "give the directory of a finished build"
             )
         return cls.of(directory, report)
 
@@ -115,6 +115,13 @@ class FinishedBuild(Report):
             )
         return [(self.intact(row), row.details) for row in made]
 
+    def quantised_stage(self) -> str:
+        """The name of the stage that wrote Q/DQ pairs; raises BadRequest where the build has none."""
+        for row in self.stages:
+            if row.role == "quantised":
+                return row.name
+        raise BadRequest(f"{self.directory} has no quantised stage; give the directory of an int8 or fp8 build")
+
     def stage_files(self, stage: str | None) -> tuple[Path, Path]:
         """The file that ``stage`` was made from, and the one it made.
 
@@ -145,11 +152,9 @@ class FinishedBuild(Report):
 
         Of the report only the name, role and precision are believed: bounds are this program's own.
         """
-        from pipeline.building import plan
-
         row = self.stage(stage)
         try:
-            tolerance = plan.bounds(row.name, row.role, row.precision, self.recipe)
+            tolerance = bounds.bounds(row.name, row.role, row.precision, self.recipe)
         except KeyError as error:  # a stage or a precision that this version does not know
             raise self.damaged(error) from error
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pipeline.stage import Accuracy, Drift, Drop, Role, Tolerance
 
 FILE = "report.json"
+# Of what is written; a report of another one is refused.
+SCHEMA = 1
 Verdict = Literal["pass", "fail", "undecided"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pipeline.building.calibration_statistics import batch_size
 from pipeline.console.progress import bar
 from pipeline.errors import BadRequest
 from pipeline.parity import answers
@@ -34,7 +33,7 @@ def sensitivity(good: Path, bad: Path, images: Images) -> dict[str, Any]:
 
     # How every range fits: what the float file has where the other one has pairs.
     observer = observe.Observer(good, excess_noise.tensors(good, bad), Histogram)
-    observer.take(images.batches(batch_size(images)))
+    observer.take(images.batches(images.observed_batch_size))
 
     # What every layer costs by itself.
     reference = answers.of_file(good).answers(images, f"answers of {good.name}")

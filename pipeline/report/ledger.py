@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporters.portable import cuda
 from pipeline import provenance
+from pipeline.finished.report_json import SCHEMA
 from pipeline.parity.judge import overall
 from pipeline.stage import StageRow
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from pipeline.recipe import Recipe
     from pipeline.stage import Stage
 
-SCHEMA = 1
 NOT_ON_JETSON = "Nothing of this build has run on a Jetson: build and judge the engine on the device itself."
 NO_GPU = "No TensorRT engine was built or run: this machine has no usable NVIDIA GPU."
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
+from conftest import ROOT
 
 from calibration import excess_noise, observe, range_fit
 from exporters.certify import certify
@@ -40,6 +43,17 @@ def test_fp8_is_judged_and_built(eighth: tuple[Path, dict[str, dict[str, object]
     }
     assert kinds[f"{WEIGHT}_float8_e4m3fn"] == onnx.TensorProto.FLOAT8E4M3FN
     assert kinds[f"{WEIGHT}_scale"] == onnx.TensorProto.FLOAT16
+
+
+@pytest.mark.parametrize("command", ["sensitivity", "bisect"])
+def test_commands_find_the_quantised_stage_by_its_role(
+    eighth: tuple[Path, dict[str, dict[str, object]]], command: str
+) -> None:
+    output, _ = eighth
+    line = [sys.executable, "-m", "pipeline", command, output, "--samples", "16"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("06-fp8.onnx next to 05-equalise.onnx on 16 images")
 
 
 def level(raw: bytearray, _: np.ndarray) -> None:
