@@ -25,8 +25,8 @@ Amaxes = dict[str, dict[str, float]]
 class Seen:
     """The histogram of each tensor over the first ``images`` images, made from what ``key`` names.
 
-    ``before`` holds every method's ranges (method → tensor → amax) at the last look. ``stopped`` says why no more
-    images were taken; it is None where there is no such reason.
+    ``before`` holds the ranges of mse at the last look (method → tensor → amax): they tell when it is enough.
+    ``stopped`` says why no more images were taken; it is None where there is no such reason.
     """
 
     key: Mapping[str, Any]

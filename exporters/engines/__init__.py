@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from exporters.engines.backend import Backend
 
 # What --engine takes, by preference: `auto` judges the first that can run here, and also builds those that run only
-# elsewhere.
+# elsewhere. A new one goes behind `onnxruntime`, unless it should be the default wherever it is installed.
 BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime", "tensorrt-rtx")
 # Those that write a recipe for another machine. A target brings them in, and here is nothing to run or to describe.
 RECIPES = ("device",)

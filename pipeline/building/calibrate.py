@@ -9,7 +9,7 @@ from pipeline.errors import BadRequest
 from pipeline.stage import Made
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -68,6 +68,7 @@ def measured(job: CalibrationJob, src: Path, dst: Path) -> tuple[dict[str, float
     Files that are tried on the way stand beside ``dst``.
     """
     from calibration import observe, qdq, table
+    from calibration.ranges import METHODS
     from pipeline.data.screen import screen
 
     checks = screen(job.images)
@@ -77,9 +78,11 @@ def measured(job: CalibrationJob, src: Path, dst: Path) -> tuple[dict[str, float
     # TensorRT's implicit INT8 wants a scale for every tensor, Q/DQ pairs for some.
     tensors = observe.activations(src) if job.is_table else list(formats)
     seen = seen_over(job, src, tensors, used_images)
-    ranges = _ranges(seen.histograms, formats)
-
     method = job.method
+    # Without a tournament only the method asked for, and minmax, which tells what is 0 on every image.
+    methods = list(METHODS) if method == "auto" else ["minmax", method]
+    ranges = _ranges(methods, seen.histograms, formats)
+
     choice = method
     tournament_account: dict[str, Any] = {}
     if method == "auto":
@@ -115,13 +118,14 @@ def _account(histogram: Histogram, amax: float) -> dict[str, Any]:
     }
 
 
-def _ranges(histograms: Mapping[str, Histogram], formats: Mapping[str, NumberFormat]) -> Amaxes:
-    """Every method's range of every tensor: method → tensor → amax."""
+def _ranges(methods: Sequence[str], histograms: Mapping[str, Histogram], formats: Mapping[str, NumberFormat]) -> Amaxes:
+    """The range of every tensor by each of ``methods``: method → tensor → amax."""
     from calibration.ranges import METHODS
     from exporters.number_formats import INT8
 
     ranges: Amaxes = {}
-    for method, range_of in METHODS.items():
+    for method in methods:
+        range_of = METHODS[method]
         # A tensor without a pair is there for the table, whose scales are those of INT8.
         ranges[method] = {name: range_of(histogram, formats.get(name, INT8)) for name, histogram in histograms.items()}
     return ranges

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters.engines.description import joined
+from pipeline.console import news
 from pipeline.errors import BadRequest, Exit
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from exporters.engines.description import EngineDescription
+
+    Describe = Callable[[], EngineDescription]
 
 HELP = "show an engine's layers after fusion, their types and modules, and what runs in 8 bits"
 
@@ -29,10 +33,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0: this command shows, it does not judge."""
-    try:
-        descriptions = dict(_described(arguments.path))
-    except ValueError as error:
-        raise BadRequest(f"describe: {error}") from error
+    descriptions: dict[str, EngineDescription] = {}
+    refusals: list[str] = []
+    for path, describe in _engines(arguments.path):
+        # Some backends do not tell what they made; the others are shown all the same.
+        try:
+            descriptions[path.name] = describe()
+        except ValueError as error:
+            refusals.append(str(error))
+    if refusals and not descriptions:
+        raise BadRequest(f"describe: {'; '.join(refusals)}")
+    for refusal in refusals:
+        news.say(f"not described: {refusal}")
 
     if arguments.json:
         rows = [_as_json(name, description) for name, description in descriptions.items()]
@@ -44,15 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
     return Exit.PASS
 
 
-def _described(path: Path) -> Iterator[tuple[str, EngineDescription]]:
-    """The name and the description of every engine of a build, or of the one file."""
+def _engines(path: Path) -> Iterator[tuple[Path, Describe]]:
+    """Every engine of a build, or the one file, and what describes it."""
     if path.is_dir():
         yield from _of_build(path)
     else:
-        yield path.name, _of_file(path)
+        yield path, partial(_of_file, path)
 
 
-def _of_build(directory: Path) -> Iterator[tuple[str, EngineDescription]]:
+def _of_build(directory: Path) -> Iterator[tuple[Path, Describe]]:
     from exporters import engines
     from pipeline.finished.finished_build import FinishedBuild
 
@@ -63,7 +75,7 @@ def _of_build(directory: Path) -> Iterator[tuple[str, EngineDescription]]:
             continue
         if backend_name not in engines.BACKENDS:
             raise BadRequest(f"{path} was built by a version that kept no description; build again")
-        yield path.name, engines.named(backend_name).describe(path, details)
+        yield path, partial(engines.named(backend_name).describe, path, details)
 
 
 def _of_file(path: Path) -> EngineDescription:

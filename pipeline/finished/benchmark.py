@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters import child
+from exporters.engines import named
 from pipeline import provenance
 from pipeline.errors import BadRequest
 from pipeline.finished import race
@@ -98,8 +99,8 @@ def beside_float(rows: Sequence[StageRow], files: Mapping[str, Path], images: Im
     if not engines or engines[0].int8_share is None:
         return None
     engine = engines[0]
-    on_tensorrt = engine.details["backend"] == "tensorrt"
-    neighbour = _float_engine(engine, engines) if on_tensorrt else _float_graph(engine, ran)
+    has_float_engine = named(engine.details["backend"]).beside
+    neighbour = _float_engine(engine, engines) if has_float_engine else _float_graph(engine, ran)
     if neighbour is None:
         return None
 

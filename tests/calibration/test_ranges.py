@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+from conftest import ROOT
 from onnxruntime.quantization import calibrate
 from scipy import stats
 
@@ -49,8 +50,13 @@ def brute_entropy(values: np.ndarray) -> float:
     return float(edges[128 + len(found) - 1 - int(np.argmin(found[::-1]))])
 
 
+@pytest.mark.parametrize("method", ranges.METHODS)
+def test_a_method_has_its_line_in_the_docs(method: str) -> None:
+    assert f"\n| `{method}`" in (ROOT / "docs" / "placement.md").read_text()
+
+
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
-def test_every_method_is_its_definition_on_the_raw_values(values: np.ndarray) -> None:
+def test_minmax_percentile_and_mse_are_their_definitions_on_the_raw_values(values: np.ndarray) -> None:
     histogram, magnitudes = histogram_of(values), np.abs(values)
     assert ranges.minmax(histogram) == magnitudes.max()
     assert ranges.percentile(histogram) == pytest.approx(np.quantile(magnitudes, 0.9999), rel=0.03)

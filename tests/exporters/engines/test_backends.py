@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from exporters import engines
+from pipeline.errors import EXTRAS
 
 ALL = (*engines.BACKENDS, *engines.RECIPES)
+
+
+def test_every_extra_that_is_named_can_be_installed() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sources = [path.read_text() for path in (ROOT / "exporters").rglob("*.py")]
+    asked_for = {extra for source in sources for extra in re.findall(r"\(extra: (\w+)\)", source)}
+    assert asked_for >= {"cpu", "gpu", "rtx"}
+    assert asked_for | set(EXTRAS.values()) <= set(extras)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_backend_has_its_line_in_the_docs(name: str) -> None:
+    assert name in (ROOT / "docs" / "engines.md").read_text()
 
 
 @pytest.mark.parametrize("name", ALL)

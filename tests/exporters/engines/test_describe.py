@@ -186,6 +186,19 @@ def test_float_convolutions_take_their_residual_adds_in_and_nothing_is_remarked(
     assert list(found.remarks()) == []
 
 
+def test_a_backend_that_tells_nothing_hides_no_other(built: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(built, tmp_path / "two")
+    report = json.loads((directory / "report.json").read_text())
+    engine = report["stages"][-1]
+    silent = {**engine, "name": "engine_onnxruntime_cuda", "details": {"backend": "onnxruntime-cuda"}}
+    report["stages"].insert(-1, silent)
+    (directory / "report.json").write_text(json.dumps(report))
+    done = describe(directory)
+    assert done.returncode == 0, done.stderr
+    assert f"not described: {engine['file']}: ONNX Runtime's CUDA provider fuses when it loads" in done.stderr
+    assert "convolutions" in done.stdout
+
+
 def test_what_cannot_be_described_is_refused_in_a_sentence(built: Path, tmp_path: Path) -> None:
     assert "no directory of a build" in refused(tmp_path / "missing")
     assert "no directory of a build" in refused(built / "05-int8.onnx")

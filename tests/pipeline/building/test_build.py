@@ -14,6 +14,9 @@ import pytest
 from conftest import HEAVY, ROOT, TINY
 from safetensors.numpy import load_file, save_file
 
+from calibration.ranges import METHODS
+from pipeline.precisions import PRECISIONS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -254,10 +257,7 @@ main(["build", "--help"])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    lists = (
-        "--precision {fp32,fp16,int8,int8-fp16,int8-trt8,fp8}",
-        "--calib-method {auto,minmax,percentile,entropy,mse}",
-    )
+    lists = (f"--precision {{{','.join(PRECISIONS)}}}", f"--calib-method {{auto,{','.join(METHODS)}}}")
     for flag in (*lists, "--json"):
         assert flag in done.stdout
 
