@@ -11,30 +11,32 @@ if TYPE_CHECKING:
     from pipeline.recipe import Recipe
     from pipeline.stage import Role, Tolerance
 
-# The bounds of a stage by its name; of one that is not here, by its role. Those of what is quantised, and of all
-# behind it, are in the row of the precision.
+# The bounds of a stage by its name. Those of what is quantised, and of all behind it, are in the row of the precision.
 STAGE_BOUNDS = {
+    "freeze": EXACT,
+    "export": REORDERED,
+    "simplify": REORDERED,
+    "fold_batchnorm": REORDERED,
     "equalise": REORDERED,
     "qat": replace(QUANTISED, retrained=True),
     "fp16": FLOAT16,
     # The same levels and scales: only how weights are stored changes.
     "float_weights": replace(QUANTISED, step_sqnr_db=EXACT.step_sqnr_db),
 }
-ROLE_BOUNDS: dict[Role, Tolerance] = {"reference": EXACT, "graph": REORDERED}
 # Roles of the stages behind the last quantisation.
 BEHIND: set[Role] = {"typing", "input", "engine"}
 
 
 def bounds(stage: str, role: Role, precision: str, recipe: Recipe) -> Tolerance:
     """The bounds of ``stage`` with the user's margin, where they have one at all; raises KeyError for no such stage."""
-    if stage in STAGE_BOUNDS:
-        tolerance = STAGE_BOUNDS[stage]
-    elif role == "quantised":
-        tolerance = PRECISIONS[precision].quantised
-    elif role in BEHIND:
-        tolerance = PRECISIONS[precision].tolerance
+    row = PRECISIONS[precision]
+    # The stage that writes the pairs has the name of their number format.
+    if role == "quantised" and stage == row.number_format:
+        tolerance = row.quantised
+    elif role in BEHIND and stage not in STAGE_BOUNDS:
+        tolerance = row.tolerance
     else:
-        tolerance = ROLE_BOUNDS[role]
+        tolerance = STAGE_BOUNDS[stage]
 
     # Pixels as bytes are the same numbers, so that this stage changes no bit.
     if role == "input":
