@@ -37,7 +37,7 @@ ARCHS = {"resnet18": "d2l_jax_resnet18", "resnext26": "d2l_jax_resnext26", "smal
 
 
 def run(folder: Path, *arguments: str) -> None:
-    script = [sys.executable, str(ROOT / "tests" / "flax_networks.py"), str(folder), *arguments]
+    script = [sys.executable, str(Path(__file__).with_name("flax_networks.py")), str(folder), *arguments]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
