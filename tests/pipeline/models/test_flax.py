@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -21,8 +22,6 @@ from pipeline.errors import BadRequest
 from pipeline.models import checkpoint
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import Cli
 
 SMALL = """
