@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from exporters import float16
 from exporters.number_formats import NUMBER_FORMATS
 from pipeline import engine_seal
 from pipeline.bounds import bounds
@@ -234,6 +233,9 @@ def _quantised_stage(name: str, branch: Branch) -> Stage:
 
 
 def _float16_stage(name: str, branch: Branch) -> Stage:
+    # Here, since it brings numpy: the command line reads the tables of this module on a bare Python.
+    from exporters import float16
+
     return Stage(
         name=name,
         role="typing",
