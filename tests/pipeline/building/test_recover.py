@@ -17,10 +17,10 @@ from calibration import dequantise_layers
 from exporters import lint
 from pipeline.building import calibrate, recover
 from pipeline.building.calibration_job import CalibrationJob
-from pipeline.building.plan import QUANTISED
 from pipeline.data import digits
 from pipeline.data.images import Images
 from pipeline.parity.layers_in_float import in_images
+from pipeline.precisions import QUANTISED
 
 if TYPE_CHECKING:
     from pathlib import Path
