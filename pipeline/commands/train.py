@@ -55,17 +55,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def train(training: Training) -> dict[str, Any] | None:
     """What training.json holds, in the first process of a team; None in the others."""
-    from pipeline.train import course as courses
-    from pipeline.train import distributed, training_run
+    from pipeline.train import distributed, request, training_run
     from pipeline.train.fit import choose_device
 
     device = choose_device(training.device)
     with distributed.joined(device) as team:
-        course = courses.plan(training, device, team)
+        accepted = request.accept(training, device, team)
         # Only one process of a team can hold the directory.
-        directory = workspace.directory(course.output) if team.first else nullcontext(None)
+        directory = workspace.directory(accepted.output) if team.first else nullcontext(None)
         with directory as unfinished:
-            return training_run.follow(course, unfinished)
+            return training_run.follow(accepted, unfinished)
 
 
 def lines(result: dict[str, Any]) -> list[str]:

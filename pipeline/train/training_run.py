@@ -21,62 +21,62 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipeline.models.frozen import NetworkDescription
-    from pipeline.train.course import Course
+    from pipeline.train.request import TrainingRequest
 
 
-def follow(course: Course, unfinished: Path | None) -> dict[str, Any] | None:
+def follow(request: TrainingRequest, unfinished: Path | None) -> dict[str, Any] | None:
     """Train, and judge the kept weights; what training.json holds, in the first process alone."""
     from pipeline.models import frozen
     from pipeline.train.fit import fit
     from pipeline.train.score import score
 
-    training = course.training
-    team = course.team
+    training = request.training
+    team = request.team
     keeper = Keeper(
-        output=course.output,
+        output=request.output,
         unfinished=unfinished,
-        description=course.description,
-        settings=_settings(course),
+        description=request.description,
+        settings=_settings(request),
         save_seconds=training.save_seconds,
         team=team,
     )
     try:
         history = fit(
-            course.network, course.train, course.validation, training, course.epochs, course.device, team, keeper
+            request.network, request.train, request.validation, training, request.epochs, request.device, team, keeper
         )
     finally:
         # Also of a training that was interrupted or diverged: then they show how.
         if unfinished is not None and not training.no_curves:
-            _draw(course, unfinished)
+            _draw(request, unfinished)
 
     team.wait()  # the kept weights may still be being written
-    network, *_ = frozen.read(course.output / resume.BEST)
-    network = network.to(course.device)
-    test_score = score(network, course.test, lambda array: _pixels(array, course.device), team)
+    network, *_ = frozen.read(request.output / resume.BEST)
+    network = network.to(request.device)
+    test_score = score(network, request.test, lambda array: _pixels(array, request.device), team)
     if unfinished is None:
         return None
-    result = _result(course, history, test_score)
-    workspace.write_json(course.output / "training.json", result, unfinished)
+    result = _result(request, history, test_score)
+    workspace.write_json(request.output / "training.json", result, unfinished)
     return result
 
 
-def _settings(course: Course) -> dict[str, Any]:
+def _settings(request: TrainingRequest) -> dict[str, Any]:
     """Everything that decides the weights; raises BadRequest where processes of the team have other images."""
     # Cheap to compare: all processes sum these numbers, and only the first one hashes its images. Fewer bits than 32,
     # since the sum of their squares must be exact in float64.
-    labels_checksum = zlib.crc32(course.train.labels.tobytes()) >> 8
-    course.team.agree(
-        [len(course.train), labels_checksum],
-        f"--data {course.training.data} holds other images in some processes; give all the same",
+    labels_checksum = zlib.crc32(request.train.labels.tobytes()) >> 8
+    request.team.agree(
+        [len(request.train), labels_checksum],
+        f"--data {request.training.data} holds other images in some processes; give all the same",
     )
 
-    settings = course.training.numbers()
-    settings["network"] = _network_hash(course.description)
+    settings = request.training.numbers()
+    settings["network"] = _network_hash(request.description)
     settings.update(provenance.versions(("torch", "numpy")))
-    if course.team.first:
-        settings["images"] = course.train.digest
-        if course.validation is not None:
-            settings["images"] += course.validation.digest
+    if request.team.first:
+        settings["images"] = request.train.digest
+        if request.validation is not None:
+            settings["images"] += request.validation.digest
     return settings
 
 
@@ -93,9 +93,9 @@ def _network_hash(description: NetworkDescription) -> str:
     return hashlib.sha256(fields.encode()).hexdigest()
 
 
-def _draw(course: Course, unfinished: Path) -> None:
+def _draw(request: TrainingRequest, unfinished: Path) -> None:
     """The curves of all epochs that are over, if any is."""
-    path = course.output / resume.HISTORY
+    path = request.output / resume.HISTORY
     if not path.is_file():
         return
     history = [json.loads(line) for line in path.read_text().splitlines()]
@@ -103,29 +103,29 @@ def _draw(course: Course, unfinished: Path) -> None:
     if not history:
         return
     fresh = unfinished / "curves.svg"
-    curves.training(history, f"{course.description.arch} on {course.training.data}", fresh)
-    workspace.place(fresh, course.output / fresh.name)
+    curves.training(history, f"{request.description.arch} on {request.training.data}", fresh)
+    workspace.place(fresh, request.output / fresh.name)
 
 
-def _result(course: Course, history: list[dict[str, Any]], test_score: dict[str, float]) -> dict[str, Any]:
+def _result(request: TrainingRequest, history: list[dict[str, Any]], test_score: dict[str, float]) -> dict[str, Any]:
     """What training.json holds; the bounds of top-1 are Wilson's, at 95 %."""
     from scipy.stats import binomtest
 
-    count = len(course.test)
+    count = len(request.test)
     right = round(test_score["top1"] * count)
     bounds = binomtest(right, count).proportion_ci(0.95, "wilson")
     best_epochs = [row["epoch"] for row in history if row["best"]]
     return {
-        "arch": course.description.arch,
-        "weights": str(course.output / resume.BEST),
-        "sha256": workspace.sha256(course.output / resume.BEST),
+        "arch": request.description.arch,
+        "weights": str(request.output / resume.BEST),
+        "sha256": workspace.sha256(request.output / resume.BEST),
         "epochs": len(history),
         "kept": best_epochs[-1],
         "test": {**test_score, "lower": bounds.low, "upper": bounds.high, "n": count},
         "seconds": sum(row["seconds"] for row in history),
-        "processes": course.team.count,
-        "numbers": course.training.numbers(),
-        "next": _next_command(course),
+        "processes": request.team.count,
+        "numbers": request.training.numbers(),
+        "next": _next_command(request),
         "environment": provenance.environment(),
     }
 
@@ -136,9 +136,9 @@ NEXT_FLAGS = (
 )  # fmt: skip
 
 
-def _next_command(course: Course) -> str:
+def _next_command(request: TrainingRequest) -> str:
     """The build that takes the weights on, with the pixels that they were trained with."""
-    training = replace(course.training, weights=course.output / resume.BEST, new_head=False)
+    training = replace(request.training, weights=request.output / resume.BEST, new_head=False)
     words = ["python", "-m", "pipeline", "build"]
     for name in NEXT_FLAGS:
         value = getattr(training, name)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingRequest:
     """A training that can be had; ``validation`` is None where every image is trained on."""
 
     training: Training
@@ -41,8 +41,8 @@ class Course:
     test: Images
 
 
-def plan(training: Training, device: str, team: Team) -> Course:
-    """The course for ``training``; raises BadRequest where it cannot be had."""
+def accept(training: Training, device: str, team: Team) -> TrainingRequest:
+    """The request for ``training``; raises BadRequest where it cannot be had."""
     from pipeline.data import sampling, sets
     from pipeline.models import frozen, specs
 
@@ -61,7 +61,7 @@ def plan(training: Training, device: str, team: Team) -> Course:
     _refuse(training, data.classes, train, team)
 
     description = frozen.describe(arch, spec, data.classes, preprocessing)
-    return Course(
+    return TrainingRequest(
         training=training,
         epochs=int(training.epochs or 0),
         device=device,
