@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from exporters import number_formats
 from exporters.lint_graph import WEIGHTED, is_a
 from exporters.lint_pairs import asymmetric, blocked, quantised_by, scales
 from exporters.pairs import MOVING, made_by, makers, operand
@@ -149,6 +150,13 @@ def bias_paired(node: ir.Node, graph: LintedGraph) -> bool:
     return is_a(node, *WEIGHTED) and graph.along(operand(node, BIAS)) is not None
 
 
+def bias_refused(node: ir.Node, graph: LintedGraph) -> bool:
+    """Whether TensorRT's parser refuses the quantised bias, as it does in INT32."""
+    reached = graph.along(operand(node, BIAS))
+    zero_point = None if reached is None else graph.zero_point(reached.dequantise)
+    return zero_point is not None and number_formats.symmetric_in(zero_point.dtype) is None
+
+
 def uneven_groups(node: ir.Node, graph: LintedGraph) -> bool:
     """Whether an INT8 convolution's groups have channels that are no multiple of 4, on either side."""
     if not is_a(node, "Conv") or not _is_quantised_layer(node, graph):
@@ -271,6 +279,11 @@ def pooled_from_padding(node: ir.Node, graph: LintedGraph) -> bool:
     if shape is None or len(shape) != len(kernel) + 2:
         return False
     return any(_starts_in_padding(node, axis, size) for axis, size in enumerate(shape[2:]) if size is not None)
+
+
+def pool_refused(node: ir.Node, _: LintedGraph) -> bool:
+    """Whether TensorRT's parser refuses such a pool: a mean over the pixels that a window really has."""
+    return is_a(node, "AveragePool") and not node.attributes.get_int("count_include_pad", 0)
 
 
 def _starts_in_padding(node: ir.Node, axis: int, size: int) -> bool:

@@ -22,9 +22,11 @@ FLOATS = {"float16", "float32", "float64", "bfloat16"}
 SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
 # Operators whose constant result TensorRT's parser does not fold into a scale (measured: TensorRT-RTX 1.7.1).
 NOT_FOLDED = {
-    "BatchNormalization", "DequantizeLinear", "If", "MatMul", "Pow", "QuantizeLinear", "ReduceL1", "ReduceL2",
+    "BatchNormalization", "DequantizeLinear", "MatMul", "Pow", "QuantizeLinear", "ReduceL1", "ReduceL2",
     "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "Relu", "Tanh",
 }  # fmt: skip
+# The same of a zero point, whose levels it takes from an initialiser.
+NOT_FOLDED_TO_LEVELS = {*NOT_FOLDED, "ConstantOfShape"}
 
 
 def on_activation(node: ir.Node, graph: LintedGraph) -> bool:
@@ -62,6 +64,14 @@ def asymmetric(node: ir.Node, graph: LintedGraph) -> bool:
     return bool(zero_point.any())
 
 
+def zero_point_refused(node: ir.Node, graph: LintedGraph) -> bool:
+    """Whether TensorRT's parser refuses the zero point: UINT8 with 0 left out or written it takes for INT8."""
+    if node.attributes.get_int("output_dtype", 0) == ir.DataType.UINT8:
+        return True
+    zero_point = graph.zero_point(node)
+    return zero_point is not None and bool(zero_point.any())
+
+
 def activation_asymmetric(node: ir.Node, graph: LintedGraph) -> bool:
     """The same of a pair on an activation."""
     return on_activation(node, graph) and asymmetric(node, graph)
@@ -94,6 +104,12 @@ def not_positive(node: ir.Node, graph: LintedGraph) -> bool:
         return True
     positive = np.isfinite(scale) & (scale > 0)
     return not bool(positive.all())
+
+
+def scale_refused(node: ir.Node, graph: LintedGraph) -> bool:
+    """Whether TensorRT's parser refuses a scale that is not positive: all but infinity."""
+    scale = graph.scale(node)
+    return scale is None or scale.dtype.name not in FLOATS or not bool((scale > 0).all())
 
 
 def vanishing(node: ir.Node, graph: LintedGraph) -> bool:
@@ -147,7 +163,9 @@ def not_folded(node: ir.Node, graph: LintedGraph) -> bool:
     """Whether a constant scale or zero point comes out of an operator that TensorRT's parser does not fold."""
     if not is_a(node, *PAIR) or computed(node, graph):
         return False
-    return any(_operators_behind(operand(node, index)) & NOT_FOLDED for index in (SCALE, ZERO_POINT))
+    if _operators_behind(operand(node, SCALE)) & NOT_FOLDED:
+        return True
+    return bool(_operators_behind(operand(node, ZERO_POINT)) & NOT_FOLDED_TO_LEVELS)
 
 
 def _operators_behind(value: ir.Value | None) -> set[str]:
