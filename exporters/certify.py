@@ -385,7 +385,7 @@ class Walk:
             wanted = ir.DataType(node.attributes["to"].as_int())
             if wanted == value.dtype:
                 return value
-            if wanted in FLOATS and (value.dtype in FLOATS or value.is_graph_input()):
+            if wanted in FLOATS and (value.dtype in FLOATS or _is_input(value)):
                 source.casts.append(wanted)
                 return value
             return None
@@ -938,6 +938,15 @@ def _pads_alike(node: ir.Node, attributes: dict[str, Any], filled: Any, value: i
     if attributes.get("ceil_mode") != 0 or not narrow or len(node.outputs) > 1:
         return False
     return number == -np.inf or (number == 0 and pairs.never_negative(value))
+
+
+def _is_input(value: ir.Value) -> bool:
+    """Whether ``value`` is an input of the graph, handed on or not."""
+    node = value.producer()
+    while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    return value.is_graph_input()
 
 
 def _is_only_cast(value: ir.Value) -> bool:
