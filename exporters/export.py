@@ -5,7 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
 from exporters import onnx_file
+from exporters.constant import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +47,23 @@ def export(network: nn.Module, dst: Path, shape: tuple[int, int, int], metadata:
 
     model = onnx_file.read(dst)
     model.metadata_props.update(metadata)
+    _write_pads(model)
     onnx_file.write(model, dst)
     normalisations = onnx_file.count(model, "BatchNormalization")
     return f"{len(model.graph)} nodes, BatchNormalization {normalisations}"
+
+
+def _write_pads(model: ir.Model) -> None:
+    """Numbers in place of ``auto_pad`` of a convolution that keeps the size: few runtimes take that with dilations."""
+    for node in onnx_file.convolutions(model):
+        settings = attributes(node)
+        if settings["auto_pad"] != "SAME_UPPER" or set(settings["strides"]) != {1}:
+            continue
+        before = []
+        behind = []
+        for size, dilation in zip(settings["kernel_shape"], settings["dilations"], strict=True):
+            missing = dilation * (size - 1)
+            before.append(missing // 2)
+            behind.append(missing - missing // 2)
+        del node.attributes["auto_pad"]
+        node.attributes["pads"] = ir.AttrInt64s("pads", [*before, *behind])
