@@ -45,14 +45,11 @@ def _all_nodes(model: ir.Model) -> list[ir.Node]:
 
 def _new_versions(node: ir.Node, opset: int, least: int) -> list[int]:
     """The versions of the operator of ``node`` that came after ``opset``, up to ``least``."""
-    versions = []
-    for version in range(opset + 1, least + 1):
-        if (
-            onnx.defs.has(node.op_type, version)
-            and onnx.defs.get_schema(node.op_type, version).since_version == version
-        ):
-            versions.append(version)
-    return versions
+    return [version for version in range(opset + 1, least + 1) if _is_new(node.op_type, version)]
+
+
+def _is_new(operator: str, version: int) -> bool:
+    return onnx.defs.has(operator, version) and onnx.defs.get_schema(operator, version).since_version == version
 
 
 def _refuse(node: ir.Node, version: int, opset: int, least: int) -> None:

@@ -1190,3 +1190,10 @@ def deep_head(classes: int, channels: int) -> nn.Module:
         nn.Linear(32, classes),
     )
     return Plain(classes, channels, head=head)
+
+
+@network
+def perceptron(classes: int, channels: int) -> nn.Module:
+    """No convolution at all."""
+    pooled = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
+    return nn.Sequential(pooled, nn.Linear(64 * channels, 32), nn.ReLU(), nn.Linear(32, classes))
