@@ -67,7 +67,7 @@ class Constant:
     @property
     def exact(self) -> bool:
         """Whether every runtime has the same numbers."""
-        return isinstance(self.error, float) and self.error == 0.0
+        return not np.any(self.error)
 
 
 def stored(array: NDArray[Any]) -> Constant:
@@ -79,8 +79,11 @@ def stored(array: NDArray[Any]) -> Constant:
 class Memo:
     """What is known of the values of one graph: None of those that are computed from an input.
 
-    For a graph that does not change. Large constants are not kept, since most are read once.
+    For a graph that does not change. Large constants are not kept, since most are read once. ``shapes_known``: the
+    shapes of its values were inferred, so what a node makes of known sizes is constant too.
     """
+
+    shapes_known: bool = False
 
     known: dict[ir.Value, Constant | None] = field(default_factory=dict)
 
@@ -96,29 +99,9 @@ def evaluate_constant(value: ir.Value | None, memo: Memo | None = None) -> Const
         return _of_initializer(value)
     if value.producer() is None:
         return None
-
-    lasting = {} if memo is None else memo.known
-    known: dict[ir.Value, Constant | None] = {}
-    under_way: set[ir.Value] = set()
-    # A stack of its own: a chain of nodes may be longer than Python's.
-    stack = [value]
-    while stack:
-        current = stack[-1]
-        if current in known or current in lasting:
-            stack.pop()
-            continue
-        needed = _next_operand(current, known, lasting)
-        if needed is not None and needed not in under_way:
-            under_way.add(current)
-            stack.append(needed)
-            continue
-
-        constant = None if needed is not None else _evaluate(current, known, lasting)
-        known[current] = constant
-        if constant is None or constant.numbers.nbytes <= REMEMBERED:
-            lasting[current] = constant
-        stack.pop()
-    return known[value] if value in known else lasting[value]
+    constant = _Evaluation(memo or Memo()).of(value)
+    # Of the sizes of a shape some may be open: no constant as a whole.
+    return constant if constant is None or np.isfinite(constant.error).all() else None
 
 
 def _of_initializer(value: ir.Value) -> Constant | None:
@@ -129,35 +112,102 @@ def _of_initializer(value: ir.Value) -> Constant | None:
     return stored(array)
 
 
-Known = dict[ir.Value, Constant | None]
+class _Evaluation:
+    """The evaluation of one value, and of all that it is computed from."""
 
+    def __init__(self, memo: Memo) -> None:
+        self.lasting = memo.known
+        self.shapes_known = memo.shapes_known
+        self.known: dict[ir.Value, Constant | None] = {}
 
-def _next_operand(value: ir.Value, known: Known, lasting: Known) -> ir.Value | None:
-    """An operand that has to be known before ``value`` can be; None where nothing is missing, or one is no constant."""
-    for operand in _operands(value):
-        if operand is None or operand.const_value is not None:
-            continue
-        if operand in known or operand in lasting:
-            if _look_up(operand, known, lasting) is None:
-                return None  # so this one is no constant either
-            continue
-        return operand
-    return None
+    def of(self, value: ir.Value) -> Constant | None:
+        # A stack of its own: a chain of nodes may be longer than Python's.
+        stack = [value]
+        under_way = {value}
+        while stack:
+            current = stack[-1]
+            if self._is_known(current):
+                stack.pop()
+                continue
+            needed = self._next_operand(current)
+            if needed is not None and needed not in under_way:
+                under_way.add(needed)
+                stack.append(needed)
+                continue
 
+            # What is still needed and under way is needed by itself: a circle, and no constant.
+            constant = None if needed is not None else self._evaluate(current)
+            self.known[current] = constant
+            if constant is None or constant.numbers.nbytes <= REMEMBERED:
+                self.lasting[current] = constant
+            stack.pop()
+        return self._look_up(value)
 
-def _operands(value: ir.Value) -> list[ir.Value | None]:
-    """What ``value`` is evaluated from; nothing where its operator has no rule."""
-    from exporters.constant_operators import EVALUATED
+    def _is_known(self, value: ir.Value) -> bool:
+        return value.const_value is not None or value in self.known or value in self.lasting
 
-    node = value.producer()
-    if node is None:
-        return []
-    if node.op_type == "If" and node.domain == "":
-        branch = chosen_branch(node)
-        return [] if branch is None else [branch.outputs[_place(value)]]
-    if node.domain != "" or node.op_type not in EVALUATED:
-        return []
-    return list(node.inputs)
+    def _look_up(self, value: ir.Value) -> Constant | None:
+        if value.const_value is not None:
+            return _of_initializer(value)
+        return self.known[value] if value in self.known else self.lasting[value]
+
+    def _next_operand(self, value: ir.Value) -> ir.Value | None:
+        """An operand that has to be known before ``value`` can be; None where nothing is missing, or could help."""
+        for operand in self._operands(value):
+            if operand is None:
+                continue
+            if not self._is_known(operand):
+                return operand
+            if operand.const_value is None and self._look_up(operand) is None:
+                return None  # one operand is no constant, so the others do not matter
+        return None
+
+    def _operands(self, value: ir.Value) -> list[ir.Value | None]:
+        """What ``value`` is evaluated from; nothing where its operator has no rule."""
+        from exporters.constant_operators import EVALUATED
+
+        node = value.producer()
+        if node is None or node.domain not in {"", "ai.onnx"}:
+            return []
+        if node.op_type == "If":
+            branch = chosen_branch(node)
+            return [] if branch is None else [branch.outputs[_place(value)]]
+        if self._tells_its_shape(node) or node.op_type not in EVALUATED:
+            return []
+        return list(node.inputs)
+
+    def _tells_its_shape(self, node: ir.Node) -> bool:
+        return self.shapes_known and node.op_type == "Shape" and node.inputs[0] is not None
+
+    def _evaluate(self, value: ir.Value) -> Constant | None:
+        """``value`` from its operands, all of which are known."""
+        from exporters.constant_operators import EVALUATED, known_sizes, size_of
+
+        node = value.producer()
+        if node is None or node.domain not in {"", "ai.onnx"}:
+            return None
+        if self._tells_its_shape(node):
+            return known_sizes(node)
+
+        operands: list[Constant | None] = []
+        for operand in self._operands(value):
+            constant = None if operand is None else self._look_up(operand)
+            if constant is None and operand is not None:
+                return None
+            operands.append(constant)
+        if node.op_type == "If":
+            return operands[0] if operands else None
+        evaluate = EVALUATED.get(node.op_type)
+        if evaluate is None:
+            return None
+
+        bytes_needed = size_of(node, operands)
+        if bytes_needed > LARGEST:
+            raise ValueError(
+                f"{node.op_type} {node.name} computes a constant of {bytes_needed / 1e6:.0f} MB, and at most "
+                f"{LARGEST / 1e6:.0f} MB are computed; store it as an initialiser"
+            )
+        return evaluate(node, operands, _place(value))
 
 
 def _place(value: ir.Value) -> int:
@@ -165,40 +215,6 @@ def _place(value: ir.Value) -> int:
     place = value.index()
     assert place is not None
     return place
-
-
-def _look_up(value: ir.Value, known: Known, lasting: Known) -> Constant | None:
-    if value.const_value is not None:
-        return _of_initializer(value)
-    return known[value] if value in known else lasting.get(value)
-
-
-def _evaluate(value: ir.Value, known: Known, lasting: Known) -> Constant | None:
-    """``value`` from its operands, all of which are known."""
-    from exporters.constant_operators import EVALUATED, size_of
-
-    node = value.producer()
-    if node is None:
-        return None
-    operands = []
-    for operand in _operands(value):
-        constant = None if operand is None else _look_up(operand, known, lasting)
-        if constant is None and operand is not None:
-            return None
-        operands.append(constant)
-    if node.op_type == "If" and node.domain == "":
-        return operands[0] if operands else None
-    evaluate = EVALUATED.get(node.op_type)
-    if evaluate is None or node.domain != "":
-        return None
-
-    bytes_needed = size_of(node, operands)
-    if bytes_needed > LARGEST:
-        raise ValueError(
-            f"{node.op_type} {node.name} computes a constant of {bytes_needed / 1e6:.0f} MB, and at most "
-            f"{LARGEST / 1e6:.0f} MB are computed; store it as an initialiser"
-        )
-    return evaluate(node, operands, _place(value))
 
 
 def chosen_branch(node: ir.Node) -> ir.Graph | None:

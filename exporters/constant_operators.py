@@ -154,6 +154,19 @@ def _cast(node: ir.Node, operands: Operands, place: int) -> Constant | None:
     return _rounded(operand.values, operand.error, dtype)
 
 
+def known_sizes(node: ir.Node) -> Constant | None:
+    """What a Shape answers by the shape that was inferred; a size that is open has an error without a bound."""
+    value = node.inputs[0]
+    if value is None or value.shape is None:
+        return None
+    start = node.attributes["start"].as_int() if "start" in node.attributes else 0
+    end = node.attributes["end"].as_int() if "end" in node.attributes else None
+    sizes = list(value.shape)[start:end]
+    numbers = [size if isinstance(size, int) else 0 for size in sizes]
+    error = [0.0 if isinstance(size, int) else np.inf for size in sizes]
+    return Constant(np.array(numbers, np.int64), np.dtype(np.int64), np.array(error))
+
+
 # --- float arithmetic, with a bound -----------------------------------------------------------------------------------
 
 
