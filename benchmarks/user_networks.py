@@ -78,9 +78,8 @@ def line(text: object) -> str:
 @contextlib.contextmanager
 def quiet() -> contextlib.AbstractContextManager[None]:
     """Nothing from the build or from what it runs, in this process or another."""
-    with Path(os.devnull).open("w") as nowhere:
-        with contextlib.redirect_stderr(nowhere):
-            yield
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        yield
 
 
 if __name__ == "__main__":

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -11,8 +15,7 @@ from exporters import onnx_file
 from exporters.constant import attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from torch import nn
 
@@ -30,7 +33,7 @@ def export(network: nn.Module, dst: Path, shape: tuple[int, int, int], metadata:
 
     network = network.cpu().eval()
     two_images = torch.zeros(2, *shape)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _nothing_printed():
         # torch announces that this exporter will be removed one day; the newer one cannot leave BatchNorm in.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         torch.onnx.export(
@@ -51,6 +54,20 @@ def export(network: nn.Module, dst: Path, shape: tuple[int, int, int], metadata:
     onnx_file.write(model, dst)
     normalisations = onnx_file.count(model, "BatchNormalization")
     return f"{len(model.graph)} nodes, BatchNormalization {normalisations}"
+
+
+@contextlib.contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Nothing on standard output meanwhile: there torch prints, out of C++, the whole graph that it cannot write."""
+    sys.stdout.flush()
+    standard_output = os.dup(1)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(standard_output, 1)
+        os.close(standard_output)
 
 
 def _write_pads(model: ir.Model) -> None:
