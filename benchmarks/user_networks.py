@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import Recipe, build
@@ -76,7 +77,7 @@ def line(text: object) -> str:
 
 
 @contextlib.contextmanager
-def quiet() -> contextlib.AbstractContextManager[None]:
+def quiet() -> Iterator[None]:
     """Nothing from the build or from what it runs, in this process or another."""
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
         yield
