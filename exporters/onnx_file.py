@@ -145,11 +145,13 @@ def drop_unused_initializers(graph: ir.Graph) -> None:
         del graph.initializers[name]
 
 
-def raise_opset(model: ir.Model, least: int) -> None:
-    """Declare at least opset ``least``, of operators that mean the same in both, and the IR version it came with."""
-    model.graph.opset_imports[""] = max(least, model.graph.opset_imports[""])
-    came_with = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", least)])
-    model.ir_version = max(came_with, model.ir_version)
+def drop_unread(graph: ir.Graph) -> None:
+    """Forget nodes that nothing reads, and then the initializers that only they read; sorts ``graph``."""
+    graph.sort()
+    for node in reversed(list(graph)):
+        if not any(output.uses() or output.is_graph_output() for output in node.outputs):
+            graph.remove(node, safe=True)
+    drop_unused_initializers(graph)
 
 
 def count(model: ir.Model, *operators: str) -> int:

@@ -109,11 +109,10 @@ def engine(backend: Backend, options: dict[str, Any], src: Path, dst: Path) -> M
     with phases(f"building {dst.name}") as advance:
         built = backend.build(src, dst, options, advance)
 
-    # Some builders do not say what runs in 8 bits: the count is None then.
-    if built.eight_bit_convolutions is None:
-        share = None
-        counted = f"{built.convolutions} convolutions"
-    else:
+    # Some builders do not say what runs in 8 bits: the count is None then. And a network may have no convolution.
+    share = None
+    counted = f"{built.convolutions} convolutions"
+    if built.eight_bit_convolutions is not None and built.convolutions:
         share = built.eight_bit_convolutions / built.convolutions
         counted = f"8-bit convolutions {built.eight_bit_convolutions} of {built.convolutions}"
 
