@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from numpy.random import Generator
 
+# The domain of everything that only these tests define.
+OWN = "own.operators"
+INT_RANGES = {"i": (-128, 127), "u": (0, 255)}
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 LAYERS = ("Conv", "Gemm", "MatMul")
 # Through these a layer reads the constant that is its weight.
@@ -175,7 +178,7 @@ def bypass(model: onnx.ModelProto, node: onnx.NodeProto, index: int = 0) -> None
     model.graph.node.remove(node)
 
 
-def replace(model: onnx.ModelProto, node: onnx.NodeProto, new: onnx.NodeProto) -> None:
+def replace(node: onnx.NodeProto, new: onnx.NodeProto) -> None:
     """``new`` in the place of ``node``, under its name."""
     new.name = node.name
     node.CopyFrom(new)
@@ -326,3 +329,22 @@ def declare_opset(model: onnx.ModelProto, domain: str, version: int) -> None:
             entry.version = version
             return
     model.opset_import.append(helper.make_opsetid(domain, version))
+
+
+def numpy_type(kind: int) -> np.dtype[Any]:
+    return helper.tensor_dtype_to_np_dtype(kind)
+
+
+def as_type(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """``values`` rounded to ``dtype``, at the ends of whole numbers clipped."""
+    if dtype.kind in INT_RANGES:
+        values = np.clip(np.rint(values), *INT_RANGES[dtype.kind])
+    return values.astype(dtype)
+
+
+def change_constant(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    held = numbers(model, name)
+    changed = as_type(np.asarray(change(held.astype(np.float64))), held.dtype)
+    if changed.shape != held.shape or changed.tobytes() == held.tobytes():
+        raise Absent
+    put(model, name, changed)

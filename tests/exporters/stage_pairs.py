@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from calibration import observe, qdq
 from calibration.histogram import Peak
@@ -108,18 +108,18 @@ class Various(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.prelu(self.stem(self.normalised(images)))
-        gate = torch.sigmoid(self.expand(F.relu(self.reduce(F.adaptive_avg_pool2d(x, 1)))))
+        gate = torch.sigmoid(self.expand(functional.relu(self.reduce(functional.adaptive_avg_pool2d(x, 1)))))
         x = x * gate
-        first, second = F.relu(self.one(x)).chunk(2, 1)
-        x = x - F.leaky_relu(self.other(torch.cat([second, first], 1)), 0.1)
+        first, second = functional.relu(self.one(x)).chunk(2, 1)
+        x = x - functional.leaky_relu(self.other(torch.cat([second, first], 1)), 0.1)
         x = torch.cat([self.average(x), self.maximum(x)], 1)
-        x = F.hardtanh(self.last(x), -2.0, 2.0)
-        x = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        return self.fc2(F.elu(self.fc1(x)))
+        x = functional.hardtanh(self.last(x), -2.0, 2.0)
+        x = functional.adaptive_avg_pool2d(x, 1).flatten(1)
+        return self.fc2(functional.elu(self.fc1(x)))
 
 
 class Normal(nn.Module):
-    """Constants and reductions as newer networks write them: GroupNorm, LayerScale, GELU, a head that takes the mean."""
+    """Constants and reductions of newer networks: GroupNorm, LayerScale, GELU, a head that takes the mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,8 +131,8 @@ class Normal(nn.Module):
         self.fc = nn.Linear(16, CLASSES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = F.relu6(self.stem(self.normalised(images)))
-        x = x + self.gamma * F.gelu(self.conv(self.norm(x)))
+        x = functional.relu6(self.stem(self.normalised(images)))
+        x = x + self.gamma * functional.gelu(self.conv(self.norm(x)))
         x = x * torch.softmax(x, 1)
         return self.fc(x.mean((2, 3)))
 
