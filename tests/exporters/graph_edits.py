@@ -261,6 +261,14 @@ def activations(model: onnx.ModelProto) -> list[str]:
     return found
 
 
+def unrounded(model: onnx.ModelProto, tensor: str) -> str:
+    """What ``tensor`` is but for pairs and casts."""
+    made_by = producers(model)
+    while tensor in made_by and made_by[tensor].op_type in {*PAIR, "Cast", "Identity"}:
+        tensor = made_by[tensor].input[0]
+    return tensor
+
+
 def source_of_constant(model: onnx.ModelProto, tensor: str) -> str:
     """The initializer that ``tensor`` is made of, through pairs and casts; raises Absent where it is computed."""
     held = initializers(model)

@@ -161,13 +161,18 @@ def another_edge(*operators: str) -> Change:
         position = {name: place for place, node in enumerate(model.graph.node) for name in node.output}
         choices = []
         for place, node in enumerate(model.graph.node):
+            computed = [name for name in node.input if name in position and name in types]
             if node.op_type not in operators:
                 continue
-            for index, name in enumerate(node.input):
-                for other, made in position.items():
-                    alike = shapes.get(other) == shapes.get(name) and types.get(other) == types.get(name)
-                    if other != name and name in types and name in position and alike and made < place:
-                        choices.append((node, index, other))
+            for name in computed:
+                alike = [
+                    other for other in types if (shapes.get(other), types[other]) == (shapes.get(name), types[name])
+                ]
+                for other in alike:
+                    earlier = position.get(other, place) < place
+                    # In front of its own pair it reads the same, but for a rounding that a stage may leave out.
+                    if earlier and edit.unrounded(model, other) != edit.unrounded(model, name):
+                        choices.append((node, list(node.input).index(name), other))
         node, index, other = pick(generator, choices)
         node.input[index] = other
 
