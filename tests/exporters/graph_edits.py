@@ -261,12 +261,14 @@ def activations(model: onnx.ModelProto) -> list[str]:
     return found
 
 
-def unrounded(model: onnx.ModelProto, tensor: str) -> str:
-    """What ``tensor`` is but for pairs and casts."""
-    made_by = producers(model)
-    while tensor in made_by and made_by[tensor].op_type in {*PAIR, "Cast", "Identity"}:
-        tensor = made_by[tensor].input[0]
-    return tensor
+def unrounded(model: onnx.ModelProto) -> dict[str, str]:
+    """What each computed tensor is but for pairs and casts."""
+    source: dict[str, str] = {}
+    for node in model.graph.node:
+        rounds = node.op_type in {*PAIR, "Cast", "Identity"}
+        for output in node.output:
+            source[output] = source.get(node.input[0], node.input[0]) if rounds else output
+    return source
 
 
 def source_of_constant(model: onnx.ModelProto, tensor: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import graph_edits as edit
 import numpy as np
 from chains import loop, through_if
-from graph_edits import numpy_type, pick
+from graph_edits import Absent, numpy_type, pick
 from harmless_graphs import duplicated
 from onnx import helper, numpy_helper
 from wrong_in_both import function_call, in_both, shared_activations

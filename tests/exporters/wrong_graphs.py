@@ -159,20 +159,17 @@ def another_edge(*operators: str) -> Change:
         shapes = edit.shapes(model)
         types = edit.float_types(model)
         position = {name: place for place, node in enumerate(model.graph.node) for name in node.output}
+        # In front of its own pair a node reads the same, but for a rounding that a stage may leave out.
+        source = edit.unrounded(model)
         choices = []
-        for place, node in enumerate(model.graph.node):
-            computed = [name for name in node.input if name in position and name in types]
-            if node.op_type not in operators:
-                continue
-            for name in computed:
-                alike = [
-                    other for other in types if (shapes.get(other), types[other]) == (shapes.get(name), types[name])
-                ]
-                for other in alike:
-                    earlier = position.get(other, place) < place
-                    # In front of its own pair it reads the same, but for a rounding that a stage may leave out.
-                    if earlier and edit.unrounded(model, other) != edit.unrounded(model, name):
-                        choices.append((node, list(node.input).index(name), other))
+        for node in edit.nodes(model, *operators):
+            made = position[node.output[0]]
+            for index, name in enumerate(node.input):
+                for other, kind in types.items():
+                    alike = (shapes.get(other), kind) == (shapes.get(name), types.get(name))
+                    earlier = name in position and position.get(other, made) < made
+                    if alike and earlier and source[other] != source[name]:
+                        choices.append((node, index, other))
         node, index, other = pick(generator, choices)
         node.input[index] = other
 
