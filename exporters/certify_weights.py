@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters import onnx_file, pairs
-from exporters.certify import Certificate, Refutation
+from exporters.certificate import Certificate, Refutation
 from exporters.constant import evaluate_constant
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ def certify_weights(before: Path, after: Path) -> Certificate:
     never_read = json.loads(model.metadata_props.get(UNREAD, "[]"))
     for name in sorted(weights.keys() | in_graph.keys()):
         if name not in in_graph and name in never_read:
-            certificate.metadata.append(f"no node reads {name}, nor does the network in PyTorch")
+            certificate.noted.append(f"no node reads {name}, nor does the network in PyTorch")
             continue
         if name not in weights:
-            certificate.metadata.append(f"{name} is not among the weights: only its answers are judged")
+            certificate.noted.append(f"{name} is not among the weights: only its answers are judged")
             continue
         if name not in in_graph:
             difference = f"no node reads {name}"
