@@ -104,7 +104,10 @@ class HeldConstants:
             self.refute(node, f"{name} is float16, which {self.allowed.name} does not make")
         if constant.quantised is None:
             return
-        dtype = constant.quantised[0].dtype
+        levels, scale = constant.quantised
+        if not (np.isfinite(scale.values) & (scale.values > 0)).all():
+            self.refute(node, f"{name} has a scale that is no positive number")
+        dtype = levels.dtype
         allowed = {NUMBER_FORMATS[row].dtype for row in self.allowed.formats}
         is_bias = bool(allowed) and dtype == np.int32
         if dtype not in allowed and not is_bias:
