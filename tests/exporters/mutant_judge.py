@@ -169,9 +169,10 @@ def checked_answers(model: onnx.ModelProto, pixels: NDArray[np.float32]) -> NDAr
 def answers(model: onnx.ModelProto, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
     """All outputs of the model, one row an image."""
     session = reference.session(model.SerializeToString())
-    read = session.get_inputs()[0]
-    given = pixels.astype(np.uint8) if read.type == "tensor(uint8)" else pixels
-    outputs = session.run(None, {read.name: given})
+    # By the model: the session does not list an input with a default.
+    read = model.graph.input[0]
+    is_bytes = read.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    outputs = session.run(None, {read.name: pixels.astype(np.uint8) if is_bytes else pixels})
     return np.concatenate([np.asarray(output, np.float64).reshape(len(pixels), -1) for output in outputs], 1)
 
 

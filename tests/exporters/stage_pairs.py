@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -219,7 +220,10 @@ def make(network: str, folder: Path, seed: int = 0) -> Made:
         qdq.quantise(src, dst, _peaks(src, pixels), placement, row)
 
     paths["export"] = folder / "export.onnx"
-    export.export(module, paths["export"], (3, SIZE, SIZE), METADATA)
+    with warnings.catch_warnings():
+        # GroupNorm asks whether its input is empty, which a trace cannot follow and need not.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        export.export(module, paths["export"], (3, SIZE, SIZE), METADATA)
     stage("simplify", "export", simplify.simplify)
     stage("fold_batchnorm", "simplify", fold_batchnorm.fold_batchnorm)
     stage("equalise", "fold_batchnorm", lambda src, dst: equalise(src, dst, [pixels]))
