@@ -192,12 +192,6 @@ def with_itself(model: ModelProto, generator: Generator) -> None:
     add.input[0] = add.input[1]
 
 
-def outputs_exchanged(model: ModelProto, generator: Generator) -> None:
-    """The outputs of one node, a Split say, change places."""
-    node = pick(generator, [node for node in model.graph.node if len(node.output) > 1])
-    node.output[0], node.output[1] = node.output[1], node.output[0]
-
-
 def slices_exchanged(model: ModelProto, generator: Generator) -> None:
     """Two Slices of the same tensor change places."""
     slices = edit.nodes(model, "Slice")
@@ -319,19 +313,6 @@ def fixed_batch(model: ModelProto, generator: Generator) -> None:
         dim = value.type.tensor_type.shape.dim[0]
         dim.ClearField("dim_param")
         dim.dim_value = IMAGES
-
-
-def other_output(model: ModelProto, generator: Generator) -> None:
-    """Another tensor of the same shape is handed out as the answer."""
-    shapes = edit.shapes(model)
-    types = edit.float_types(model)
-    output = model.graph.output[0].name
-    others = [name for name in edit.activations(model) if name != output]
-    same_shape = [name for name in others if shapes.get(name) == shapes.get(output)]
-    other = pick(generator, [name for name in same_shape if types.get(name) == types.get(output)])
-    last = edit.producers(model)[output]
-    last.output[0] = edit.fresh(model, "not_answered")
-    model.graph.node.append(helper.make_node("Identity", [other], [output], "planted/Identity"))
 
 
 def output_renamed(model: ModelProto, generator: Generator) -> None:
