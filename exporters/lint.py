@@ -5,6 +5,7 @@ Sources: TensorRT developer guide, "Explicit Quantization"; onnx-tensorrt, docs/
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,9 @@ TENSORRT_8 = ("tensorrt-8",)
 TENSORRT = ("tensorrt", "tensorrt-8")
 ONNXRUNTIME = ("onnxruntime",)
 PLACEMENTS = (*TENSORRT, *ONNXRUNTIME)
+# Where PyTorch's newer exporter notes the scopes of a node, as a list of Python.
+SCOPES = "pkg.torch.onnx.name_scopes"
+SCOPE = re.compile(r"'([^']*)'")
 # What TensorRT makes of a fault, where it does not build as if there were none.
 REFUSED = "refused"
 FLOAT = "float"
@@ -223,7 +227,7 @@ def module_of(subject: Subject) -> str:
     # Breadth first, so that the nearest reader with a module is named.
     nodes = [subject]
     for node in nodes:
-        module = onnx_file.module_of(node)
+        module = onnx_file.module_of(node) or _scope(node)
         if module:
             return module
         if not is_a(node, *pairs.PAIR, *MOVING):
@@ -233,6 +237,12 @@ def module_of(subject: Subject) -> str:
                 if use.node not in nodes:
                     nodes.append(use.node)
     return subject.name or subject.op_type
+
+
+def _scope(node: ir.Node) -> str:
+    """The module that PyTorch's newer exporter notes beside a node: the last scope but the node's own; else nothing."""
+    scopes = SCOPE.findall(node.metadata_props.get(SCOPES, ""))
+    return scopes[-2] if len(scopes) > 1 else ""
 
 
 def placement_of(model: ir.Model) -> str:

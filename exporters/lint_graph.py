@@ -207,6 +207,24 @@ def _before_same_shape(value: ir.Value | None) -> ir.Value | None:
     return value
 
 
+def readers_past_moves(node: ir.Node) -> list[ir.Node]:
+    """The nodes that read ``node``, or what only moves its values."""
+    readers = []
+    seen = {node}
+    nodes = [node]
+    for current in nodes:
+        for value in current.outputs:
+            for use in value.uses():
+                if use.node in seen:
+                    continue
+                seen.add(use.node)
+                if is_a(use.node, *MOVING):
+                    nodes.append(use.node)
+                else:
+                    readers.append(use.node)
+    return readers
+
+
 def is_stored(value: ir.Value | None) -> bool:
     """Whether ``value`` stands in the file as numbers: an initialiser or a Constant."""
     return value is not None and (value.const_value is not None or is_a(value.producer(), "Constant"))

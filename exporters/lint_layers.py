@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from exporters import number_formats
-from exporters.lint_graph import WEIGHTED, is_a
+from exporters.lint_graph import WEIGHTED, is_a, readers_past_moves
 from exporters.lint_pairs import asymmetric, blocked, quantised_by, scales
 from exporters.pairs import MOVING, made_by, makers, operand
 
@@ -245,26 +245,8 @@ def pooled_to_float(node: ir.Node, _: LintedGraph) -> bool:
     """Whether a MaxPool reads a pair, and something that computes in float reads the MaxPool."""
     if not is_a(node, "MaxPool") or not is_a(made_by(node, 0), "DequantizeLinear"):
         return False
-    readers = _readers_past_moves(node)
+    readers = readers_past_moves(node)
     return not readers or not all(is_a(reader, "QuantizeLinear", *WEIGHTED) for reader in readers)
-
-
-def _readers_past_moves(node: ir.Node) -> list[ir.Node]:
-    """The nodes that read ``node``, or what only moves its values."""
-    readers = []
-    seen = {node}
-    nodes = [node]
-    for current in nodes:
-        for value in current.outputs:
-            for use in value.uses():
-                if use.node in seen:
-                    continue
-                seen.add(use.node)
-                if is_a(use.node, *MOVING):
-                    nodes.append(use.node)
-                else:
-                    readers.append(use.node)
-    return readers
 
 
 def pooled_from_padding(node: ir.Node, graph: LintedGraph) -> bool:

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from exporters import number_formats
-from exporters.lint_graph import differ, is_a, is_stored
+from exporters.lint_graph import differ, is_a, is_stored, readers_past_moves
 from exporters.pairs import SCALE, ZERO_POINT, made_by, makers, number_format_of, operand, quantise_of
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def vanishing(node: ir.Node, graph: LintedGraph) -> bool:
 
 
 def _becomes_float16(node: ir.Node) -> bool:
-    """Whether what is dequantised is float16 at once."""
+    """Whether what is dequantised becomes float16 before anything computes with it."""
     if not is_a(node, "DequantizeLinear"):
         return False
     if node.attributes.get_int("output_dtype", 0) == ir.DataType.FLOAT16:

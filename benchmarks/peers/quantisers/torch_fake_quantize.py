@@ -89,8 +89,9 @@ for module in network.modules():
     if isinstance(module, Quantised) and scales != "modules":
         module.activation = Frozen(module.activation, as_number=scales == "numbers")
         module.weights = Frozen(module.weights, as_number=False)
+# torch.export finds no way through fake_quantize with an open batch.
 if exporter == "dynamo":
-    how = {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch")},), "external_data": False}
+    how = {"dynamo": True, "external_data": False}
 else:
     how = {"dynamo": False, "dynamic_axes": {"images": {0: "batch"}, "logits": {0: "batch"}}}
 torch.onnx.export(
