@@ -42,7 +42,7 @@ class Writer(NamedTuple):
     settings: tuple[str, ...]
 
 
-FOLDED, WEIGHTS = "04-fold_batchnorm.onnx", "01-freeze.safetensors"
+FOLDED, SIMPLIFIED, WEIGHTS = "04-fold_batchnorm.onnx", "03-simplify.onnx", "01-freeze.safetensors"
 FOREIGN: dict[str, Writer] = {
     "PyTorch": Writer(
         "torch", "torch_fake_quantize", WEIGHTS,
@@ -52,9 +52,10 @@ FOREIGN: dict[str, Writer] = {
         "onnxruntime", "ort_settings", FOLDED,
         (
             "defaults", "signed", "signed, symmetric", "for TensorRT", "stored weights", "one weight scale",
-            "pairs of their own", "convolutions only", "unsigned, symmetric",
+            "pairs of their own", "convolutions only", "without the first convolution", "unsigned, symmetric",
         ),
     ),
+    "onnxruntime on BatchNormalization": Writer("onnxruntime", "ort_settings", SIMPLIFIED, ("for TensorRT",)),
     "Model Optimizer": Writer(
         "modelopt", "modelopt_settings", FOLDED, ("max, fp32", "entropy, fp32", "max, fp16"),
     ),
@@ -94,7 +95,7 @@ def ours(work: Path) -> Path:
 
 def written(work: Path, writer: Writer, setting: str, source: Path) -> Path:
     """The file of ``writer`` under ``setting``, made once."""
-    dst = work / f"{writer.script}-{setting.replace(', ', '-').replace(' ', '-')}.onnx"
+    dst = work / f"{writer.script}-{writer.reads[:2]}-{setting.replace(', ', '-').replace(' ', '-')}.onnx"
     if not dst.exists():
         interpreter = environments.python(writer.environment, work)
         paths = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "CUDA_VISIBLE_DEVICES": ""}

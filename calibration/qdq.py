@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from exporters.number_formats import NumberFormat
 
 WEIGHTED = {"Conv", "Gemm"}
+# A GPU may take a number below the normal ones for 0.
+SMALLEST_SCALE = float(np.finfo(np.float32).smallest_normal)
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def _node(
 def _scale(amax: float, number_format: NumberFormat = INT8) -> float:
     # A tensor that is always 0 still needs a positive scale; any will do, and this is what its line in a table says.
     magnitude = amax or INT8.largest_level
-    return magnitude / number_format.largest_level
+    return max(magnitude / number_format.largest_level, SMALLEST_SCALE)
 
 
 def _weight(node: ir.Node) -> NDArray[np.float32] | None:
@@ -290,4 +292,4 @@ def channel_scales(weight: NDArray[np.float32], axis: int, number_format: Number
     amax = np.abs(weight).max(axis=other_axes)
     scales = amax / np.float32(number_format.largest_level)
     # A channel that is always 0 gets a scale all the same: a scale must be above 0.
-    return np.where(amax > 0, scales, np.float32(1)).astype(np.float32)
+    return np.where(amax > 0, np.maximum(scales, SMALLEST_SCALE), np.float32(1)).astype(np.float32)

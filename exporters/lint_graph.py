@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -98,20 +99,23 @@ class LintedGraph:
         return None if constant is None else constant.shape
 
     def reaches(self, value: ir.Value | None) -> Operand | None:
-        """The pair that ``value`` comes from through nodes that only move its values; None without any."""
-        along = self.along(value)
+        """The pair that a layer reads at ``value``; None without any.
+
+        Nodes between them may move its values, or multiply all by one number, and a Concat may join pairs of one scale.
+        """
+        along = self.along(value, multiplied=True)
         if along is not None:
             return along
         return self._joined(value)
 
-    def along(self, value: ir.Value | None) -> Operand | None:
-        """The same, but not through a Concat of several."""
+    def along(self, value: ir.Value | None, *, multiplied: bool = False) -> Operand | None:
+        """The pair that ``value`` comes from through nodes that only move its values, or are ``multiplied`` too."""
         passed: list[ir.Node] = []
         for node in makers(value):
             if is_a(node, "DequantizeLinear"):
                 passed.reverse()
                 return self._operand(node, passed)
-            if not self._moves(node):
+            if not self._moves(node) and not (multiplied and self._multiplies_by_one_number(node)):
                 return None
             passed.append(node)
         return None
@@ -161,6 +165,13 @@ class LintedGraph:
             return self._pads_with_zeros(node)
         return is_a(node, *MOVING)
 
+    def _multiplies_by_one_number(self, node: ir.Node) -> bool:
+        """Whether it multiplies or divides what it reads first by one constant number."""
+        if not is_a(node, "Mul", "Div"):
+            return False
+        shape = self.constant_shape(operand(node, 1))
+        return shape is not None and math.prod(shape) == 1
+
     def _pads_with_zeros(self, node: ir.Node) -> bool:
         """Whether a Pad adds nothing but 0, or values that are there already."""
         if node.attributes.get_string("mode", "constant") != "constant":
@@ -186,11 +197,15 @@ class LintedGraph:
 
     @cached_property
     def depths(self) -> dict[ir.Value, int]:
-        """How many nodes stand one behind the other on the longest way to each value of the main graph."""
+        """How many nodes stand one behind the other on the longest way to each value of the main graph.
+
+        Pairs are not counted: it is asked how deep the network is that was quantised.
+        """
         depths: dict[ir.Value, int] = {}
         for node in self.model.graph:
             before = [depths.get(value, 0) for value in node.inputs if value is not None]
-            depths.update(dict.fromkeys(node.outputs, 1 + max(before, default=0)))
+            own = 0 if is_a(node, "QuantizeLinear", "DequantizeLinear") else 1
+            depths.update(dict.fromkeys(node.outputs, own + max(before, default=0)))
         return depths
 
 

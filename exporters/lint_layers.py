@@ -203,7 +203,7 @@ def scaled_in_a_vector(node: ir.Node, graph: LintedGraph) -> bool:
         return False
     reached = graph.reaches(operand(node, ACTIVATION))
     scale = None if reached is None else graph.scale(reached.dequantise)
-    return scale is not None and scale.size == 1 and scale.ndim > 0
+    return scale is not None and scale.shape == (1,)
 
 
 def after_pair(node: ir.Node, graph: LintedGraph) -> bool:
@@ -217,9 +217,19 @@ def normalised_after_pair(node: ir.Node, graph: LintedGraph) -> bool:
 
 
 def _reads_layer_through_pair(node: ir.Node, graph: LintedGraph) -> bool:
+    """Whether the pair stands on the only way from a layer to ``node``: behind another they could not be one anyway."""
     reached = graph.along(operand(node, 0))
     quantise = None if reached is None else quantised_by(reached.dequantise)
-    return quantise is not None and _is_layer(_past_moves(quantise), graph)
+    if reached is None or quantise is None:
+        return False
+    layer = _past_moves(quantise)
+    if layer is None or not _is_layer(layer, graph):
+        return False
+    return _has_one_reader(layer.outputs[0]) and _has_one_reader(reached.dequantise.outputs[0])
+
+
+def _has_one_reader(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def _past_moves(node: ir.Node) -> ir.Node | None:
@@ -293,8 +303,13 @@ def _branches(node: ir.Node, graph: LintedGraph) -> list[Operand | None]:
 
 
 def both_paired(node: ir.Node, graph: LintedGraph) -> bool:
-    """Whether both inputs of a residual Add have a pair."""
-    return _is_residual_add(node, graph) and all(_branches(node, graph))
+    """Whether both inputs of a residual Add have a pair, with nothing behind it that is a layer of its own."""
+    if not _is_residual_add(node, graph):
+        return False
+    for branch in _branches(node, graph):
+        if branch is None or not all(is_a(moved, "Identity", "Cast", "Dropout") for moved in branch.moved_by):
+            return False
+    return True
 
 
 def none_paired(node: ir.Node, graph: LintedGraph) -> bool:

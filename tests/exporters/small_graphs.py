@@ -450,6 +450,20 @@ def pair_bn_pair(graph: SmallGraph, value: str) -> str:
     return graph.pair(graph.normalised(graph.pair(value, "between"), "bn"), "pair2")
 
 
+def shared_with_shortcut(graph: SmallGraph, value: str) -> str:
+    """As in a network that normalises first: its stem is read by a BatchNormalization and by the shortcut."""
+    shared = graph.pair(value, "shared")
+    second = graph.convolution(bn_relu_pair(graph, shared), "second")
+    return graph.pair(graph.node("Add", [second, shared], "add"), "pair3")
+
+
+def part_in_series(graph: SmallGraph, value: str) -> str:
+    """Half of the channels, whose range is another one, twice."""
+    bounds = [graph.constant(name, np.array([number])) for name, number in (("start", 0), ("end", 8), ("axis", 1))]
+    part = graph.pair(graph.node("Slice", [graph.pair(value, "pair2"), *bounds], "slice"), "pair3", 0.02)
+    return graph.node("Concat", [part, part], "concat", axis=1)
+
+
 def training_bn_pair(graph: SmallGraph, value: str) -> str:
     return graph.pair(graph.normalised(value, "bn", 3, training_mode=1), "pair2")
 
@@ -497,7 +511,9 @@ def pooled(operator: str, side: int, kernel: int, stride: int, **attributes: Any
         graph = SmallGraph(shape=(16, side, side))
         settings = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [1] * 4, "ceil_mode": 1}
         value = graph.node(operator, ["images"], "pool", **(settings | attributes))
-        return graph.model(graph.convolution(graph.pair(value, "pair"), "conv"))
+        answer = graph.convolution(graph.pair(value, "pair"), "conv")
+        # So that the number of rows does not reach the output, of which the shape is compared.
+        return graph.model(graph.node("GlobalAveragePool", [answer], "mean"))
 
     return make
 
@@ -590,6 +606,7 @@ HONEST: dict[str, Small] = {
     "a Cast to the same type": Small(behind(("Cast", [], {"to": FLOAT}))),
     "Casts to float64 and back": Small(behind(("Cast", [], {"to": TensorProto.DOUBLE}), ("Cast", [], {"to": FLOAT}))),
     "Casts to float16 on both operands": Small(cast_to_half()),
+    "a Mul by one number": Small(behind(("Mul", [np.float32(2)], {}))),
     "a shuffle of channels": Small(behind(*SHUFFLE)),
     "a shuffle of channels between Q and DQ": Small(between(*SHUFFLE)),
     "Unsqueeze and Squeeze": Small(behind(("Unsqueeze", [AXIS], {}), ("Squeeze", [AXIS], {}))),
@@ -644,6 +661,8 @@ HONEST: dict[str, Small] = {
         two(bn_relu_pair)
     ),
     "BatchNormalization before a pair": Small(two(relu_bn_pair)),
+    "a pair that a BatchNormalization shares with a shortcut": Small(two(shared_with_shortcut)),
+    "a part under a scale of its own": Small(two(part_in_series)),
     "two pairs in series under one scale": Small(two(in_series(0.05))),
     "a pool with ceil_mode that ends in the image": Small(pooled("MaxPool", 6, 2, 2)),
     "a mean with ceil_mode that ends in the image": Small(pooled("AveragePool", 6, 3, 2)),
@@ -669,6 +688,14 @@ BROKEN: dict[str, Small] = {
         constants(made_by("Constant", value_floats=[0.05])), {("Q026", "conv")}, IN_FLOAT
     ),
     "FP8 under a vector": Small(eight_bit_floats([0.05]), {("Q026", "conv")}, IN_FLOAT),
+    "a Mul by a number a channel": Small(
+        behind(("Mul", [np.linspace(1, 2, 16, dtype=np.float32).reshape(16, 1, 1)], {})), {("Q011", "conv")}, IN_FLOAT
+    ),
+    "a scale with four axes": Small(
+        scaled(np.full((1, 1, 1, 1), 0.05), np.full((1, 1, 1, 1), 0.05), np.zeros((1, 1, 1, 1), np.int8)),
+        {("Q017", "pair")},
+        REFUSED,
+    ),
     "a ReLU behind the pair": Small(behind(("Relu", [], {})), {("Q011", "conv")}, IN_FLOAT),
     "a mean behind the pair": Small(behind(MEAN), {("Q011", "conv")}, IN_FLOAT),
     "a Pad with threes": Small(behind(("Pad", [PADS, np.float32(3)], {})), {("Q011", "conv")}, IN_FLOAT),

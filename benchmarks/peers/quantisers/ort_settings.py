@@ -24,6 +24,9 @@ SETTINGS = {
     "convolutions only": {
         **SIGNED, "op_types_to_quantize": ["Conv"], "extra_options": {**SYMMETRIC, "QuantizeBias": False},
     },
+    "without the first convolution": {
+        **SIGNED, "nodes_to_exclude": ["/conv1/Conv"], "extra_options": {**SYMMETRIC, "QuantizeBias": False},
+    },
     "unsigned, symmetric": {
         **SIGNED, "activation_type": QuantType.QUInt8, "extra_options": {**SYMMETRIC, "QuantizeBias": False},
     },
