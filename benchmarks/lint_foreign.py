@@ -75,8 +75,8 @@ def main() -> None:
         for setting in row.settings:
             wrong += compared(f"{writer}, {setting}", written(work, row, setting, source))
     wrong += compared("edge-resnet", next(source.glob("0?-int8.onnx")))
-    for row in FOREIGN.values():
-        print(environments.versions(row.environment, work))
+    for environment in dict.fromkeys(row.environment for row in FOREIGN.values()):
+        print(environments.versions(environment, work))
     sys.exit(bool(wrong))
 
 

@@ -174,11 +174,17 @@ def uneven_groups(node: ir.Node, graph: LintedGraph) -> bool:
 
 
 def half_quantised(node: ir.Node, graph: LintedGraph) -> bool:
-    """Whether one of activation and weights has a pair; a layer with none is left in float, which is no fault."""
+    """Whether one of activation and weights has a pair; a layer with none is left in float, which is no fault.
+
+    A MatMul or ConvTranspose with float weights is left in float too, whichever pair it reads.
+    """
     if not _is_layer(node, graph):
         return False
     operands = _operands(node, graph)
-    return any(operands) and not all(operands)
+    if all(operands) or not any(operands):
+        return False
+    has_paired_weights = operands[_weight_index(node, graph)] is not None
+    return has_paired_weights or is_a(node, "Conv", "Gemm")
 
 
 def cast_up(node: ir.Node, graph: LintedGraph) -> bool:
@@ -252,8 +258,12 @@ def in_training(node: ir.Node, graph: LintedGraph) -> bool:
 
 
 def pooled_to_float(node: ir.Node, _: LintedGraph) -> bool:
-    """Whether a MaxPool reads a pair, and something that computes in float reads the MaxPool."""
-    if not is_a(node, "MaxPool") or not is_a(made_by(node, 0), "DequantizeLinear"):
+    """Whether a MaxPool alone reads a pair, and something that computes in float reads the MaxPool."""
+    dequantise = made_by(node, 0) if is_a(node, "MaxPool") else None
+    if dequantise is None or not is_a(dequantise, "DequantizeLinear"):
+        return False
+    # A pair that others read too was not made for the pool.
+    if not _has_one_reader(dequantise.outputs[0]):
         return False
     readers = readers_past_moves(node)
     return not readers or not all(is_a(reader, "QuantizeLinear", *WEIGHTED) for reader in readers)

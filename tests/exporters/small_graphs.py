@@ -573,6 +573,13 @@ def attention() -> onnx.ModelProto:
     return graph.model(graph.node("MatMul", [graph.pair("images", "pair"), turned], "fc"), rank=3)
 
 
+def left_in_float() -> onnx.ModelProto:
+    """A MatMul with float weights that reads a pair."""
+    graph = SmallGraph(shape=(16,))
+    weights = graph.number("float_weights", np.ones((16, 32)))
+    return graph.model(graph.node("MatMul", [graph.pair("images", "pair"), weights], "fc"), rank=2)
+
+
 def upsampled(shape: Sequence[int], axis: int, group: int = 1, scale: Any = None, *, paired: bool = True) -> Any:
     """A ConvTranspose."""
 
@@ -781,4 +788,7 @@ UPSAMPLED: dict[str, Small] = {
 }
 
 # What is a matter of taste or of another rule's: nothing is said of it.
-UNSAID: dict[str, Small] = {"a MatMul of two activations": Small(attention)}
+UNSAID: dict[str, Small] = {
+    "a MatMul of two activations": Small(attention),
+    "a MatMul that is left in float behind a pair": Small(left_in_float),
+}
