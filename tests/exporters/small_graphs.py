@@ -714,8 +714,8 @@ BROKEN: dict[str, Small] = {
     "transposed weights by input channel": Small(
         weighted(through("Transpose", perm=[3, 2, 0, 1])(stored((3, 3, 16, 16), axis=2))), {("Q019", "conv")}, IN_FLOAT
     ),
-    "a scale that is the largest of constants": Small(
-        constants(made_by("ReduceMax", np.array([0.05, 0.01], np.float32), keepdims=0)), NOT_FOLDED, REFUSED
+    "a scale that is dequantised": Small(
+        constants(made_by("DequantizeLinear", np.int8(5), np.float32(0.01))), NOT_FOLDED, REFUSED
     ),
     "a zero point out of ConstantOfShape": Small(
         constants(zero=made_by("ConstantOfShape", np.zeros(0, np.int64), value=INT8_ZERO)), NOT_FOLDED, REFUSED
