@@ -226,6 +226,7 @@ def module_of(subject: Subject) -> str:
 
     # Breadth first, so that the nearest reader with a module is named.
     nodes = [subject]
+    seen = {subject}
     for node in nodes:
         module = onnx_file.module_of(node) or _scope(node)
         if module:
@@ -234,7 +235,8 @@ def module_of(subject: Subject) -> str:
             continue
         for value in node.outputs:
             for use in value.uses():
-                if use.node not in nodes:
+                if use.node not in seen:
+                    seen.add(use.node)
                     nodes.append(use.node)
     return subject.name or subject.op_type
 
