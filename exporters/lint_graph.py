@@ -152,7 +152,7 @@ class LintedGraph:
     def _dequantised_type(self, dequantise: ir.Node) -> ir.DataType:
         """The type that it answers in: what it says, or that of its scale."""
         said = dequantise.attributes.get_int("output_dtype", 0)
-        if said:
+        if said in FLOATS:
             return ir.DataType(said)
         scale = self.scale(dequantise)
         return ir.DataType.FLOAT if scale is None else ir.DataType.from_numpy(scale.dtype)
@@ -186,7 +186,7 @@ class LintedGraph:
         """The shapes of the tensors that ONNX infers, by name; None for an open axis."""
         try:
             inferred = onnx.shape_inference.infer_shapes(ir.to_proto(self.model))
-        except (ValueError, RuntimeError):  # a graph that is none, or one of more than 2 GB
+        except (onnx.shape_inference.InferenceError, ValueError):  # a graph that is none, or one of more than 2 GB
             return {}
         shapes = {}
         for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):

@@ -107,8 +107,8 @@ def _scaled_axis(reached: Operand, graph: LintedGraph) -> int | None:
 def _moved_axis(node: ir.Node, axis: int, before: tuple[int, ...], after: tuple[int, ...]) -> int | None:
     """Where ``node``, which makes the shape ``after`` out of ``before``, puts the elements along ``axis``."""
     if is_a(node, "Transpose"):
-        reverse = tuple(reversed(range(len(before))))
-        return list(node.attributes.get_ints("perm", reverse)).index(axis)
+        order = node.attributes.get_ints("perm", tuple(reversed(range(len(before)))))
+        return list(order).index(axis) if axis in order else None
     # Nothing else changes the order of the elements: it is the axis of that size behind as many elements.
     for place in range(len(after)):
         if after[place] == before[axis] and np.prod(after[:place]) == np.prod(before[:axis]):
@@ -277,10 +277,10 @@ def pooled_from_padding(node: ir.Node, graph: LintedGraph) -> bool:
         return False
     pooled = operand(node, 0)
     shape = graph.shapes.get(str(pooled.name)) if pooled is not None else None
-    kernel = node.attributes.get_ints("kernel_shape", ())
-    if shape is None or len(shape) != len(kernel) + 2:
+    rank = len(node.attributes.get_ints("kernel_shape", ()))
+    if shape is None or len(shape) != rank + 2:
         return False
-    return any(_starts_in_padding(node, axis, size) for axis, size in enumerate(shape[2:]) if size is not None)
+    return any(_starts_in_padding(node, axis, rank, size) for axis, size in enumerate(shape[2:]) if size is not None)
 
 
 def pool_refused(node: ir.Node, _: LintedGraph) -> bool:
@@ -288,16 +288,17 @@ def pool_refused(node: ir.Node, _: LintedGraph) -> bool:
     return is_a(node, "AveragePool") and not node.attributes.get_int("count_include_pad", 0)
 
 
-def _starts_in_padding(node: ir.Node, axis: int, size: int) -> bool:
-    """Whether the last window along ``axis``, of ``size`` pixels, starts behind them."""
-    rank = len(node.attributes.get_ints("kernel_shape", ()))
-    kernel = node.attributes.get_ints("kernel_shape", ())[axis]
-    stride = node.attributes.get_ints("strides", (1,) * rank)[axis]
-    dilation = node.attributes.get_ints("dilations", (1,) * rank)[axis]
+def _starts_in_padding(node: ir.Node, axis: int, rank: int, size: int) -> bool:
+    """Whether the last window along ``axis``, one of ``rank`` and of ``size`` pixels, starts behind them."""
+    kernel = node.attributes.get_ints("kernel_shape", ())
+    strides = node.attributes.get_ints("strides", (1,) * rank)
+    dilations = node.attributes.get_ints("dilations", (1,) * rank)
     pads = node.attributes.get_ints("pads", (0,) * 2 * rank)
-    window = dilation * (kernel - 1) + 1
-    steps = -(-(size + pads[axis] + pads[axis + rank] - window) // stride)  # rounded up
-    return steps * stride >= size + pads[axis]
+    if len(strides) != rank or len(dilations) != rank or len(pads) != 2 * rank or strides[axis] < 1:
+        return False
+    window = dilations[axis] * (kernel[axis] - 1) + 1
+    steps = -(-(size + pads[axis] + pads[axis + rank] - window) // strides[axis])  # rounded up
+    return steps * strides[axis] >= size + pads[axis]
 
 
 def _is_residual_add(node: ir.Node, graph: LintedGraph) -> bool:
