@@ -283,11 +283,6 @@ def pooled_from_padding(node: ir.Node, graph: LintedGraph) -> bool:
     return any(_starts_in_padding(node, axis, rank, size) for axis, size in enumerate(shape[2:]) if size is not None)
 
 
-def pool_refused(node: ir.Node, _: LintedGraph) -> bool:
-    """Whether TensorRT's parser refuses such a pool: a mean over the pixels that a window really has."""
-    return is_a(node, "AveragePool") and not node.attributes.get_int("count_include_pad", 0)
-
-
 def _starts_in_padding(node: ir.Node, axis: int, rank: int, size: int) -> bool:
     """Whether the last window along ``axis``, one of ``rank`` and of ``size`` pixels, starts behind them."""
     kernel = node.attributes.get_ints("kernel_shape", ())
