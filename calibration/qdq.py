@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from exporters.number_formats import NumberFormat
 
 WEIGHTED = {"Conv", "Gemm"}
-# A GPU may take a number below the normal ones for 0.
-SMALLEST_SCALE = float(np.finfo(np.float32).smallest_normal)
 
 
 @dataclass(frozen=True)

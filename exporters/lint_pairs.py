@@ -11,6 +11,7 @@ import onnx_ir as ir
 from exporters import number_formats
 from exporters.lint_graph import differ, is_a, is_stored, readers_past_moves
 from exporters.pairs import SCALE, ZERO_POINT, made_by, makers, number_format_of, operand, quantise_of
+from exporters.rounding import SMALLEST_SCALE
 
 if TYPE_CHECKING:
     from exporters.lint_graph import LintedGraph
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 # What a scale may be stored in.
 FLOATS = {"float16", "float32", "float64", "bfloat16"}
-# What is below it a GPU may take for 0.
-SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
 # Nodes behind which the range of the values is that before them; a part of them may have one of its own.
 KEEPING_RANGE = (
     "Cast", "DepthToSpace", "Dropout", "Flatten", "Identity", "MaxPool", "Reshape", "SpaceToDepth", "Squeeze",
@@ -124,7 +123,7 @@ def vanishing(node: ir.Node, graph: LintedGraph) -> bool:
         return False
     # A scale in float16 is widened before it multiplies, and keeps even its subnormal numbers.
     positive = scale[scale > 0].astype(np.float64)
-    if bool((positive < SMALLEST_NORMAL).any()):
+    if bool((positive < SMALLEST_SCALE).any()):
         return True
     return _becomes_float16(node) and bool((positive.astype(np.float16) == 0).any())
 
