@@ -20,6 +20,7 @@ from exporters import dependence, onnx_file, pairs
 from exporters.constant import evaluate_constant
 from exporters.number_formats import INT8
 from exporters.raise_opset import raise_opset
+from exporters.rounding import SMALLEST_SCALE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
