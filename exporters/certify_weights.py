@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporters import onnx_file, pairs
-from exporters.certify import Certificate, Refutation
+from exporters.certificate import Certificate, Refutation
 from exporters.constant import evaluate_constant
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ MOVED = {"Identity", "Transpose", "Unsqueeze", "Squeeze", "Reshape", "Cast"}
 CALLED_AGAIN = re.compile(r"_[0-9]+$")
 # The metadata of a graph that name the tensors of the network that PyTorch does not read either.
 UNREAD = "unread"
+# What the frozen network and the graph both say of the answers and the images.
+SAID = ("classes", "preprocessing")
 
 
 def certify_weights(before: Path, after: Path) -> Certificate:
@@ -43,19 +45,19 @@ def certify_weights(before: Path, after: Path) -> Certificate:
     What the graph does with them no weight can tell: that is judged by its answers. Raises ValueError where a file
     cannot be read.
     """
-    weights = _read(before)
+    weights, record = _read(before)
     model = onnx_file.read(after)
     graph = model.graph
     certificate = Certificate(stage="export", constants=len(weights), nodes=len(graph))
 
     in_graph = _in_graph(graph, weights)
-    never_read = json.loads(model.metadata_props.get(UNREAD, "[]"))
+    never_read = _told(model, UNREAD) or []
     for name in sorted(weights.keys() | in_graph.keys()):
         if name not in in_graph and name in never_read:
-            certificate.metadata.append(f"no node reads {name}, nor does the network in PyTorch")
+            certificate.noted.append(f"no node reads {name}, nor does the network in PyTorch")
             continue
         if name not in weights:
-            certificate.metadata.append(f"{name} is not among the weights: only its answers are judged")
+            certificate.noted.append(f"{name} is not among the weights: only its answers are judged")
             continue
         if name not in in_graph:
             difference = f"no node reads {name}"
@@ -64,7 +66,19 @@ def certify_weights(before: Path, after: Path) -> Certificate:
         if difference:
             module = name.rpartition(".")[0]
             certificate.refuted.append(Refutation(module, difference))
+    for key in SAID:
+        if key in record and record[key] != _told(model, key):
+            found = f"the graph says other {key} than the frozen network: {_told(model, key)}, not {record[key]}"
+            certificate.refuted.append(Refutation("", found))
     return certificate
+
+
+def _told(model: ir.Model, key: str) -> Any:
+    """What the metadata of ``model`` say under ``key``, which is JSON; None where that is missing or broken."""
+    try:
+        return json.loads(model.metadata_props.get(key, "null"))
+    except ValueError:
+        return None
 
 
 def unread(path: Path, weights: Mapping[str, NDArray[np.float32]]) -> list[str]:
@@ -147,8 +161,8 @@ def _named(graph: ir.Graph, names: Collection[str]) -> Iterator[tuple[str, Const
             yield str(value.name), constant
 
 
-def _read(path: Path) -> dict[str, NDArray[np.float32]]:
-    """All tensors, and the pixel statistics that the record beside them gives."""
+def _read(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
+    """All tensors with the pixel statistics that the record beside them gives, and that record."""
     import safetensors
     import safetensors.numpy
 
@@ -156,7 +170,8 @@ def _read(path: Path) -> dict[str, NDArray[np.float32]]:
         tensors: dict[str, NDArray[np.float32]] = safetensors.numpy.load_file(path)
         with safetensors.safe_open(path, "np") as file:
             network = (file.metadata() or {}).get("network")
-        preprocessing = json.loads(network)["preprocessing"] if network else {}
+        record: dict[str, Any] = json.loads(network) if network else {}
+        preprocessing = record["preprocessing"] if network else {}
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path.name} cannot be read as safetensors of this project ({error})") from error
 
@@ -167,7 +182,7 @@ def _read(path: Path) -> dict[str, NDArray[np.float32]]:
             # The record counts pixels from 0 to 1, the graph from 0 to 255. In float32, as the network computes it.
             statistic = np.float32(255) * np.array(preprocessing[name], np.float32)
             weights[f"pixel_{name}"] = statistic.reshape(1, -1, 1, 1)
-    return weights
+    return weights, record
 
 
 def _difference(name: str, expected: NDArray[np.float32], found: NDArray[np.float32]) -> str:

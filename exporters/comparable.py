@@ -41,6 +41,7 @@ def read(path: Path) -> ir.Model:
         _refuse_foreign(proto.graph, path.name)
         model = ir.from_proto(proto)
         _store_constants(model, path.name)
+        _refuse_large_constants(model.graph)
         _infer_shapes(model, proto)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ValueError(f"{path.name} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
@@ -100,6 +101,14 @@ def _store_constants(model: ir.Model, name: str) -> None:
         initializer = node.inputs[0]
         if initializer is not None and initializer.const_value is not None:
             node.outputs[0].replace_all_uses_with(initializer)
+
+
+def _refuse_large_constants(graph: ir.Graph) -> None:
+    """Raise ValueError, as evaluating does, before anything else computes what the graph computes of constants."""
+    memo = Memo()
+    for node in graph.all_nodes():
+        if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
+            evaluate_constant(node.outputs[0], memo)
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def _lines(certificate: Certificate) -> list[str]:
     for module, reason in certificate.left.items():
         lines.append(f"left: {module}: {reason}")
 
-    lines += [f"noted: {difference}" for difference in certificate.metadata]
+    lines += [f"noted: {difference}" for difference in certificate.noted]
 
     as_stage = f" as {certificate.stage}" if certificate.stage else ""
     if certificate.proven:
