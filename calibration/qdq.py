@@ -20,6 +20,7 @@ from exporters import dependence, onnx_file, pairs
 from exporters.constant import evaluate_constant
 from exporters.number_formats import INT8
 from exporters.raise_opset import raise_opset
+from exporters.rounding import SMALLEST_SCALE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -221,7 +222,7 @@ def _node(
 def _scale(amax: float, number_format: NumberFormat = INT8) -> float:
     # A tensor that is always 0 still needs a positive scale; any will do, and this is what its line in a table says.
     magnitude = amax or INT8.largest_level
-    return magnitude / number_format.largest_level
+    return max(magnitude / number_format.largest_level, SMALLEST_SCALE)
 
 
 def _weight(node: ir.Node) -> NDArray[np.float32] | None:
@@ -290,4 +291,4 @@ def channel_scales(weight: NDArray[np.float32], axis: int, number_format: Number
     amax = np.abs(weight).max(axis=other_axes)
     scales = amax / np.float32(number_format.largest_level)
     # A channel that is always 0 gets a scale all the same: a scale must be above 0.
-    return np.where(amax > 0, scales, np.float32(1)).astype(np.float32)
+    return np.where(amax > 0, np.maximum(scales, SMALLEST_SCALE), np.float32(1)).astype(np.float32)

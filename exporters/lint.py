@@ -5,6 +5,7 @@ Sources: TensorRT developer guide, "Explicit Quantization"; onnx-tensorrt, docs/
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,9 @@ TENSORRT_8 = ("tensorrt-8",)
 TENSORRT = ("tensorrt", "tensorrt-8")
 ONNXRUNTIME = ("onnxruntime",)
 PLACEMENTS = (*TENSORRT, *ONNXRUNTIME)
+# Where PyTorch's newer exporter notes the scopes of a node, as a list of Python.
+SCOPES = "pkg.torch.onnx.name_scopes"
+SCOPE = re.compile(r"'([^']*)'")
 # What TensorRT makes of a fault, where it does not build as if there were none.
 REFUSED = "refused"
 FLOAT = "float"
@@ -145,8 +149,8 @@ RULES: dict[str, Rule] = {
     "Q033": Rule("{0.op_type} is in training mode, which TensorRT's parser refuses, and answers by its batch",
                  layers.in_training, refused=_always),
     "Q034": Rule("what it quantises was quantised before under another scale, and is rounded twice", pairs.in_series),
-    "Q035": Rule("its last window starts in the padding, where TensorRT answers one more row, or refuses it",
-                 layers.pooled_from_padding, TENSORRT, refused=layers.pool_refused),
+    "Q035": Rule("its last window starts in the padding, and TensorRT makes one row more of it than ONNX does",
+                 layers.pooled_from_padding, TENSORRT, refused=_always),
     "Q036": Rule("its 8-bit levels are scaled by blocks, which TensorRT's parser refuses",
                  pairs.by_block, TENSORRT, refused=_always),
     "Q037": Rule("its stored levels are read through another node, and TensorRT takes them at DequantizeLinear only",
@@ -222,17 +226,25 @@ def module_of(subject: Subject) -> str:
 
     # Breadth first, so that the nearest reader with a module is named.
     nodes = [subject]
+    seen = {subject}
     for node in nodes:
-        module = onnx_file.module_of(node)
+        module = onnx_file.module_of(node) or _scope(node)
         if module:
             return module
         if not is_a(node, *pairs.PAIR, *MOVING):
             continue
         for value in node.outputs:
             for use in value.uses():
-                if use.node not in nodes:
+                if use.node not in seen:
+                    seen.add(use.node)
                     nodes.append(use.node)
     return subject.name or subject.op_type
+
+
+def _scope(node: ir.Node) -> str:
+    """The module that PyTorch's newer exporter notes beside a node: the last scope but the node's own; else nothing."""
+    scopes = SCOPE.findall(node.metadata_props.get(SCOPES, ""))
+    return scopes[-2] if len(scopes) > 1 else ""
 
 
 def placement_of(model: ir.Model) -> str:

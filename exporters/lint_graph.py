@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -98,20 +99,23 @@ class LintedGraph:
         return None if constant is None else constant.shape
 
     def reaches(self, value: ir.Value | None) -> Operand | None:
-        """The pair that ``value`` comes from through nodes that only move its values; None without any."""
-        along = self.along(value)
+        """The pair that a layer reads at ``value``; None without any.
+
+        Nodes between them may move its values, or multiply all by one number, and a Concat may join pairs of one scale.
+        """
+        along = self.along(value, multiplied=True)
         if along is not None:
             return along
         return self._joined(value)
 
-    def along(self, value: ir.Value | None) -> Operand | None:
-        """The same, but not through a Concat of several."""
+    def along(self, value: ir.Value | None, *, multiplied: bool = False) -> Operand | None:
+        """The pair that ``value`` comes from through nodes that only move its values, or are ``multiplied`` too."""
         passed: list[ir.Node] = []
         for node in makers(value):
             if is_a(node, "DequantizeLinear"):
                 passed.reverse()
                 return self._operand(node, passed)
-            if not self._moves(node):
+            if not self._moves(node) and not (multiplied and self._multiplies_by_one_number(node)):
                 return None
             passed.append(node)
         return None
@@ -148,7 +152,7 @@ class LintedGraph:
     def _dequantised_type(self, dequantise: ir.Node) -> ir.DataType:
         """The type that it answers in: what it says, or that of its scale."""
         said = dequantise.attributes.get_int("output_dtype", 0)
-        if said:
+        if said in FLOATS:
             return ir.DataType(said)
         scale = self.scale(dequantise)
         return ir.DataType.FLOAT if scale is None else ir.DataType.from_numpy(scale.dtype)
@@ -160,6 +164,13 @@ class LintedGraph:
         if is_a(node, "Pad"):
             return self._pads_with_zeros(node)
         return is_a(node, *MOVING)
+
+    def _multiplies_by_one_number(self, node: ir.Node) -> bool:
+        """Whether it multiplies or divides what it reads first by one constant number."""
+        if not is_a(node, "Mul", "Div"):
+            return False
+        shape = self.constant_shape(operand(node, 1))
+        return shape is not None and math.prod(shape) == 1
 
     def _pads_with_zeros(self, node: ir.Node) -> bool:
         """Whether a Pad adds nothing but 0, or values that are there already."""
@@ -175,7 +186,7 @@ class LintedGraph:
         """The shapes of the tensors that ONNX infers, by name; None for an open axis."""
         try:
             inferred = onnx.shape_inference.infer_shapes(ir.to_proto(self.model))
-        except (ValueError, RuntimeError):  # a graph that is none, or one of more than 2 GB
+        except (onnx.shape_inference.InferenceError, ValueError):  # a graph that is none, or one of more than 2 GB
             return {}
         shapes = {}
         for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
@@ -186,11 +197,15 @@ class LintedGraph:
 
     @cached_property
     def depths(self) -> dict[ir.Value, int]:
-        """How many nodes stand one behind the other on the longest way to each value of the main graph."""
+        """How many nodes stand one behind the other on the longest way to each value of the main graph.
+
+        Pairs are not counted: it is asked how deep the network is that was quantised.
+        """
         depths: dict[ir.Value, int] = {}
         for node in self.model.graph:
             before = [depths.get(value, 0) for value in node.inputs if value is not None]
-            depths.update(dict.fromkeys(node.outputs, 1 + max(before, default=0)))
+            own = 0 if is_a(node, "QuantizeLinear", "DequantizeLinear") else 1
+            depths.update(dict.fromkeys(node.outputs, own + max(before, default=0)))
         return depths
 
 
@@ -205,6 +220,24 @@ def _before_same_shape(value: ir.Value | None) -> ir.Value | None:
             break
         value = operand(node, 0)
     return value
+
+
+def readers_past_moves(node: ir.Node) -> list[ir.Node]:
+    """The nodes that read ``node``, or what only moves its values."""
+    readers = []
+    seen = {node}
+    nodes = [node]
+    for current in nodes:
+        for value in current.outputs:
+            for use in value.uses():
+                if use.node in seen:
+                    continue
+                seen.add(use.node)
+                if is_a(use.node, *MOVING):
+                    nodes.append(use.node)
+                else:
+                    readers.append(use.node)
+    return readers
 
 
 def is_stored(value: ir.Value | None) -> bool:

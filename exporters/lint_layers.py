@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from exporters import number_formats
-from exporters.lint_graph import WEIGHTED, is_a
+from exporters.lint_graph import WEIGHTED, is_a, readers_past_moves
 from exporters.lint_pairs import asymmetric, blocked, quantised_by, scales
 from exporters.pairs import MOVING, made_by, makers, operand
 
@@ -107,8 +107,8 @@ def _scaled_axis(reached: Operand, graph: LintedGraph) -> int | None:
 def _moved_axis(node: ir.Node, axis: int, before: tuple[int, ...], after: tuple[int, ...]) -> int | None:
     """Where ``node``, which makes the shape ``after`` out of ``before``, puts the elements along ``axis``."""
     if is_a(node, "Transpose"):
-        reverse = tuple(reversed(range(len(before))))
-        return list(node.attributes.get_ints("perm", reverse)).index(axis)
+        order = node.attributes.get_ints("perm", tuple(reversed(range(len(before)))))
+        return list(order).index(axis) if axis in order else None
     # Nothing else changes the order of the elements: it is the axis of that size behind as many elements.
     for place in range(len(after)):
         if after[place] == before[axis] and np.prod(after[:place]) == np.prod(before[:axis]):
@@ -174,11 +174,17 @@ def uneven_groups(node: ir.Node, graph: LintedGraph) -> bool:
 
 
 def half_quantised(node: ir.Node, graph: LintedGraph) -> bool:
-    """Whether one of activation and weights has a pair; a layer with none is left in float, which is no fault."""
+    """Whether one of activation and weights has a pair; a layer with none is left in float, which is no fault.
+
+    A MatMul or ConvTranspose with float weights is left in float too, whichever pair it reads.
+    """
     if not _is_layer(node, graph):
         return False
     operands = _operands(node, graph)
-    return any(operands) and not all(operands)
+    if all(operands) or not any(operands):
+        return False
+    has_paired_weights = operands[_weight_index(node, graph)] is not None
+    return has_paired_weights or is_a(node, "Conv", "Gemm")
 
 
 def cast_up(node: ir.Node, graph: LintedGraph) -> bool:
@@ -203,7 +209,7 @@ def scaled_in_a_vector(node: ir.Node, graph: LintedGraph) -> bool:
         return False
     reached = graph.reaches(operand(node, ACTIVATION))
     scale = None if reached is None else graph.scale(reached.dequantise)
-    return scale is not None and scale.size == 1 and scale.ndim > 0
+    return scale is not None and scale.shape == (1,)
 
 
 def after_pair(node: ir.Node, graph: LintedGraph) -> bool:
@@ -217,9 +223,19 @@ def normalised_after_pair(node: ir.Node, graph: LintedGraph) -> bool:
 
 
 def _reads_layer_through_pair(node: ir.Node, graph: LintedGraph) -> bool:
+    """Whether the pair stands on the only way from a layer to ``node``: behind another they could not be one anyway."""
     reached = graph.along(operand(node, 0))
     quantise = None if reached is None else quantised_by(reached.dequantise)
-    return quantise is not None and _is_layer(_past_moves(quantise), graph)
+    if reached is None or quantise is None:
+        return False
+    layer = _past_moves(quantise)
+    if layer is None or not _is_layer(layer, graph):
+        return False
+    return _has_one_reader(layer.outputs[0]) and _has_one_reader(reached.dequantise.outputs[0])
+
+
+def _has_one_reader(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def _past_moves(node: ir.Node) -> ir.Node | None:
@@ -242,29 +258,15 @@ def in_training(node: ir.Node, graph: LintedGraph) -> bool:
 
 
 def pooled_to_float(node: ir.Node, _: LintedGraph) -> bool:
-    """Whether a MaxPool reads a pair, and something that computes in float reads the MaxPool."""
-    if not is_a(node, "MaxPool") or not is_a(made_by(node, 0), "DequantizeLinear"):
+    """Whether a MaxPool alone reads a pair, and something that computes in float reads the MaxPool."""
+    dequantise = made_by(node, 0) if is_a(node, "MaxPool") else None
+    if dequantise is None or not is_a(dequantise, "DequantizeLinear"):
         return False
-    readers = _readers_past_moves(node)
+    # A pair that others read too was not made for the pool.
+    if not _has_one_reader(dequantise.outputs[0]):
+        return False
+    readers = readers_past_moves(node)
     return not readers or not all(is_a(reader, "QuantizeLinear", *WEIGHTED) for reader in readers)
-
-
-def _readers_past_moves(node: ir.Node) -> list[ir.Node]:
-    """The nodes that read ``node``, or what only moves its values."""
-    readers = []
-    seen = {node}
-    nodes = [node]
-    for current in nodes:
-        for value in current.outputs:
-            for use in value.uses():
-                if use.node in seen:
-                    continue
-                seen.add(use.node)
-                if is_a(use.node, *MOVING):
-                    nodes.append(use.node)
-                else:
-                    readers.append(use.node)
-    return readers
 
 
 def pooled_from_padding(node: ir.Node, graph: LintedGraph) -> bool:
@@ -275,27 +277,23 @@ def pooled_from_padding(node: ir.Node, graph: LintedGraph) -> bool:
         return False
     pooled = operand(node, 0)
     shape = graph.shapes.get(str(pooled.name)) if pooled is not None else None
-    kernel = node.attributes.get_ints("kernel_shape", ())
-    if shape is None or len(shape) != len(kernel) + 2:
-        return False
-    return any(_starts_in_padding(node, axis, size) for axis, size in enumerate(shape[2:]) if size is not None)
-
-
-def pool_refused(node: ir.Node, _: LintedGraph) -> bool:
-    """Whether TensorRT's parser refuses such a pool: a mean over the pixels that a window really has."""
-    return is_a(node, "AveragePool") and not node.attributes.get_int("count_include_pad", 0)
-
-
-def _starts_in_padding(node: ir.Node, axis: int, size: int) -> bool:
-    """Whether the last window along ``axis``, of ``size`` pixels, starts behind them."""
     rank = len(node.attributes.get_ints("kernel_shape", ()))
-    kernel = node.attributes.get_ints("kernel_shape", ())[axis]
-    stride = node.attributes.get_ints("strides", (1,) * rank)[axis]
-    dilation = node.attributes.get_ints("dilations", (1,) * rank)[axis]
+    if shape is None or len(shape) != rank + 2:
+        return False
+    return any(_starts_in_padding(node, axis, rank, size) for axis, size in enumerate(shape[2:]) if size is not None)
+
+
+def _starts_in_padding(node: ir.Node, axis: int, rank: int, size: int) -> bool:
+    """Whether the last window along ``axis``, one of ``rank`` and of ``size`` pixels, starts behind them."""
+    kernel = node.attributes.get_ints("kernel_shape", ())
+    strides = node.attributes.get_ints("strides", (1,) * rank)
+    dilations = node.attributes.get_ints("dilations", (1,) * rank)
     pads = node.attributes.get_ints("pads", (0,) * 2 * rank)
-    window = dilation * (kernel - 1) + 1
-    steps = -(-(size + pads[axis] + pads[axis + rank] - window) // stride)  # rounded up
-    return steps * stride >= size + pads[axis]
+    if len(strides) != rank or len(dilations) != rank or len(pads) != 2 * rank or strides[axis] < 1:
+        return False
+    window = dilations[axis] * (kernel[axis] - 1) + 1
+    steps = -(-(size + pads[axis] + pads[axis + rank] - window) // strides[axis])  # rounded up
+    return steps * strides[axis] >= size + pads[axis]
 
 
 def _is_residual_add(node: ir.Node, graph: LintedGraph) -> bool:
@@ -311,8 +309,13 @@ def _branches(node: ir.Node, graph: LintedGraph) -> list[Operand | None]:
 
 
 def both_paired(node: ir.Node, graph: LintedGraph) -> bool:
-    """Whether both inputs of a residual Add have a pair."""
-    return _is_residual_add(node, graph) and all(_branches(node, graph))
+    """Whether both inputs of a residual Add have a pair, with nothing behind it that is a layer of its own."""
+    if not _is_residual_add(node, graph):
+        return False
+    for branch in _branches(node, graph):
+        if branch is None or not all(is_a(moved, "Identity", "Cast", "Dropout") for moved in branch.moved_by):
+            return False
+    return True
 
 
 def none_paired(node: ir.Node, graph: LintedGraph) -> bool:

@@ -9,8 +9,9 @@ import onnx
 import onnx_ir as ir
 
 from exporters import number_formats
-from exporters.lint_graph import differ, is_a, is_stored
+from exporters.lint_graph import differ, is_a, is_stored, readers_past_moves
 from exporters.pairs import SCALE, ZERO_POINT, made_by, makers, number_format_of, operand, quantise_of
+from exporters.rounding import SMALLEST_SCALE
 
 if TYPE_CHECKING:
     from exporters.lint_graph import LintedGraph
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 # What a scale may be stored in.
 FLOATS = {"float16", "float32", "float64", "bfloat16"}
-# What is below it a GPU may take for 0.
-SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
+# Nodes behind which the range of the values is that before them; a part of them may have one of its own.
+KEEPING_RANGE = (
+    "Cast", "DepthToSpace", "Dropout", "Flatten", "Identity", "MaxPool", "Reshape", "SpaceToDepth", "Squeeze",
+    "Transpose", "Unsqueeze",
+)  # fmt: skip
 # Operators whose constant result TensorRT's parser does not fold into a scale (measured: TensorRT-RTX 1.7.1).
 NOT_FOLDED = {
     "BatchNormalization", "DequantizeLinear", "MatMul", "Pow", "QuantizeLinear", "ReduceL1", "ReduceL2",
@@ -119,19 +123,19 @@ def vanishing(node: ir.Node, graph: LintedGraph) -> bool:
         return False
     # A scale in float16 is widened before it multiplies, and keeps even its subnormal numbers.
     positive = scale[scale > 0].astype(np.float64)
-    if bool((positive < SMALLEST_NORMAL).any()):
+    if bool((positive < SMALLEST_SCALE).any()):
         return True
     return _becomes_float16(node) and bool((positive.astype(np.float16) == 0).any())
 
 
 def _becomes_float16(node: ir.Node) -> bool:
-    """Whether what is dequantised is float16 at once."""
+    """Whether what is dequantised becomes float16 before anything computes with it."""
     if not is_a(node, "DequantizeLinear"):
         return False
     if node.attributes.get_int("output_dtype", 0) == ir.DataType.FLOAT16:
         return True
-    readers = [use.node for value in node.outputs for use in value.uses()]
-    return any(is_a(reader, "Cast") and reader.attributes.get_int("to", 0) == ir.DataType.FLOAT16 for reader in readers)
+    casts = [reader for reader in readers_past_moves(node) if is_a(reader, "Cast")]
+    return any(cast.attributes.get_int("to", 0) == ir.DataType.FLOAT16 for cast in casts)
 
 
 def type_not_taken(node: ir.Node, graph: LintedGraph) -> bool:
@@ -259,7 +263,8 @@ def miscounted(node: ir.Node, graph: LintedGraph) -> bool:
     zero_point = graph.constant(node, ZERO_POINT)
     if scale is None or zero_point is None:
         return False
-    if zero_point.size != scale.size:
+    # Only blocks have scales along several axes.
+    if zero_point.size != scale.size or scale.ndim > 1:
         return True
 
     shape = graph.constant_shape(operand(node, 0))
@@ -286,6 +291,6 @@ def in_series(node: ir.Node, graph: LintedGraph) -> bool:
     if not is_a(node, "QuantizeLinear"):
         return False
     before = graph.along(operand(node, 0))
-    if before is None:
+    if before is None or not all(is_a(moved, *KEEPING_RANGE) for moved in before.moved_by):
         return False
     return differ(graph.scale(before.dequantise), graph.scale(node))

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 # Where a Quantize- or DequantizeLinear reads its scale and its zero point.
 SCALE, ZERO_POINT = 1, 2
-# Nodes whose output holds no other values than their first input, or means and maxima of them.
-PASSING = {"MaxPool", "GlobalAveragePool", "AveragePool", "Flatten", "Identity", "QuantizeLinear", "DequantizeLinear"}
-# Nodes whose output holds no other values than their first input: levels pass them as they are.
+# Nodes whose output holds no other values than their first input: levels pass them as they are. A Pad adds zeros.
 MOVING = {
     "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice",
     "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 }  # fmt: skip
+# Nodes behind which nothing is negative where nothing was before them: those, and means and pairs.
+PASSING = (MOVING - {"Pad"}) | {"GlobalAveragePool", "AveragePool", "QuantizeLinear", "DequantizeLinear"}
 
 
 def number_format_of(quantise: ir.Node, memo: Memo | None = None) -> NumberFormat | None:

@@ -25,6 +25,8 @@ SMALLEST16 = 2.0**-25
 SMALLEST32 = 2.0**-150
 # Half a level, and the float32 rounding of w / s for up to 127 levels.
 HALF_SCALE = 0.5 + 2.0**-16
+# No scale is smaller: a GPU may take a number below the normal ones for 0.
+SMALLEST_SCALE = float(np.finfo(np.float32).smallest_normal)
 
 
 def storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
@@ -41,7 +43,7 @@ def storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
         return _of_small_float(number_format, exact, scale.values)
 
     # No wider than the trusted values need, or a coarser scale would excuse itself.
-    needed_scale = _peaks(exact, scale.values) / number_format.largest_level
+    needed_scale = np.maximum(_peaks(exact, scale.values) / number_format.largest_level, SMALLEST_SCALE)
     half_a_level = np.asarray(HALF_SCALE * np.minimum(scale.values, needed_scale))
     if scale.dtype != np.float16:
         return half_a_level
@@ -51,7 +53,8 @@ def storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
 
 def _of_small_float(number_format: NumberFormat, exact: NDArray[np.float64], scale: NDArray[np.float64]) -> Bound:
     """Half the distance between its numbers next to ``exact`` over a scale no larger than its channel needs."""
-    needed_scale = np.minimum(scale, _peaks(exact, scale) / number_format.largest_level)
+    least_scale = np.maximum(_peaks(exact, scale) / number_format.largest_level, SMALLEST_SCALE)
+    needed_scale = np.minimum(scale, least_scale)
     with np.errstate(divide="ignore", invalid="ignore"):
         exponents = np.floor(np.log2(np.abs(exact) / needed_scale))
 

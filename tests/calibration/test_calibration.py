@@ -115,3 +115,18 @@ def test_a_row_is_all_that_a_new_format_needs(
     assert max(pair.excess_db for pair in excess_noise.excess_noises(src, dst, seen)) < 4.8
     float_answers, int4_answers = (answers.of_file(path).answers(images, "") for path in (src, dst))
     assert (drift(float_answers, int4_answers).sqnr_db or 999) > 8
+
+
+def test_no_scale_is_a_number_that_a_gpu_takes_for_0(built: Path, tmp_path: Path) -> None:
+    """As of a channel that weight decay has driven below the normal numbers."""
+    model = onnx.load(built / "04-fold_batchnorm.onnx")
+    weight = next(each for each in model.graph.initializer if each.name == "layer2.0.conv2.weight")
+    numbers = onnx.numpy_helper.to_array(weight).copy()
+    numbers[3] = 1e-37
+    weight.CopyFrom(onnx.numpy_helper.from_array(numbers, weight.name))
+    onnx.save(model, tmp_path / "a.onnx")
+
+    ranges_of = dict.fromkeys(qdq.tensors(tmp_path / "a.onnx"), 3.0)
+    qdq.quantise(tmp_path / "a.onnx", tmp_path / "b.onnx", ranges_of)
+    assert lint.lint(onnx_file.read(tmp_path / "b.onnx")) == []
+    assert certify(tmp_path / "a.onnx", tmp_path / "b.onnx").refuted == []

@@ -173,7 +173,7 @@ def levels_behind_identity(model: onnx.ModelProto) -> None:
 class Bad:
     """A graph that breaks ``rule`` and no other, at ``module``; None where it is every layer.
 
-    ``built``: what TensorRT-RTX makes of it; by default 8 bits throughout.
+    ``built``: what TensorRT-RTX makes of it; by default 8 bits throughout. ``build``: whether that is tried.
     """
 
     rule: str
@@ -182,6 +182,7 @@ class Bad:
     placement: str = "tensorrt"
     opset: int | None = None
     built: str = ""
+    build: bool = True
 
 
 def scaled(name: str, change: Change) -> Fault:
@@ -238,7 +239,7 @@ LINTED: dict[str, Bad] = {
     "a scale that is no float": Bad(
         "Q013", "layer2.0.downsample.1", other(f"{SHORTCUT}_scale", np.int32), built=lint.REFUSED
     ),
-    "a scale that follows the image": Bad("Q014", "conv1", computed_scale, built=lint.REFUSED),
+    "a scale that follows the image": Bad("Q014", "conv1", computed_scale, built=lint.REFUSED, build=False),
     "a scale that another one undoes": Bad("Q015", "layer2.0.relu", scale_of_dequantise(4)),
     "a zero point that is not taken off": Bad("Q015", "layer2.0.relu", reads(NEW, 2, np.int8(5)), built=lint.REFUSED),
     "a zero point of another type": Bad("Q016", "layer2.0.relu", reads(NEW, 2, np.uint8(0))),

@@ -36,6 +36,8 @@ def test_a_bad_graph_breaks_its_rule_alone_and_is_built_as_it_says(built: Path, 
     assert {item.rule for item in found} == {bad.rule}
     assert bad.module is None or [item.module for item in found] == [bad.module]
     assert {item.effect for item in found} == {bad.built}
+    if not bad.build:
+        return
 
     description = rtx_layers.built(tmp_path / "bad.onnx")
     assert (description is None) == (bad.built == lint.REFUSED)

@@ -69,3 +69,24 @@ def test_a_transposed_convolution_is_a_layer_with_weights_and_never_built_in_8_b
 @pytest.mark.parametrize("small", UNSAID.values(), ids=UNSAID)
 def test_nothing_is_said_of_what_is_no_layer_with_weights(small: Small, tmp_path: Path) -> None:
     assert lint.lint(onnx_file.read(written(small, tmp_path))) == []
+
+
+def test_the_module_is_the_one_that_pytorchs_newer_exporter_notes(tmp_path: Path) -> None:
+    model = BROKEN["an activation scale of shape [1]"].make()
+    for index, node in enumerate(model.graph.node):
+        node.name = f"node_{index}"
+        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value="['', 'layer1', 'layer1.0.conv', 'conv2d']")
+    onnx.save(model, tmp_path / "noted.onnx")
+    (found,) = lint.lint(onnx_file.read(tmp_path / "noted.onnx"))
+    assert (found.rule, found.module) == ("Q026", "layer1.0.conv")
+
+
+def test_a_function_that_calls_itself_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    model = HONEST["a function of the file's own"].make()
+    (function,) = model.functions
+    function.node[0].op_type, function.node[0].domain = function.name, function.domain
+    function.opset_import.add(domain=function.domain, version=1)
+    onnx.save(model, tmp_path / "circle.onnx")
+    with pytest.raises(ValueError, match=r"functions cannot be inlined|is not a valid ONNX file") as raised:
+        lint.lint(onnx_file.read(tmp_path / "circle.onnx"))
+    assert "\n" not in str(raised.value)
