@@ -107,7 +107,8 @@ def _noise_ratios(
         if trusted_node is None or trusted_node.op_type != node.op_type:
             continue
         weight = onnx_file.initializer_array(trusted_node.inputs[WEIGHT_INPUT])
-        number_format = number_formats.symmetric_in(stored.array.dtype)
+        levels_type = stored.dtype if stored.quantised is None else stored.quantised[0].dtype
+        number_format = number_formats.symmetric_in(levels_type)
         # FP8 has no one step: of it the certificate compares every weight with its nearest.
         if number_format is None or not number_format.uniform:
             continue

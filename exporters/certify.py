@@ -304,9 +304,9 @@ class _Walk:
             self._hold_within(node, f"levels of {new.name}", new_levels, old_levels.values, 0.0)
             exact_scale = scale_as(old_scale, new_scale.array.dtype)
             self._hold_within(node, f"scale of {new.name}", new_scale, exact_scale, 0.0)
-        elif now.array.dtype == np.float16:
+        elif now.dtype == np.float16:
             # Rounding to the nearest is a function: what it gives is compared exactly.
-            nearest = was.array.astype(np.float16).astype(np.float64)
+            nearest = was.values.astype(np.float16).astype(np.float64)
             self._hold_within(node, str(new.name), now, nearest, 0.0)
         else:
             # Float32 next to float32, for which storage allows nothing, or INT8 levels next to float32.

@@ -1,9 +1,19 @@
-"""What a graph holds fixed: constants, however they are stored, and attributes with their defaults."""
+"""What a graph holds fixed: every value that depends on no input of the graph, however the file spells it.
+
+One notion for all that reads graphs. A constant is an initialiser (also one that is listed among the inputs of the
+graph, as IR version 3 asks), a Constant node, or whatever is computed from these alone: moved, cast, quantised, or by
+the small arithmetic with which weight standardisation and weight_norm write a weight. How each operator is evaluated is
+a row in :mod:`exporters.constant_operators`.
+
+Computed numbers are rounded, and every runtime that computes them, a simplifier's too, adds them in an order of its
+own. So a constant carries the numbers in float64 and a bound on how far any runtime's may lie from them; the bound is
+0 where nothing is rounded.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,145 +23,207 @@ import onnx_ir as ir
 from exporters import onnx_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
 # The opset whose defaults of attributes hold: the one that export writes.
 OPSET = 17
-INT8_MIN, INT8_MAX = -128, 127
+# No computed constant may be larger, in bytes: the largest weight of a network of this family has 19 MB in float32.
+LARGEST = 2**28
+# Computed constants up to this size are remembered, so that what many nodes read is computed once.
+REMEMBERED = 2**16
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant: the ``array`` as stored and its ``values`` in float64.
+    """Numbers that depend on no input.
 
-    Of INT8 behind DequantizeLinear, ``quantised`` are its levels, counted from the zero point, and its scale.
+    ``numbers`` are as stored, or float64 where they were computed; ``dtype`` is what they have in the graph. ``error``
+    bounds how far the numbers of any runtime lie from them: 0 where nothing is rounded. Of levels behind
+    DequantizeLinear, ``quantised`` are those levels, counted from the zero point, and their scale.
     """
 
-    array: NDArray[Any]
-    values: NDArray[np.float64]
+    numbers: NDArray[Any]
+    dtype: np.dtype[Any]
+    error: NDArray[np.float64] | float = 0.0
     quantised: tuple[Constant, Constant] | None = None
 
+    @cached_property
+    def array(self) -> NDArray[Any]:
+        """The numbers as the graph has them, in its own dtype."""
+        return self.numbers if self.numbers.dtype == self.dtype else self.numbers.astype(self.dtype)
 
-def evaluate_constant(value: ir.Value | None) -> Constant | None:
-    """The constant behind ``value``, through Identity, Cast, Transpose, Unsqueeze, Quantize- and DequantizeLinear.
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        """The numbers in float64."""
+        return self.numbers.astype(np.float64, copy=False)
 
-    None where it is computed.
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the numbers."""
+        return self.numbers.shape
+
+    @property
+    def exact(self) -> bool:
+        """Whether every runtime has the same numbers."""
+        return not np.any(self.error)
+
+
+def stored(array: NDArray[Any]) -> Constant:
+    """``array`` as a constant that nothing rounds."""
+    return Constant(array, array.dtype)
+
+
+@dataclass
+class Memo:
+    """What is known of the values of one graph: None of those that are computed from an input.
+
+    For a graph that does not change. Large constants are not kept, since most are read once. ``shapes_known``: the
+    shapes of its values were inferred, so what a node makes of known sizes is constant too.
     """
+
+    shapes_known: bool = False
+
+    known: dict[ir.Value, Constant | None] = field(default_factory=dict)
+
+
+def evaluate_constant(value: ir.Value | None, memo: Memo | None = None) -> Constant | None:
+    """The constant behind ``value``; None where it is computed from an input, or by an operator without a rule.
+
+    ``memo`` remembers across calls. Raises ValueError where the constant would be larger than LARGEST.
+    """
+    if value is None:
+        return None
+    if value.const_value is not None:
+        return _of_initializer(value)
+    if value.producer() is None:
+        return None
+    constant = _Evaluation(memo or Memo()).of(value)
+    # Of the sizes of a shape some may be open: no constant as a whole.
+    return constant if constant is None or np.isfinite(constant.error).all() else None
+
+
+def _of_initializer(value: ir.Value) -> Constant | None:
+    """None for text, which no arithmetic reads."""
     array = onnx_file.initializer_array(value)
-    if array is not None:
-        return _of_array(array)
-    node = value.producer() if value is not None else None
-    if node is None:
+    if array is None or array.dtype.kind in "OSU":
         return None
-    evaluate = EVALUATED.get(node.op_type)
-    return None if evaluate is None else evaluate(node)
+    return stored(array)
 
 
-def _of_array(array: NDArray[Any]) -> Constant:
-    return Constant(array, array.astype(np.float64))
+class _Evaluation:
+    """The evaluation of one value, and of all that it is computed from."""
 
+    def __init__(self, memo: Memo) -> None:
+        self.lasting = memo.known
+        self.shapes_known = memo.shapes_known
+        self.known: dict[ir.Value, Constant | None] = {}
 
-def _constant_node(node: ir.Node) -> Constant | None:
-    """What a Constant holds, in whichever of its attributes; None where that is text."""
-    (attribute,) = node.attributes.values()
-    # A tensor is in "value"; numbers are as they are in "value_float", "value_ints" and the like.
-    numbers = attribute.as_tensor().numpy() if attribute.name == "value" else attribute.value
-    array = np.asarray(numbers)
-    is_number = array.dtype.kind in "biuf"
-    return _of_array(array) if is_number else None
+    def of(self, value: ir.Value) -> Constant | None:
+        # A stack of its own: a chain of nodes may be longer than Python's.
+        stack = [value]
+        under_way = {value}
+        while stack:
+            current = stack[-1]
+            if self._is_known(current):
+                stack.pop()
+                continue
+            needed = self._next_operand(current)
+            if needed is not None and needed not in under_way:
+                under_way.add(needed)
+                stack.append(needed)
+                continue
 
+            # What is still needed and under way is needed by itself: a circle, and no constant.
+            constant = None if needed is not None else self._evaluate(current)
+            self.known[current] = constant
+            if constant is None or constant.numbers.nbytes <= REMEMBERED:
+                self.lasting[current] = constant
+            stack.pop()
+        return self._look_up(value)
 
-def _identity(node: ir.Node) -> Constant | None:
-    return evaluate_constant(node.inputs[0])
+    def _is_known(self, value: ir.Value) -> bool:
+        return value.const_value is not None or value in self.known or value in self.lasting
 
+    def _look_up(self, value: ir.Value) -> Constant | None:
+        if value.const_value is not None:
+            return _of_initializer(value)
+        return self.known[value] if value in self.known else self.lasting[value]
 
-def _cast(node: ir.Node) -> Constant | None:
-    operand = evaluate_constant(node.inputs[0])
-    if operand is None:
-        return None
-    dtype = ir.DataType(node.attributes["to"].as_int()).numpy()
-    return _of_array(operand.array.astype(dtype))
-
-
-def _transpose(node: ir.Node) -> Constant | None:
-    """The exporter hands on the weight of a MatMul this way; of quantised numbers the scale's axis would move too."""
-    operand = evaluate_constant(node.inputs[0])
-    if operand is None or operand.quantised is not None:
-        return None
-    return _of_array(np.transpose(operand.array, attributes(node).get("perm")))
-
-
-def _unsqueeze(node: ir.Node) -> Constant | None:
-    """The exporter hands on the slope of a PReLU this way; of quantised numbers the scale's axis would move too."""
-    operand = evaluate_constant(node.inputs[0])
-    axes = evaluate_constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if operand is None or axes is None or operand.quantised is not None:
-        return None
-    new_axes = tuple(int(axis) for axis in axes.array.ravel())
-    return _of_array(np.expand_dims(operand.array, new_axes))
-
-
-def _quantise(node: ir.Node) -> Constant | None:
-    """INT8 levels of a constant; None under a zero point that is not 0."""
-    operand = evaluate_constant(node.inputs[0])
-    if operand is None:
-        return None
-    scale = _scale_along_axis(node, operand.values.ndim)
-    if scale is None or _zero_point(node, scale).any():
+    def _next_operand(self, value: ir.Value) -> ir.Value | None:
+        """An operand that has to be known before ``value`` can be; None where nothing is missing, or could help."""
+        for operand in self._operands(value):
+            if operand is None:
+                continue
+            if not self._is_known(operand):
+                return operand
+            if operand.const_value is None and self._look_up(operand) is None:
+                return None  # one operand is no constant, so the others do not matter
         return None
 
-    # In float32, as a runtime computes it.
-    quotients = operand.array.astype(np.float32) / scale.astype(np.float32)
-    levels = np.clip(np.rint(quotients), INT8_MIN, INT8_MAX)
-    return Constant(levels.astype(np.int8), levels.astype(np.float64))
+    def _operands(self, value: ir.Value) -> list[ir.Value | None]:
+        """What ``value`` is evaluated from; nothing where its operator has no rule."""
+        from exporters.constant_operators import EVALUATED
+
+        node = value.producer()
+        if node is None or node.domain not in {"", "ai.onnx"}:
+            return []
+        if node.op_type == "If":
+            branch = chosen_branch(node)
+            return [] if branch is None else [branch.outputs[_place(value)]]
+        if self._tells_its_shape(node) or node.op_type not in EVALUATED:
+            return []
+        return list(node.inputs)
+
+    def _tells_its_shape(self, node: ir.Node) -> bool:
+        return self.shapes_known and node.op_type == "Shape" and node.inputs[0] is not None
+
+    def _evaluate(self, value: ir.Value) -> Constant | None:
+        """``value`` from its operands, all of which are known."""
+        from exporters.constant_operators import EVALUATED, known_sizes, size_of
+
+        node = value.producer()
+        if node is None or node.domain not in {"", "ai.onnx"}:
+            return None
+        if self._tells_its_shape(node):
+            return known_sizes(node)
+
+        operands: list[Constant | None] = []
+        for operand in self._operands(value):
+            constant = None if operand is None else self._look_up(operand)
+            if constant is None and operand is not None:
+                return None
+            operands.append(constant)
+        if node.op_type == "If":
+            return operands[0] if operands else None
+        evaluate = EVALUATED.get(node.op_type)
+        if evaluate is None:
+            return None
+
+        bytes_needed = size_of(node, operands)
+        if bytes_needed > LARGEST:
+            raise ValueError(
+                f"{node.op_type} {node.name} computes a constant of {bytes_needed / 1e6:.0f} MB, and at most "
+                f"{LARGEST / 1e6:.0f} MB are computed; store it as an initialiser"
+            )
+        return evaluate(node, operands, _place(value))
 
 
-def _dequantise(node: ir.Node) -> Constant | None:
-    operand = evaluate_constant(node.inputs[0])
-    if operand is None:
+def _place(value: ir.Value) -> int:
+    """Which output of its node ``value`` is."""
+    place = value.index()
+    assert place is not None
+    return place
+
+
+def chosen_branch(node: ir.Node) -> ir.Graph | None:
+    """The branch that an If with a constant condition always takes; None where its condition is computed."""
+    condition = evaluate_constant(node.inputs[0])
+    if condition is None or condition.array.size != 1:
         return None
-    scale = _scale_along_axis(node, operand.values.ndim)
-    if scale is None:
-        return None
-
-    levels = operand.values - _zero_point(node, scale)
-    with np.errstate(invalid="ignore"):  # 0 under an infinite scale is NaN, which no bound lets pass
-        values = levels * scale.astype(np.float64)
-    return Constant(operand.array, values, quantised=(Constant(operand.array, levels), _of_array(scale)))
-
-
-def _scale_along_axis(node: ir.Node, rank: int) -> NDArray[Any] | None:
-    """The scale of a Quantize- or DequantizeLinear, one a channel shaped to multiply ``rank`` dimensions.
-
-    None where it is computed.
-    """
-    scale = onnx_file.initializer_array(node.inputs[1])
-    if scale is None or scale.ndim == 0:
-        return scale
-    channel_axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    shape = [-1 if axis == channel_axis else 1 for axis in range(rank)]
-    return scale.reshape(shape)
-
-
-def _zero_point(node: ir.Node, scale: NDArray[Any]) -> NDArray[np.float64]:
-    """The zero point in the shape of ``scale``; 0 where none is written."""
-    stored = onnx_file.initializer_array(node.inputs[2]) if len(node.inputs) > 2 else None
-    if stored is None:
-        return np.zeros((), np.float64)
-    return stored.astype(np.float64).reshape(scale.shape)
-
-
-EVALUATED: dict[str, Callable[[ir.Node], Constant | None]] = {
-    "Constant": _constant_node,
-    "Identity": _identity,
-    "Cast": _cast,
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
-    "QuantizeLinear": _quantise,
-    "DequantizeLinear": _dequantise,
-}
+    name = "then_branch" if bool(condition.array.ravel()[0]) else "else_branch"
+    return node.attributes[name].as_graph() if name in node.attributes else None
 
 
 def attributes(node: ir.Node) -> dict[str, Any]:
@@ -166,7 +238,7 @@ def attributes(node: ir.Node) -> dict[str, Any]:
         rank = _spatial_rank(filled.get("kernel_shape"), weight)
         filled = {"strides": [1] * rank, "dilations": [1] * rank, "pads": [0] * 2 * rank, **filled}
         if weight is not None:
-            filled["kernel_shape"] = list(weight.array.shape[2:])
+            filled["kernel_shape"] = list(weight.shape[2:])
 
     return {name: _text(value) for name, value in filled.items()}
 
@@ -176,7 +248,7 @@ def _spatial_rank(kernel_shape: list[int] | None, weight: Constant | None) -> in
     if kernel_shape:
         return len(kernel_shape)
     if weight is not None:
-        return len(weight.array.shape[2:])
+        return len(weight.shape[2:])
     return 2
 
 

@@ -21,6 +21,15 @@ def read(path: Path, *, check: bool = True) -> ir.Model:
 
     ``check=False`` is for files with operators that ONNX does not know, as ONNX Runtime compiles them.
     """
+    proto = read_proto(path, check=check)
+    try:
+        return ir.from_proto(proto)
+    except (ValueError, TypeError) as error:
+        raise _invalid(path, error) from error
+
+
+def read_proto(path: Path, *, check: bool = True) -> onnx.ModelProto:
+    """The same as onnx has it."""
     try:
         # Without format="protobuf" onnx goes by the suffix, and reads .json and .txt as text.
         proto = onnx.load(path, format="protobuf", load_external_data=False)
@@ -28,13 +37,17 @@ def read(path: Path, *, check: bool = True) -> ir.Model:
         if check:
             # Checked from the file: a model in memory would be serialised once more for it.
             onnx.checker.check_model(str(path))
-        return ir.from_proto(proto)
     except DecodeError as error:
         raise ValueError(f"{path.name} is truncated or no ONNX file at all") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
     except (onnx.checker.ValidationError, ValueError, TypeError) as error:
-        raise ValueError(f"{path.name} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
+        raise _invalid(path, error) from error
+    return proto
+
+
+def _invalid(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path.name} is not a valid ONNX file: {str(error).strip().splitlines()[0]}")
 
 
 def _refuse_bad_tensors(proto: onnx.ModelProto) -> None:

@@ -30,20 +30,20 @@ HALF_SCALE = 0.5 + 2.0**-16
 def storage(stored: Constant, exact: NDArray[np.float64]) -> Bound:
     """How far the way it is stored may move a constant: each value to the nearest that can be written."""
     if stored.quantised is None or stored.values.shape != exact.shape:
-        if stored.array.dtype == np.float16:
+        if stored.dtype == np.float16:
             return U16 * np.abs(exact) + SMALLEST16
         return 0.0
 
     levels, scale = stored.quantised
     # Weights about a zero point of UINT8 are those of INT8.
-    number_format = symmetric_in(levels.array.dtype) or INT8
+    number_format = symmetric_in(levels.dtype) or INT8
     if not number_format.uniform:
         return _of_small_float(number_format, exact, scale.values)
 
     # No wider than the trusted values need, or a coarser scale would excuse itself.
     needed_scale = _peaks(exact, scale.values) / number_format.largest_level
     half_a_level = np.asarray(HALF_SCALE * np.minimum(scale.values, needed_scale))
-    if scale.array.dtype != np.float16:
+    if scale.dtype != np.float16:
         return half_a_level
     # The levels were chosen under the scale before it was rounded, which moves each of them, and the half level.
     return half_a_level + (np.abs(levels.values) + 1) * _of_scale(needed_scale)

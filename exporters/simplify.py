@@ -27,6 +27,7 @@ def in_child(src: str, dst: str) -> dict[str, Any]:
     """Runs where a crash of the simplifier hurts nobody; returns the counts before and after."""
     import onnx_ir as ir
     import onnxsim
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
     from exporters import onnx_file
 
@@ -34,6 +35,8 @@ def in_child(src: str, dst: str) -> dict[str, Any]:
     # Its own certificate is left out: certify proves what was made.
     proto, _ = onnxsim.simplify(ir.to_proto(before), skip_fuse_bn=True, certify=False)
     after = ir.from_proto(proto)
+    # A weight that it computed is left in a Constant node, where a quantiser would not look for it.
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(after)
     after.metadata_props.update(before.metadata_props)
     onnx_file.write(after, Path(dst))
     return {

@@ -1,0 +1,89 @@
+"""What each stage may change in a graph: a row a stage, by which :mod:`exporters.certify` judges a file.
+
+A file is judged by the stage that made it, or by all that its changes show where nobody says which one that was. What
+no row allows is refuted: a Cast in a float32 stage, a Q/DQ pair in a simplified file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exporters.number_formats import NUMBER_FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from exporters.number_formats import NumberFormat
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one stage, or several one after the other, may change.
+
+    ``name`` is the stage's. ``folds``: a BatchNormalization into the layer before it. ``rescales``: channels by powers
+    of two. ``retrains``: weights and biases of layers. ``formats``: the number formats that new Q/DQ pairs and weights
+    may have. ``float16``: float32 constants become their nearest float16, with Casts between the types.
+    ``stores_levels``: weights behind a pair may be kept as levels or as the float numbers that give them. ``bytes_in``:
+    the images may be bytes.
+
+    Every stage may do what changes nothing but the spelling, see :class:`exporters.certify.Walk`.
+    """
+
+    name: str
+    folds: bool = False
+    rescales: bool = False
+    retrains: bool = False
+    formats: frozenset[str] = frozenset()
+    float16: bool = False
+    bytes_in: bool = False
+
+    def __or__(self, other: Changes) -> Changes:
+        """What both stages together may change."""
+        return Changes(
+            name=f"{self.name} and {other.name}",
+            folds=self.folds or other.folds,
+            rescales=self.rescales or other.rescales,
+            retrains=self.retrains or other.retrains,
+            formats=self.formats | other.formats,
+            float16=self.float16 or other.float16,
+            bytes_in=self.bytes_in or other.bytes_in,
+        )
+
+
+def _family(number_format: NumberFormat) -> frozenset[str]:
+    """The names of the formats that stand beside ``number_format`` in one file."""
+    beside = (
+        number_format,
+        number_format.activations,
+        number_format.unsigned,
+        number_format.unsigned_behind_relu,
+    )
+    return frozenset(row.name for row in beside if row is not None)
+
+
+SIMPLIFY = Changes("simplify")
+STAGES = {
+    row.name: row
+    for row in (
+        SIMPLIFY,
+        Changes("fold_batchnorm", folds=True),
+        Changes("equalise", rescales=True),
+        Changes("qat", retrains=True),
+        *(Changes(name, formats=_family(row)) for name, row in NUMBER_FORMATS.items() if row.symmetric),
+        Changes("fp16", float16=True),
+        Changes("halve", float16=True),
+        Changes("float_weights"),
+        Changes("uint8_input", bytes_in=True),
+    )
+}
+
+
+def together(names: Iterable[str]) -> Changes:
+    """What the stages of these names may change, one after the other; raises ValueError at a name that is no stage's."""
+    allowed: Changes | None = None
+    for name in names:
+        if name not in STAGES:
+            raise ValueError(f"{name!r} is no stage that certify knows; choose among {', '.join(STAGES)}")
+        allowed = STAGES[name] if allowed is None else allowed | STAGES[name]
+    return allowed if allowed is not None else SIMPLIFY
