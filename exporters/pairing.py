@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # The share of the tensors of the smaller file that has to be the same in both.
 LEAST_SHARED = 0.5
 LEAST_PAIRED = 0.3
+LEAST_PAIRS = 2
 # Of tensors that share a name, the share that has to come from the same operator: tensors that are numbered in each
 # file for itself share names by accident.
 LEAST_ALIKE = 0.6
@@ -52,17 +53,22 @@ def aligned(good: Subgraphs, bad: Subgraphs, images: NDArray[np.float32]) -> Sub
         names.update(zip(bad.sources, good.sources, strict=True))
     if _named_alike(good, bad):
         names.update(_answers(good, bad))
-    else:
-        pairs = _by_values(good, bad, _by_structure(good, bad), images)
-        workers = min(len(_workers(good)), len(_workers(bad)))
-        if len(pairs) < max(2, LEAST_PAIRED * workers):
-            raise ValueError(
-                f"{good.name} and {bad.name} share no tensors, by their names, their place in the graph or their "
-                "values; give two files of one network"
-            )
-        names.update({bad_name: good_name for good_name, bad_name in pairs.items()})
-    different = {old: new for old, new in names.items() if old != new}
-    return bad.renamed(different) if different else bad
+        different = {old: new for old, new in names.items() if old != new}
+        return bad.renamed(different) if different else bad
+
+    pairs = _by_values(good, bad, _by_structure(good, bad), images)
+    workers = min(len(_workers(good)), len(_workers(bad)))
+    if len(pairs) < max(LEAST_PAIRS, LEAST_PAIRED * workers):
+        raise ValueError(
+            f"{good.name} and {bad.name} share no tensors, by their names, their place in the graph or their values; "
+            "give two files of one network"
+        )
+    names.update({bad_name: good_name for good_name, bad_name in pairs.items()})
+    # The answers are the files' own, with what stands on their way out.
+    for good_name, bad_name in zip(good.answers, bad.answers, strict=False):
+        names = {old: new for old, new in names.items() if new != good_name}
+        names[bad_name] = good_name
+    return bad.renamed(names, apart_from=good)
 
 
 def _named_alike(good: Subgraphs, bad: Subgraphs) -> bool:

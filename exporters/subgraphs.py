@@ -63,10 +63,12 @@ class Subgraph:
     @property
     def modules(self) -> list[str]:
         """The PyTorch modules of its nodes that compute something, the last first; without one, those of the others."""
-        workers = [node for node in reversed(self.nodes) if node.op_type not in HANDED_ON]
-        nodes = workers or [*reversed(self.nodes)]
-        modules = [onnx_file.module_of(node) for node in nodes]
-        return list(dict.fromkeys(module for module in modules if module))
+        return self.modules_but(set()) or list(_modules(self.nodes))
+
+    def modules_but(self, operators: set[str]) -> list[str]:
+        """The PyTorch modules of its nodes that compute something by other operators, the last first."""
+        passed_over = HANDED_ON | operators
+        return list(_modules([node for node in self.nodes if node.op_type not in passed_over]))
 
     @property
     def narrowest(self) -> str:
@@ -197,10 +199,16 @@ class Subgraphs:
         dimensions = self.graph.input[0].type.tensor_type.shape.dim
         return (dimensions[0].dim_value or None) if dimensions else None
 
-    def renamed(self, names: Mapping[str, str]) -> Subgraphs:
-        """The same file with other ``names`` (new by old) of its tensors."""
+    def renamed(self, names: Mapping[str, str], apart_from: Subgraphs | None = None) -> Subgraphs:
+        """The same file with other ``names`` (new by old) of its tensors.
+
+        No other tensor in it has the name of one in ``apart_from``, and the nodes that make a tensor of both have the
+        names that they have there.
+        """
         # What has a name that is wanted elsewhere gives way.
         wanted = set(names.values())
+        if apart_from is not None:
+            wanted |= {*apart_from.made, *apart_from.weights, *apart_from.sources}
         new_names = dict(names)
         for name in (*self.made, *self.weights, *self.sources):
             if name in wanted and name not in names:
@@ -210,6 +218,8 @@ class Subgraphs:
         proto.CopyFrom(self.proto)
         del proto.graph.value_info[:]
         _rename(proto.graph, new_names)
+        if apart_from is not None:
+            _name_nodes(proto.graph, apart_from)
         other = object.__new__(Subgraphs)
         other.name, other.compiled, other.changed = self.name, self.compiled, True
         other._index(proto)
@@ -292,10 +302,11 @@ class Subgraphs:
         """What turns tensors by name, of which it takes ``inputs``, into the outputs of ``model``, all float32."""
         session = reference.session(model.SerializeToString())
         dtypes = {value.name: FED_AS.get(value.type, "float32") for value in session.get_inputs()}
+        options = reference.silent()
 
         def run(tensors: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
             fed = {name: tensors[name].astype(dtypes[name]) for name in inputs}
-            return [output.astype("float32") for output in session.run(None, fed)]
+            return [output.astype("float32") for output in session.run(None, fed, options)]
 
         return run
 
@@ -309,6 +320,20 @@ class Subgraphs:
                     constant = evaluate_constant(value)
                     return None if constant is None else constant.values.astype("float32")
         return None
+
+
+def _modules(nodes: Sequence[onnx.NodeProto]) -> dict[str, None]:
+    """The PyTorch modules of ``nodes``, the last first, each once."""
+    modules = [onnx_file.module_of(node) for node in reversed(nodes)]
+    return dict.fromkeys(module for module in modules if module)
+
+
+def stored_shape(file: Subgraphs, name: str) -> tuple[int, ...] | None:
+    """The shape of the initializer behind ``name``, through a DequantizeLinear; None where it is computed."""
+    node = file.made.get(name)
+    stored = node.input[0] if node is not None and node.op_type == "DequantizeLinear" else name
+    weight = file.weights.get(stored)
+    return None if weight is None else tuple(weight.dims)
 
 
 def reads(node: onnx.NodeProto) -> list[str]:
@@ -344,6 +369,13 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
             _rename(branch, names)
     for named in (*graph.input, *graph.output, *graph.initializer):
         named.name = names.get(named.name, named.name)
+
+
+def _name_nodes(graph: onnx.GraphProto, other: Subgraphs) -> None:
+    """Give the nodes of ``graph`` the names of those that make the same tensors in ``other``, and others none."""
+    for node in graph.node:
+        makers = [other.made[name] for name in node.output if name in other.made]
+        node.name = makers[0].name if makers else ""
 
 
 def cuts(good: Subgraphs, bad: Subgraphs, images: NDArray[np.float32]) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from calibration.excess_noise import ExcessNoise
     from exporters.certify import Certificate
     from exporters.subgraphs import Subgraphs
     from pipeline.data.arrays import Pixels
@@ -37,32 +38,26 @@ def diagnose(good: Path, bad: Path, images: Pixels, place: Path | None = None) -
     Raises BadRequest where the two cannot be compared piece by piece.
     """
     from exporters import reference
-    from exporters.subgraphs import COMPILED
 
     _refuse(good, bad)
     # What glibc would keep of freed activations nearly doubles the memory of a ResNeXt-50.
     reference.give_back_memory()
-    compiled = good.name.endswith(COMPILED) or bad.name.endswith(COMPILED)
-    certificate = None if compiled else _certified(good, bad)
-    rescaled = certificate is not None and certificate.rescaled > 0
-
     refusals: tuple[type[Exception], ...] = (ValueError, *reference.refusals())
     try:
         files = _opened(good, bad, images)
         batch = _fixed_batch(files, images)
         pairs, answered = walk(*files, small_batches(images, batch))
-        found: list[Fault] = []
-        if not rescaled:
-            with _written(files, (good, bad)) as paths:
-                excess_noises = excess_noise_on(*paths, images, batch)
-            found = pinned(faults(pairs, excess_noises), pairs, certificate)
+        with _written(files, (good, bad)) as paths:
+            certificate = None if any(file.compiled for file in files) else _certified(*paths)
+            rescaled = certificate is not None and certificate.rescaled > 0
+            found = [] if rescaled else faults(pairs, _excess_noises(paths, images, batch, pairs))
         observing_db = _whole_next_to_pieces(bad, files[1], small_batches(images, batch), pairs, answered)
     except refusals as error:
         said = str(error).strip().splitlines()[0]
         raise BadRequest(f"{good.name} and {bad.name} cannot be compared: {said}") from error
 
-    if not found and certificate is not None:
-        found = refuted(certificate, pairs)
+    if certificate is not None:
+        found = pinned(found, pairs, certificate) or refuted(certificate, pairs)
     diagnosis: dict[str, Any] = {
         "good": good.name,
         "bad": bad.name,
@@ -134,6 +129,18 @@ def _written(files: Files, paths: tuple[Path, Path]) -> Iterator[tuple[Path, Pat
                 copy.write_bytes(file.proto.SerializeToString())
             written.append(copy if file.changed else path)
         yield written[0], written[1]
+
+
+def _excess_noises(
+    paths: tuple[Path, Path], images: Pixels, batch: int | None, pairs: Sequence[Pair]
+) -> list[ExcessNoise]:
+    """The excess noise of the Q/DQ pairs; none where a piece is broken and they cannot be read for that."""
+    try:
+        return excess_noise_on(*paths, images, batch)
+    except ValueError:
+        if any(pair.step.broken for pair in pairs):
+            return []
+        raise
 
 
 def _file_name(module: str) -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Of the first images, so many tell which tensors have a row for each.
 TELLING = 2
+# What is at fault only as a part of the layer before it.
+FOLDED_AWAY = {"BatchNormalization"}
 # What holds weights whose shapes are those of the network.
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"}
 # So much of what a runtime says of a piece that it cannot run is shown.
@@ -80,8 +82,8 @@ class Pair:
 
     @property
     def modules(self) -> list[str]:
-        """The PyTorch modules in the earlier piece, and those that only the later one has."""
-        return list(dict.fromkeys((*self.good.modules, *self.bad.modules)))
+        """The PyTorch modules that may be at fault in this piece: of the earlier file, and of the later one alone."""
+        return list(dict.fromkeys((*self.good.modules_but(FOLDED_AWAY), *self.bad.modules_but(FOLDED_AWAY))))
 
 
 def walk(
@@ -191,7 +193,7 @@ def _pair(good: Subgraphs, bad: Subgraphs, good_piece: Subgraph, bad_piece: Subg
     step = Step(good_piece.output, _module(good_piece, bad_piece), bad_piece.worker.op_type)
     run_good = good.runner(good.model(good_piece), good_piece.inputs)
     run_bad = None
-    step.broken = _weights_of_other_shapes(good, bad, good_piece, bad_piece)
+    step.broken = _weights_of_other_shapes((good, bad), (good_piece.worker, bad_piece.worker))
     try:
         run_bad = bad.runner(bad.model(bad_piece), bad_piece.inputs)
     except reference.refusals() as error:
@@ -208,16 +210,21 @@ def _module(good_piece: Subgraph, bad_piece: Subgraph) -> str:
     return last_of_good or last_of_bad or good_piece.worker.name or good_piece.output
 
 
-def _weights_of_other_shapes(good: Subgraphs, bad: Subgraphs, good_piece: Subgraph, bad_piece: Subgraph) -> str | None:
-    """That the last nodes of the two pieces, of one operator, hold weights of different shapes; None where not."""
-    old, new = good_piece.worker, bad_piece.worker
+def _weights_of_other_shapes(
+    files: tuple[Subgraphs, Subgraphs], workers: tuple[onnx.NodeProto, onnx.NodeProto]
+) -> str | None:
+    """That the last nodes of two pieces, of one operator, hold weights of different shapes; None where not."""
+    from exporters.subgraphs import stored_shape
+
+    good, bad = files
+    old, new = workers
     if old.op_type != new.op_type or old.op_type not in WEIGHTED:
         return None
     for old_name, new_name in zip(old.input[1:], new.input[1:], strict=False):
-        was = good.constant_array(good_piece, old_name)
-        now = bad.constant_array(bad_piece, new_name)
-        if was is not None and now is not None and was.shape != now.shape and sorted(was.shape) != sorted(now.shape):
-            return f"it has a weight of shape {now.shape}, not {was.shape}"
+        was = stored_shape(good, old_name)
+        now = stored_shape(bad, new_name)
+        if was is not None and now is not None and sorted(was) != sorted(now):
+            return f"it has a weight of shape {now}, not {was}"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from exporters.number_formats import INT8
 from exporters.portable.sqnr import CAP_DB
+from exporters.subgraphs import HANDED_ON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from exporters.certify import Certificate
     from pipeline.data.arrays import Pixels
     from pipeline.parity.depth import Pair
+
+# Of the nodes that stand in the later file alone no more are named.
+MOST_MORE = 3
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def _fault_of(pair: Pair, excess_noises: Sequence[ExcessNoise]) -> Fault | None:
 
     left = _left(step.beyond, BEYOND)
     if left is not None:
-        found = f"its answers lie {left} from the earlier ones with the rounding taken out of both files"
+        found = f"its answers lie {left} from the earlier ones with the rounding taken out of both files{_more(pair)}"
         return Fault(step.module, step.tensor, found, "beyond", BEYOND.median)
 
     computed = {name for node in pair.bad.nodes for name in node.output}
@@ -102,8 +107,23 @@ def _fault_of(pair: Pair, excess_noises: Sequence[ExcessNoise]) -> Fault | None:
 
     left = _left(step.own, bound)
     if left is not None:
-        return Fault(step.module, step.tensor, f"it alone leaves {left}, in {pair.kind}", "own", bound.median)
+        return Fault(
+            step.module, step.tensor, f"it alone leaves {left}, in {pair.kind}{_more(pair)}", "own", bound.median
+        )
     return None
+
+
+def _more(pair: Pair) -> str:
+    """The nodes that stand in the later piece alone, for a sentence; nothing without one."""
+    known = Counter(node.op_type for node in pair.good.nodes)
+    more = []
+    for node in pair.bad.nodes:
+        if node.op_type in HANDED_ON:
+            continue
+        known[node.op_type] -= 1
+        if known[node.op_type] < 0:
+            more.append(f"{node.op_type} {node.name}".strip())
+    return f"; only there: {', '.join(more[:MOST_MORE])}" if more else ""
 
 
 def _left(ratios_db: Sequence[float], bound: Bound) -> str | None:
@@ -130,10 +150,8 @@ def refuted(certificate: Certificate, pairs: Sequence[Pair]) -> list[Fault]:
     return list(by_module.values())
 
 
-def pinned(found: Sequence[Fault], pairs: Sequence[Pair], certificate: Certificate | None) -> list[Fault]:
+def pinned(found: Sequence[Fault], pairs: Sequence[Pair], certificate: Certificate) -> list[Fault]:
     """``found``, each with the module of its piece that certify refutes, where the piece holds several."""
-    if certificate is None:
-        return list(found)
     wrong = {refutation.module for refutation in certificate.refuted}
     modules = {pair.step.tensor: pair.modules for pair in pairs}
     named = []
