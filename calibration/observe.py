@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import onnx
+import onnx_ir as ir
 
 from calibration.histogram import Histogram
-from exporters import onnx_file, reference
+from exporters import dependence, element_types, onnx_file, reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -104,11 +105,14 @@ def fingerprint(src: Path) -> str:
 
 
 def activations(src: Path) -> list[str]:
-    """The names of all float tensors that the nodes of ``src`` compute."""
+    """The names of all float32 tensors that the nodes of ``src`` compute from images or their shapes."""
+    model = onnx_file.read(src)
+    element_types.infer(model)
+    computed = dependence.dependent(model.graph, model.graph.inputs, dependence.SHAPES)
     names: list[str] = []
-    for node in onnx_file.read(src).graph:
-        if node.op_type != "QuantizeLinear":  # it computes integers
-            names += [str(output.name) for output in node.outputs]
+    for node in model.graph:
+        floats = [value for value in node.outputs if value.dtype == ir.DataType.FLOAT and value in computed]
+        names += [str(value.name) for value in floats]
     return names
 
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from exporters import onnx_file, pairs
+from exporters import dependence, onnx_file, pairs
+from exporters.constant import evaluate_constant
 from exporters.number_formats import INT8
+from exporters.raise_opset import raise_opset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +69,7 @@ def quantise(
     """
     model = onnx_file.read(src)
     rules = PLACEMENTS[placement]
-    onnx_file.raise_opset(model, number_format.opset)
+    raise_opset(model, number_format.opset)
 
     # All before any pair stands: a pair takes the place of what a MaxPool reads, and it would not be found again.
     placed = []
@@ -76,14 +78,16 @@ def quantise(
         ranged = _pooled(value) or value
         placed.append((value, amax[str(ranged.name)], _format_of_activation(value, rules, number_format)))
     for value, magnitude, activation_format in placed:
-        onnx_file.raise_opset(model, activation_format.opset)
+        raise_opset(model, activation_format.opset)
         _pair(model.graph, value, magnitude, activation_format)
 
+    # A layer that is called twice has one weight, which is quantised once.
+    done: dict[tuple[ir.Value, int], ir.Value] = {}
     weighted = [node for node in model.graph if node.op_type in WEIGHTED]
     for node in weighted:
-        _quantise_weight(model.graph, node, number_format)
+        _quantise_weight(model.graph, node, number_format, done)
 
-    onnx_file.drop_unused_initializers(model.graph)
+    onnx_file.drop_unread(model.graph)
     onnx_file.write(model, dst)
     return summary(dst, number_format)
 
@@ -123,7 +127,8 @@ def _format_of_activation(value: ir.Value, rules: Placement, number_format: Numb
 
 def _placed(graph: ir.Graph, rules: Placement) -> list[ir.Value]:
     """The activations that get a pair, in graph order."""
-    graph.sort()
+    # What is computed from shapes or constants alone is no activation.
+    computed = dependence.dependent(graph, graph.inputs)
     depths = _depths(graph)
     wanted: dict[str, ir.Value] = {}
 
@@ -136,9 +141,9 @@ def _placed(graph: ir.Graph, rules: Placement) -> list[ir.Value]:
 
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
-        if node.op_type in WEIGHTED and onnx_file.initializer_array(node.inputs[1]) is not None:
+        if node.op_type in WEIGHTED and inputs[0] in computed and _weight(node) is not None:
             want(inputs[0])
-        if node.op_type == "Add" and all(value.const_value is None for value in inputs):
+        if node.op_type == "Add" and all(value in computed for value in inputs):
             # The shortcut is the branch with less work behind it.
             inputs.sort(key=lambda value: depths.get(str(value.name), 0))
             for value in inputs if rules.both else inputs[:1]:
@@ -219,14 +224,30 @@ def _scale(amax: float, number_format: NumberFormat = INT8) -> float:
     return magnitude / number_format.largest_level
 
 
-def _quantise_weight(graph: ir.Graph, node: ir.Node, number_format: NumberFormat) -> None:
-    """Levels and their DQ, one scale per output channel, in place of the float weight of ``node``."""
+def _weight(node: ir.Node) -> NDArray[np.float32] | None:
+    """The float weight of ``node``, however it is spelt; None where it is computed, or quantised already."""
+    constant = evaluate_constant(node.inputs[1])
+    if constant is None or constant.quantised is not None:
+        return None
+    return constant.array
+
+
+def _quantise_weight(
+    graph: ir.Graph, node: ir.Node, number_format: NumberFormat, done: dict[tuple[ir.Value, int], ir.Value]
+) -> None:
+    """Levels and their DQ, one scale per output channel, in place of the float weight of ``node``.
+
+    ``done`` are the weights that have them already, by the axis of their channels.
+    """
     value = node.inputs[1]
-    weight = onnx_file.initializer_array(value)
+    weight = _weight(node)
     if value is None or weight is None:
         return
-
     axis = channel_axis(node)
+    if (value, axis) in done:
+        node.replace_input_with(1, done[value, axis])
+        return
+
     scales = channel_scales(weight, axis, number_format)
     levels = number_format.to_levels(weight / _along(scales, axis, weight.ndim))
     zero_points = number_format.zero_points(scales.shape)
@@ -235,6 +256,7 @@ def _quantise_weight(graph: ir.Graph, node: ir.Node, number_format: NumberFormat
     scale_value = onnx_file.add_initializer(graph, f"{value.name}_scale", scales)
     zero_point = onnx_file.add_initializer(graph, f"{value.name}_zero_point", zero_points)
     dequantise = _node(graph, "DequantizeLinear", stored, scale_value, zero_point, ir.DataType.FLOAT, axis)
+    done[value, axis] = dequantise.outputs[0]
     node.replace_input_with(1, dequantise.outputs[0])
 
 

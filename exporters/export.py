@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
 from exporters import onnx_file
+from exporters.constant import attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from torch import nn
 
@@ -27,7 +33,7 @@ def export(network: nn.Module, dst: Path, shape: tuple[int, int, int], metadata:
 
     network = network.cpu().eval()
     two_images = torch.zeros(2, *shape)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _nothing_printed():
         # torch announces that this exporter will be removed one day; the newer one cannot leave BatchNorm in.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         torch.onnx.export(
@@ -44,6 +50,37 @@ def export(network: nn.Module, dst: Path, shape: tuple[int, int, int], metadata:
 
     model = onnx_file.read(dst)
     model.metadata_props.update(metadata)
+    _write_pads(model)
     onnx_file.write(model, dst)
     normalisations = onnx_file.count(model, "BatchNormalization")
     return f"{len(model.graph)} nodes, BatchNormalization {normalisations}"
+
+
+@contextlib.contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Nothing on standard output meanwhile: there torch prints, out of C++, the whole graph that it cannot write."""
+    sys.stdout.flush()
+    standard_output = os.dup(1)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(standard_output, 1)
+        os.close(standard_output)
+
+
+def _write_pads(model: ir.Model) -> None:
+    """Numbers in place of ``auto_pad`` of a convolution that keeps the size: few runtimes take that with dilations."""
+    for node in onnx_file.convolutions(model):
+        settings = attributes(node)
+        if settings["auto_pad"] != "SAME_UPPER" or set(settings["strides"]) != {1}:
+            continue
+        before = []
+        behind = []
+        for size, dilation in zip(settings["kernel_shape"], settings["dilations"], strict=True):
+            missing = dilation * (size - 1)
+            before.append(missing // 2)
+            behind.append(missing - missing // 2)
+        del node.attributes["auto_pad"]
+        node.attributes["pads"] = ir.AttrInt64s("pads", [*before, *behind])

@@ -3,20 +3,25 @@
 Of an INT8 graph the rest: scales, biases and everything between Q/DQ pairs; the levels stay as they are. TensorRT with
 strong typing computes what stands around a convolution in the type that its DequantizeLinear gives, and that is the
 type of the scale.
+
+Constants are what :mod:`exporters.constant` says, however they are spelt. What is computed from shapes alone stays in
+float32 too: the sizes and factors of a Resize have no use for a type of fewer bits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from exporters import onnx_file
+from exporters import dependence, element_types, onnx_file
+from exporters.constant import Memo, evaluate_constant
+from exporters.raise_opset import raise_opset
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -33,12 +38,39 @@ LOST_ENERGY = 1e-5
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
 PIXEL_ARITHMETIC = {"Sub", "Div", "Mul", "Add"}
 PAIR = {"QuantizeLinear", "DequantizeLinear"}
+SCALE = 1  # where a pair reads it
 WEIGHTED = {"Conv", "Gemm"}
+# What an infinity stands for no bound, or for nothing at all, in.
+UNBOUNDED = {"Clip", "Max", "Min", "Pad", "Where"}
 OPSET = 19  # the first whose QuantizeLinear and DequantizeLinear take float16 scales
 # A scale below the normal numbers keeps fewer bits, which costs less than any larger scale would: at 3e-5 a value is
 # off by 0.1 % of itself, and by 100 % under the smallest normal number. Only 0 is no scale at all.
 SMALLEST_NORMAL = np.finfo(np.float16).smallest_normal
 SMALLEST_SUBNORMAL = np.finfo(np.float16).smallest_subnormal
+
+
+@dataclass
+class _Network:
+    """The ``nodes`` that compute from images, behind the pixel arithmetic, in the order of the graph.
+
+    ``computed`` are all values that they compute, and ``opset`` tells what their operators take.
+    """
+
+    nodes: list[ir.Node]
+    computed: set[ir.Value]
+    opset: int
+    memo: Memo = field(default_factory=Memo)
+
+    def constants(self, node: ir.Node) -> Iterator[tuple[int, ir.Value, NDArray[np.float32]]]:
+        """The float32 constants that ``node`` reads and that may be float16: where, which, and their numbers."""
+        for index, value in enumerate(node.inputs):
+            if value is None or value in self.computed or value.dtype != ir.DataType.FLOAT:
+                continue
+            if element_types.is_fixed(node, index, self.opset):
+                continue
+            constant = evaluate_constant(value, self.memo)
+            if constant is not None:
+                yield index, value, constant.array
 
 
 @dataclass(frozen=True)
@@ -67,14 +99,16 @@ def float16(src: Path, dst: Path, activation_max: Mapping[str, float]) -> str:
     an activation is no finite number.
     """
     model = onnx_file.read(src)
-    nodes = _behind_pixels(model.graph)
-    _declare_types(nodes)
-    division = _divide(nodes, activation_max)
-    _part_constants(model.graph, division)
-    work = _convert_constants(model, division.float16)
+    if onnx_file.count(model, *PAIR):
+        raise_opset(model, OPSET)
+    element_types.infer(model)
+    network = _network(model.graph)
+    division = _divide(network, activation_max)
+    work = _convert_constants(model.graph, network, division)
     _convert_outputs(division.float16)
-    _cast_between(model.graph, division)
+    _cast_between(model.graph, network, division)
     _cast_graph_outputs(model.graph)
+    onnx_file.drop_unread(model.graph)
     onnx_file.write(model, dst)
     return "; ".join([work, *_kept_in_float32(division)])
 
@@ -82,72 +116,58 @@ def float16(src: Path, dst: Path, activation_max: Mapping[str, float]) -> str:
 # --- which nodes stay in float32 --------------------------------------------------------------------------------------
 
 
-def _behind_pixels(graph: ir.Graph) -> list[ir.Node]:
-    """All nodes but the pixel arithmetic, which stays float32."""
-    pixel_arithmetic = set(_upstream(normalised(graph)))
-    return [node for node in graph if node not in pixel_arithmetic]
+def _network(graph: ir.Graph) -> _Network:
+    """What the conversion is about: neither the pixel arithmetic, nor what is computed from shapes and constants."""
+    # The scales of dequantised weights have to be float16 as well, and so what is computed from such weights.
+    computed = dependence.dependent(graph, [_normalised(graph)], PAIR)
+    nodes = [node for node in graph if any(output in computed for output in node.outputs)]
+    pixels = _normalised(graph).producer()
+    return _Network([node for node in nodes if node is not pixels], computed, graph.opset_imports[""])
 
 
-def normalised(graph: ir.Graph) -> ir.Value:
+def _normalised(graph: ir.Graph) -> ir.Value:
     """The network's input after the pixel arithmetic at its head, which stays float32 to keep the pixels exact."""
     value = graph.inputs[0]
     while True:
-        readers = list(value.consumers())
+        readers = [node for node in value.consumers() if node.op_type not in dependence.SHAPES]
         if len(readers) != 1 or readers[0].op_type not in PIXEL_ARITHMETIC:
             return value
         for operand in readers[0].inputs:
-            if operand is not value and onnx_file.initializer_array(operand) is None:
+            if operand is not value and evaluate_constant(operand) is None:
                 return value
         value = readers[0].outputs[0]
 
 
-def _upstream(value: ir.Value) -> list[ir.Node]:
-    """The nodes that lead to ``value``, along the first input of each that is computed."""
-    nodes: list[ir.Node] = []
-    node = value.producer()
-    while node is not None:
-        nodes.append(node)
-        computed = [operand for operand in node.inputs if operand is not None and operand.const_value is None]
-        node = computed[0].producer()
-    return nodes
-
-
-def _declare_types(nodes: list[ir.Node]) -> None:
-    """Outputs of no declared type are float32; those of QuantizeLinear have the type of its zero point."""
-    for node in nodes:
-        if node.op_type == "QuantizeLinear":
-            continue
-        for output in node.outputs:
-            if output.type is None:
-                output.type = ir.TensorType(ir.DataType.FLOAT)
-
-
-def _divide(nodes: list[ir.Node], activation_max: Mapping[str, float]) -> _Division:
-    """Which of ``nodes`` stay in float32: those out of range, and those that a Cast would part from them."""
+def _divide(network: _Network, activation_max: Mapping[str, float]) -> _Division:
+    """Which nodes stay in float32: those out of range, and those that a Cast would part from them."""
     reasons: dict[ir.Node, str] = {}
-    for node in nodes:
-        # Both are asked of every node: each raises where a number is not finite.
-        of_weights = _reason_of_weights(node)
-        of_activations = _reasons_of_activations(node, activation_max)
-        if of_weights:
-            reasons[node] = of_weights
-        elif of_activations:
-            reasons[node] = of_activations[0]
+    for node in network.nodes:
+        # All are asked of every node: two of them raise where a number is not finite.
+        found = [
+            _reason_of_weights(network, node),
+            *_reasons_of_activations(node, activation_max),
+            _reason_of_operator(node, network.opset),
+        ]
+        told = [reason for reason in found if reason]
+        if told:
+            reasons[node] = told[0]
 
     # A node that goes along may draw its own neighbours with it, so this goes on until none is added.
     while True:
-        going_along = [node for node in nodes if node not in reasons and _goes_along(node, reasons)]
+        going_along = [node for node in network.nodes if node not in reasons and _goes_along(node, reasons)]
         if not going_along:
-            return _Division(nodes, reasons)
+            return _Division(network.nodes, reasons)
         reasons.update(dict.fromkeys(going_along, ""))
 
 
-def _reason_of_weights(node: ir.Node) -> str:
+def _reason_of_weights(network: _Network, node: ir.Node) -> str:
     """Why the constants of ``node`` cannot be float16, or nothing."""
     if node.op_type in PAIR:
         return ""  # scales have rules of their own, see _convert_scales
-    for value in _float_constants([node]):
-        exact = _array(value).astype(np.float64)
+    for _, value, array in network.constants(node):
+        exact = array.astype(np.float64)
+        if node.op_type in UNBOUNDED:
+            exact = exact[~np.isinf(exact)]
         largest = float(np.abs(exact).max(initial=0))
         if not np.isfinite(largest):
             raise ValueError(f"the weights {value.name} are no finite numbers")
@@ -162,11 +182,9 @@ def _reason_of_weights(node: ir.Node) -> str:
 
 def _reasons_of_activations(node: ir.Node, activation_max: Mapping[str, float]) -> list[str]:
     """Why what ``node`` reads or answers cannot be float16."""
-    if _reads_constants_only(node):
-        return []
     reasons = []
     for value in (*node.inputs, *node.outputs):
-        if value is None or _is_dequantised_weight(value) or str(value.name) not in activation_max:
+        if value is None or value.dtype != ir.DataType.FLOAT or str(value.name) not in activation_max:
             continue
         largest = activation_max[str(value.name)]
         if not np.isfinite(largest):
@@ -177,6 +195,16 @@ def _reasons_of_activations(node: ir.Node, activation_max: Mapping[str, float]) 
         elif 0 < largest < SMALLEST_NORMAL:
             reasons.append(f"activations reach no more than {largest:.3g}")
     return reasons
+
+
+def _reason_of_operator(node: ir.Node, opset: int) -> str:
+    """Why the operator of ``node`` cannot compute in float16, or nothing."""
+    if dependence.has_subgraph(node):
+        return f"{node.op_type} runs a graph of its own"
+    for output in node.outputs:
+        if any(reader.graph is not node.graph for reader in output.consumers()):
+            return "a graph inside the graph reads it"
+    return "" if element_types.takes_float16(node, opset) else f"{node.op_type} takes no float16"
 
 
 def _goes_along(node: ir.Node, kept: Collection[ir.Node]) -> bool:
@@ -196,16 +224,6 @@ def _goes_along(node: ir.Node, kept: Collection[ir.Node]) -> bool:
     return any(other in kept for other in (*bound_readers, *pairs_before))
 
 
-def _reads_constants_only(node: ir.Node) -> bool:
-    """Whether all that ``node`` reads is constant, as of a dequantised weight."""
-    return all(value is None or value.const_value is not None for value in node.inputs)
-
-
-def _is_dequantised_weight(value: ir.Value) -> bool:
-    node = value.producer()
-    return node is not None and _reads_constants_only(node)
-
-
 def _kept_in_float32(division: _Division) -> list[str]:
     """A sentence that names what stays in float32 for a reason of its own, by module; none where nothing does."""
     reasons = {}
@@ -221,60 +239,68 @@ def _kept_in_float32(division: _Division) -> list[str]:
 # --- the change of type -----------------------------------------------------------------------------------------------
 
 
-def _part_constants(graph: ir.Graph, division: _Division) -> None:
-    """Give every node that is kept a constant of its own where a node in float16 reads the same."""
-    shared = {str(value.name) for value in _float_constants(division.float16)}
-    for value in _float_constants(division.float32):
-        if str(value.name) not in shared:
-            continue
-        copy = onnx_file.add_initializer(graph, f"{value.name}_float32", _array(value))
-        for node in division.float32:
-            for index, operand in enumerate(node.inputs):
-                if operand is value:
-                    node.replace_input_with(index, copy)
+@dataclass
+class _Converted:
+    """A float32 constant, and the places where nodes in float16 read it."""
+
+    numbers: NDArray[np.float32]
+    places: list[tuple[ir.Node, int]] = field(default_factory=list)
+
+    @property
+    def is_scale(self) -> bool:
+        """Whether a Q/DQ pair reads it as its scale."""
+        return any(node.op_type in PAIR and index == SCALE for node, index in self.places)
 
 
-def _convert_constants(model: ir.Model, nodes: list[ir.Node]) -> str:
-    """Weights, biases and scales that ``nodes`` read as float16; what that did to them, in words."""
-    scales = []
-    weights = []
-    for value in _float_constants(nodes):
-        is_scale = any(reader.op_type in PAIR for reader in value.consumers())
-        if is_scale:
-            scales.append(value)
-        else:
-            weights.append(value)
+def _convert_constants(graph: ir.Graph, network: _Network, division: _Division) -> str:
+    """Weights, biases and scales that nodes in float16 read as float16; what that did to them, in words."""
+    # All are evaluated before the first is changed: what is remembered of them is that of the float32 graph.
+    constants: dict[ir.Value, _Converted] = {}
+    for node in division.float16:
+        for index, value, numbers in network.constants(node):
+            constants.setdefault(value, _Converted(numbers)).places.append((node, index))
 
-    work = _convert_weights(weights)
+    weights = {value: constant for value, constant in constants.items() if not constant.is_scale}
+    scales = {value: constant for value, constant in constants.items() if constant.is_scale}
+    work = _convert_weights(graph, weights)
     if scales:
-        work += _convert_scales(scales, model)
+        work += _convert_scales(graph, scales)
     return work
 
 
-def _convert_weights(weights: list[ir.Value]) -> str:
-    vanished = sum(_round_to_float16(value) for value in weights)
+def _convert_weights(graph: ir.Graph, weights: Mapping[ir.Value, _Converted]) -> str:
+    vanished = sum(_round_to_float16(graph, value, constant) for value, constant in weights.items())
     return f"{len(weights)} weight tensors in float16, {vanished} weights too small for it became 0"
 
 
-def _convert_scales(scales: list[ir.Value], model: ir.Model) -> str:
-    coarse = sum(int(np.count_nonzero(_array(value) < SMALLEST_NORMAL)) for value in scales)
-    raised = sum(_round_to_float16(value, SMALLEST_SUBNORMAL) for value in scales)
-    onnx_file.raise_opset(model, OPSET)
-    count = sum(_array(value).size for value in scales)
+def _convert_scales(graph: ir.Graph, scales: Mapping[ir.Value, _Converted]) -> str:
+    coarse = sum(int(np.count_nonzero(scale.numbers < SMALLEST_NORMAL)) for scale in scales.values())
+    count = sum(scale.numbers.size for scale in scales.values())
+    raised = sum(_round_to_float16(graph, value, scale, SMALLEST_SUBNORMAL) for value, scale in scales.items())
     return (
         f"; of {count} scales {coarse} lie below {SMALLEST_NORMAL:.2g} and lose bits, "
         f"{raised} rose to {SMALLEST_SUBNORMAL:.2g}"
     )
 
 
-def _round_to_float16(value: ir.Value, least: np.float16 | float = 0.0) -> int:
-    """Round ``value`` to float16, and to ``least`` what would vanish; how many values that are."""
-    exact = _array(value)
+def _round_to_float16(graph: ir.Graph, value: ir.Value, constant: _Converted, least: np.float16 | float = 0.0) -> int:
+    """Let nodes in float16 read ``constant`` rounded, and ``least`` for what would vanish; how many numbers that are.
+
+    Where nothing else reads the initialiser it is replaced under its name.
+    """
+    exact = constant.numbers
     rounded = exact.astype(np.float16)
     vanished = (rounded == 0) & (exact != 0)
     rounded = np.where(vanished, np.float16(least), rounded)
-    value.const_value = ir.tensor(rounded, name=value.name)
-    value.type = ir.TensorType(ir.DataType.FLOAT16)
+
+    is_own = value.is_initializer() and not value.is_graph_input() and not value.is_graph_output()
+    if is_own and len(value.uses()) == len(constant.places):
+        value.const_value = ir.tensor(rounded, name=value.name)
+        value.type = ir.TensorType(ir.DataType.FLOAT16)
+    else:
+        copy = onnx_file.add_initializer(graph, f"{value.name}_float16", rounded)
+        for node, index in constant.places:
+            node.replace_input_with(index, copy)
     return int(np.count_nonzero(vanished))
 
 
@@ -284,17 +310,20 @@ def _convert_outputs(nodes: list[ir.Node]) -> None:
         for output in node.outputs:
             if output.dtype == ir.DataType.FLOAT:
                 output.type = ir.TensorType(ir.DataType.FLOAT16)
+        if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
+            node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT16)
 
 
-def _cast_between(graph: ir.Graph, division: _Division) -> None:
+def _cast_between(graph: ir.Graph, network: _Network, division: _Division) -> None:
     """One Cast for all readers of a tensor that want the other type."""
     casts: dict[tuple[str, ir.DataType], ir.Value] = {}
     for node in division.nodes:
-        wanted = ir.DataType.FLOAT if node in division.reasons else ir.DataType.FLOAT16
         for index, value in enumerate(node.inputs):
-            if value is None or value.const_value is not None:
+            if value is None or value.dtype not in FLOATS:
                 continue
-            if value.dtype not in FLOATS or value.dtype == wanted:
+            in_float32 = node in division.reasons or element_types.is_fixed(node, index, network.opset)
+            wanted = ir.DataType.FLOAT if in_float32 else ir.DataType.FLOAT16
+            if value.dtype == wanted:
                 continue
             key = (str(value.name), wanted)
             if key not in casts:
@@ -321,19 +350,3 @@ def _cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType, name: str) -> ir
     output.shape = value.shape
     graph.append(node)
     return output
-
-
-def _float_constants(nodes: list[ir.Node]) -> list[ir.Value]:
-    """The float32 constants that ``nodes`` read, each once, in the order in which they are read."""
-    constants: dict[str, ir.Value] = {}
-    for node in nodes:
-        for value in node.inputs:
-            if value is not None and value.const_value is not None and value.dtype == ir.DataType.FLOAT:
-                constants[str(value.name)] = value
-    return list(constants.values())
-
-
-def _array(value: ir.Value) -> NDArray[np.float32]:
-    array = onnx_file.initializer_array(value)
-    assert array is not None
-    return array

@@ -50,7 +50,8 @@ def quantise(job: CalibrationJob, src: Path, dst: Path, mend: Mend | None = None
         work = f"{work}; {note}"
     # Counted last: mending may have put some of them back into float.
     quantised, convolutions = qdq.quantised(dst)
-    return Made(f"{qdq.summary(dst, job.number_format)}, {work}", quantised / convolutions, details)
+    share = quantised / convolutions if convolutions else None
+    return Made(f"{qdq.summary(dst, job.number_format)}, {work}", share, details)
 
 
 def _from_table(path: Path, tensors: list[str]) -> dict[str, float]:

@@ -42,6 +42,7 @@ def accept(asked: Recipe) -> Request:
     from pipeline.data import sampling, sets
     from pipeline.data.images import Images
     from pipeline.models import frozen, specs, user_network, weights
+    from pipeline.precisions import PRECISIONS
     from pipeline.targets import resolve
 
     arch, spec = specs.find(asked.arch)
@@ -55,7 +56,8 @@ def accept(asked: Recipe) -> Request:
     description = frozen.describe(arch, spec, data.classes, preprocessing)
     if isinstance(spec, user_network.UserSpec):
         shape = (preprocessing.channels, preprocessing.input_size, preprocessing.input_size)
-        user_network.refuse(description.network(), spec.function, len(data.classes), shape)
+        opset = PRECISIONS[recipe.precision].opset
+        user_network.refuse(description.network(), spec.function, len(data.classes), shape, opset)
     news.say(f"data: {data.source}; --data takes a folder of your own")
 
     return Request(

@@ -42,10 +42,11 @@ def export(shape: tuple[int, int, int], metadata: dict[str, str], src: Path, dst
 
 
 def simplify(src: Path, dst: Path) -> Made:
-    """The same graph tidied by onnxsim, which leaves BatchNormalization alone."""
+    """The same graph tidied by onnxsim, as far as that can be proven; BatchNormalization is left alone."""
     from exporters import simplify as simplifier
 
-    return Made(simplifier.simplify(src, dst))
+    simplified = simplifier.simplify(src, dst)
+    return Made(simplified.work, details={"unproven": simplified.unproven} if simplified.unproven else {})
 
 
 def fold_batchnorm(src: Path, dst: Path) -> Made:
@@ -108,11 +109,10 @@ def engine(backend: Backend, options: dict[str, Any], src: Path, dst: Path) -> M
     with phases(f"building {dst.name}") as advance:
         built = backend.build(src, dst, options, advance)
 
-    # Some builders do not say what runs in 8 bits: the count is None then.
-    if built.eight_bit_convolutions is None:
-        share = None
-        counted = f"{built.convolutions} convolutions"
-    else:
+    # Some builders do not say what runs in 8 bits: the count is None then. And a network may have no convolution.
+    share = None
+    counted = f"{built.convolutions} convolutions"
+    if built.eight_bit_convolutions is not None and built.convolutions:
         share = built.eight_bit_convolutions / built.convolutions
         counted = f"8-bit convolutions {built.eight_bit_convolutions} of {built.convolutions}"
 

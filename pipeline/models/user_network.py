@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,8 +68,11 @@ def named(function: str) -> UserSpec:
     return UserSpec(function, _source(_import(function), f"--arch {function}"))
 
 
-def refuse(network: nn.Module, function: str, classes: int, shape: tuple[int, int, int]) -> None:
-    """Raise BadRequest where torch.export cannot freeze ``network``, or its answer is not (N, classes)."""
+def refuse(network: nn.Module, function: str, classes: int, shape: tuple[int, int, int], opset: int) -> None:
+    """Raise BadRequest where ``network`` cannot be frozen, or not be written as a graph of ``opset`` that runs.
+
+    Its answer has to be (N, classes).
+    """
     import torch
 
     network.eval()
@@ -91,6 +95,33 @@ def refuse(network: nn.Module, function: str, classes: int, shape: tuple[int, in
         answered = f"{answer.dtype} {tuple(answer.shape)}"
     if answered != f"torch.float32 {(2, classes)}":
         raise BadRequest(f"--arch {function} answers {answered} to 2 images, and must answer float32 (2, {classes})")
+    _refuse_graph(network, function, shape, opset)
+
+
+def _refuse_graph(network: nn.Module, function: str, shape: tuple[int, int, int], opset: int) -> None:
+    """Raise BadRequest with the name of an operator that the exporter, ``opset`` or ONNX Runtime does not take.
+
+    Written with the weights as they are: what an operator is does not depend on them.
+    """
+    import numpy as np
+
+    from exporters import export, onnx_file, reference
+    from exporters.raise_opset import raise_opset
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "untrained.onnx")
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                export.export(network, path, shape, {})
+            # Another number of images than the one that it was written with.
+            reference.session(path).run(None, {"images": np.zeros((3, *shape), np.float32)})
+            raise_opset(onnx_file.read(path), opset)
+        except Exception as error:
+            reason = user_function.said(error)[:300]
+            raise BadRequest(
+                f"--arch {function} cannot be written as an ONNX graph of opset {opset} that ONNX Runtime runs "
+                f"({reason}); write it with another operator"
+            ) from error
 
 
 def _import(function: str) -> Callable[..., Any]:

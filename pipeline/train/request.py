@@ -149,6 +149,7 @@ def _network(training: Training, description: NetworkDescription) -> nn.Module:
     """The network as training begins: by the seed, or with the weights of --weights."""
     import torch
 
+    from exporters import export
     from pipeline.models import checkpoint, user_network
 
     torch.manual_seed(training.seed)
@@ -156,7 +157,8 @@ def _network(training: Training, description: NetworkDescription) -> nn.Module:
     if isinstance(description.spec, user_network.UserSpec):
         size = description.preprocessing["input_size"]
         image_shape = (description.preprocessing["channels"], size, size)
-        user_network.refuse(network, description.spec.function, len(description.classes), image_shape)
+        # The opset of the graph that every build begins with.
+        user_network.refuse(network, description.spec.function, len(description.classes), image_shape, export.OPSET)
     if training.weights is None:
         return network
 

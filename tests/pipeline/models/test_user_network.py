@@ -103,7 +103,7 @@ def test_it_sees_normalised_images_and_every_weight_is_certified(module: str, tm
     name, spec = specs.find(f"{module}:net")
     description = frozen.NetworkDescription(name, spec, tuple("0123456789"), RECORD)
     network = description.network().eval()
-    user_network.refuse(network, name, 10, (1, 24, 24))
+    user_network.refuse(network, name, 10, (1, 24, 24), 19)
     frozen.write(network, description, tmp_path / "w.safetensors")
     weights = checkpoint.read(tmp_path / "w.safetensors")
     assert {"first.weight", "slope.weight", "gain", "head.bias"} < set(weights)
@@ -139,7 +139,11 @@ def test_it_sees_normalised_images_and_every_weight_is_certified(module: str, tm
 def test_what_is_no_network_is_refused_in_a_sentence(module: str, function: str, sentence: str) -> None:
     with pytest.raises(BadRequest, match=sentence):
         user_network.refuse(
-            networks.build(user_network.named(f"{module}:{function}"), 10, 1, (0.3,), (0.3,)), function, 10, (1, 24, 24)
+            networks.build(user_network.named(f"{module}:{function}"), 10, 1, (0.3,), (0.3,)),
+            function,
+            10,
+            (1, 24, 24),
+            19,
         )
 
 
