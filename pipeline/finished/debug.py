@@ -49,13 +49,15 @@ def diagnose(good: Path, bad: Path, images: Pixels, place: Path | None = None) -
         pairs, answered = walk(*files, small_batches(images, batch))
         with _written(files, (good, bad)) as paths:
             certificate = None if any(file.compiled for file in files) else _certified(*paths)
-            rescaled = certificate is not None and certificate.rescaled > 0
-            found = [] if rescaled else faults(pairs, _excess_noises(paths, images, batch, pairs))
+            found = faults(pairs, _excess_noises(paths, images, batch, pairs))
         observing_db = _whole_next_to_pieces(bad, files[1], small_batches(images, batch), pairs, answered)
     except refusals as error:
         said = str(error).strip().splitlines()[0]
         raise BadRequest(f"{good.name} and {bad.name} cannot be compared: {said}") from error
 
+    rescaled = certificate is not None and _rescaled(certificate, found)
+    if rescaled:
+        found = []
     if certificate is not None:
         found = pinned(found, pairs, certificate) or refuted(certificate, pairs)
     diagnosis: dict[str, Any] = {
@@ -94,6 +96,19 @@ def _certified(good: Path, bad: Path) -> Certificate | None:
         return certify(good, bad)
     except ValueError:
         return None
+
+
+def _rescaled(certificate: Certificate, found: Sequence[Fault]) -> bool:
+    """Whether it is for rescaled channels that tensors differ, and for no fault that was ``found``.
+
+    What writes a rescaled channel and what reads it differ both, and certify refutes neither. Where one module differs,
+    or none but those that it refutes, it took a fault for a factor.
+    """
+    if certificate.rescaled == 0:
+        return False
+    wrong = {refutation.module for refutation in certificate.refuted}
+    differing = {fault.module for fault in found}
+    return certificate.proven or (len(differing) > 1 and not differing <= wrong)
 
 
 def _opened(good: Path, bad: Path, images: Pixels) -> Files:
