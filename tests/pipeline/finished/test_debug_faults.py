@@ -241,6 +241,44 @@ def test_a_fault_in_a_file_with_other_names_is_named(stages: Stages, tmp_path: P
     assert [fault["module"] for fault in found["faults"]] == [module]
 
 
+def rescale(model: onnx.ModelProto) -> None:
+    """One channel four times as large, and all that read it as if it were."""
+
+    def first(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([4 * values[:1], values[1:]])
+
+    array("layer2.0.conv1.weight", first)(model)
+    array("layer2.0.conv1.bias", first)(model)
+    array(CONV, lambda w: np.concatenate([w[:, :1] / 4, w[:, 1:]], 1))(model)
+
+
+def test_rescaled_channels_are_no_fault_and_hide_none(stages: Stages, tmp_path: Path) -> None:
+    good, honest = stages.files["fold_batchnorm"], tmp_path / "bad.onnx"
+    model = onnx.load(good)
+    rescale(model)
+    onnx.save(model, honest)
+    found = diagnose(good, honest, stages.images)
+    assert (found["verdict"], found["steps"]) == ("pass", [])
+    assert "rescaled by powers of two" in found["note"]
+    array("layer3.0.conv2.weight", bump((3, 1, 1, 1), 0.1))(model)
+    onnx.save(model, honest)
+    found = diagnose(good, honest, stages.images)
+    assert [(fault["module"], fault["kind"]) for fault in found["faults"]] == [("layer3.0.conv2", "certificate")]
+
+
+def test_the_number_of_a_class_is_no_obstacle(stages: Stages, tmp_path: Path) -> None:
+    """Both files answer the most likely class beside the logits."""
+    good, bad = (onnx.load(path) for path in stages.pair("int8"))
+    for model in (good, bad):
+        model.graph.node.append(onnx.helper.make_node("ArgMax", ["logits"], ["class"], "/class", axis=1))
+        model.graph.output.append(onnx.helper.make_tensor_value_info("class", onnx.TensorProto.INT64, ["batch", 1]))
+    array("fc.bias", lambda b: b + 5)(bad)
+    onnx.save(good, tmp_path / "good.onnx")
+    onnx.save(bad, tmp_path / "bad.onnx")
+    found = diagnose(tmp_path / "good.onnx", tmp_path / "bad.onnx", stages.images)
+    assert [fault["module"] for fault in found["faults"]] == ["fc"]
+
+
 def debug(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipeline", "debug", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
