@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
-from exporters import number_formats, onnx_file, reference, stored_constants
+from exporters import onnx_file, pairs, reference, stored_constants
 from exporters.constant import evaluate_constant
 
 if TYPE_CHECKING:
@@ -63,12 +63,9 @@ class Subgraph:
     @property
     def modules(self) -> list[str]:
         """The PyTorch modules of its nodes that compute something, the last first; without one, those of the others."""
-        return self.modules_but(set()) or list(_modules(self.nodes))
-
-    def modules_but(self, operators: set[str]) -> list[str]:
-        """The PyTorch modules of its nodes that compute something by other operators, the last first."""
-        passed_over = HANDED_ON | operators
-        return list(_modules([node for node in self.nodes if node.op_type not in passed_over]))
+        workers = [node for node in self.nodes if node.op_type not in HANDED_ON]
+        modules = [onnx_file.module_of(node) for node in reversed(workers or self.nodes)]
+        return list(dict.fromkeys(module for module in modules if module))
 
     @property
     def narrowest(self) -> str:
@@ -184,20 +181,21 @@ class Subgraphs:
 
         One of many that has is a fault.
         """
-        quantisers = [node for node in self.graph.node if node.op_type == "QuantizeLinear"]
-        cutting = 0
-        for node in quantisers:
-            if len(node.input) <= 2 or node.input[2] not in self.weights:
-                continue
-            zero_points = self.array(node.input[2])
-            cutting += any(number_formats.stored_as(zero_points.dtype, zero) is None for zero in zero_points.ravel())
-        return 2 * cutting > len(quantisers)
+        quantisers = [node for node in ir.from_proto(self.proto).graph if node.op_type == "QuantizeLinear"]
+        cutting = [node for node in quantisers if pairs.number_format_of(node) is None]
+        return 2 * len(cutting) > len(quantisers)
 
     @property
     def batch(self) -> int | None:
         """The number of images that it takes at a time; None where that is any."""
         dimensions = self.graph.input[0].type.tensor_type.shape.dim
         return (dimensions[0].dim_value or None) if dimensions else None
+
+    def take_record(self, other: Subgraphs) -> None:
+        """A file that says nothing of its images and classes takes what ``other`` says: it was another tool's."""
+        if not self.proto.metadata_props and other.proto.metadata_props:
+            self.proto.metadata_props.extend(other.proto.metadata_props)
+            self.changed = True
 
     def renamed(self, names: Mapping[str, str], apart_from: Subgraphs | None = None) -> Subgraphs:
         """The same file with other ``names`` (new by old) of its tensors.
@@ -320,12 +318,6 @@ class Subgraphs:
                     constant = evaluate_constant(value)
                     return None if constant is None else constant.values.astype("float32")
         return None
-
-
-def _modules(nodes: Sequence[onnx.NodeProto]) -> dict[str, None]:
-    """The PyTorch modules of ``nodes``, the last first, each once."""
-    modules = [onnx_file.module_of(node) for node in reversed(nodes)]
-    return dict.fromkeys(module for module in modules if module)
 
 
 def stored_shape(file: Subgraphs, name: str) -> tuple[int, ...] | None:

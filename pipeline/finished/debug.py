@@ -12,7 +12,7 @@ from exporters.portable.sqnr import capped_sqnr_db
 from pipeline.errors import BadRequest
 from pipeline.parity import answers, case
 from pipeline.parity.depth import TELLING, walk
-from pipeline.parity.fault import excess_noise_on, faults, median, pinned, refuted, small_batches, worst_tenth
+from pipeline.parity.fault import excess_noise_on, faults, median, refuted, small_batches, worst_tenth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,18 +48,20 @@ def diagnose(good: Path, bad: Path, images: Pixels, place: Path | None = None) -
         batch = _fixed_batch(files, images)
         pairs, answered = walk(*files, small_batches(images, batch))
         with _written(files, (good, bad)) as paths:
-            certificate = None if any(file.compiled for file in files) else _certified(*paths)
-            found = faults(pairs, _excess_noises(paths, images, batch, pairs))
+            excess_noises = _excess_noises(paths, images, batch, pairs)
+            certificate, note = _certified(files, paths)
         observing_db = _whole_next_to_pieces(bad, files[1], small_batches(images, batch), pairs, answered)
     except refusals as error:
         said = str(error).strip().splitlines()[0]
         raise BadRequest(f"{good.name} and {bad.name} cannot be compared: {said}") from error
 
+    found = faults(pairs, excess_noises)
     rescaled = certificate is not None and _rescaled(certificate, found)
     if rescaled:
         found = []
-    if certificate is not None:
-        found = pinned(found, pairs, certificate) or refuted(certificate, pairs)
+        note = RESCALED
+    if certificate is not None and not found:
+        found = refuted(certificate, pairs)
     diagnosis: dict[str, Any] = {
         "good": good.name,
         "bad": bad.name,
@@ -68,7 +70,7 @@ def diagnose(good: Path, bad: Path, images: Pixels, place: Path | None = None) -
         "first": asdict(found[0]) if found else None,
         "faults": [asdict(fault) for fault in found],
         "proven": None if certificate is None else certificate.proven,
-        "note": RESCALED if rescaled else None,
+        "note": note,
         "steps": [] if rescaled else [_step(pair) for pair in pairs],
         "observing_db": observing_db,
         "case": None,
@@ -88,14 +90,16 @@ def _refuse(good: Path, bad: Path) -> None:
         raise BadRequest(f"{good} and {bad} are the same file; give two that could differ")
 
 
-def _certified(good: Path, bad: Path) -> Certificate | None:
-    """The certificate of ``bad``; None where certify cannot read the two."""
+def _certified(files: Files, paths: tuple[Path, Path]) -> tuple[Certificate | None, str | None]:
+    """The certificate of the later file, or why there is none."""
     from pipeline.parity.proof import certify
 
+    if any(file.compiled for file in files):
+        return None, None
     try:
-        return certify(good, bad)
-    except ValueError:
-        return None
+        return certify(*paths), None
+    except ValueError as error:
+        return None, f"certify has no word on it: {error}"
 
 
 def _rescaled(certificate: Certificate, found: Sequence[Fault]) -> bool:
@@ -118,6 +122,7 @@ def _opened(good: Path, bad: Path, images: Pixels) -> Files:
 
     trusted = Subgraphs(good)
     accused = Subgraphs(bad)
+    accused.take_record(trusted)
     telling = next(images.batches(trusted.batch or accused.batch or TELLING))
     return trusted, aligned(trusted, accused, telling)
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # Of the first images, so many tell which tensors have a row for each.
 TELLING = 2
-# What is at fault only as a part of the layer before it.
-FOLDED_AWAY = {"BatchNormalization"}
 # What holds weights whose shapes are those of the network.
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"}
 # So much of what a runtime says of a piece that it cannot run is shown.
@@ -82,8 +80,8 @@ class Pair:
 
     @property
     def modules(self) -> list[str]:
-        """The PyTorch modules that may be at fault in this piece: of the earlier file, and of the later one alone."""
-        return list(dict.fromkeys((*self.good.modules_but(FOLDED_AWAY), *self.bad.modules_but(FOLDED_AWAY))))
+        """The PyTorch modules of both pieces, those of the earlier file first."""
+        return list(dict.fromkeys((*self.good.modules, *self.bad.modules)))
 
 
 def walk(

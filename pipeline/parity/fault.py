@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporters.number_formats import INT8
+from exporters.onnx_file import module_of
 from exporters.portable.sqnr import CAP_DB
 from exporters.subgraphs import HANDED_ON
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import onnx
     from numpy.typing import NDArray
 
     from calibration.excess_noise import ExcessNoise
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     from pipeline.data.arrays import Pixels
     from pipeline.parity.depth import Pair
 
-# Of the nodes that stand in the later file alone no more are named.
-MOST_MORE = 3
+# Of the nodes that stand in one file alone no more are named.
+MOST_NODES = 3
+# What a stage folds into the layer beside it; to have lost another node is a fault.
+FOLDED_AWAY = {"Add", "BatchNormalization", "Div", "Dropout", "Mul", "Pad", "Sub"}
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,10 @@ def _fault_of(pair: Pair, excess_noises: Sequence[ExcessNoise]) -> Fault | None:
 
     left = _left(step.beyond, BEYOND)
     if left is not None:
-        found = f"its answers lie {left} from the earlier ones with the rounding taken out of both files{_more(pair)}"
-        return Fault(step.module, step.tensor, found, "beyond", BEYOND.median)
+        found = (
+            f"its answers lie {left} from the earlier ones with the rounding taken out of both files{_difference(pair)}"
+        )
+        return Fault(_at_fault(pair), step.tensor, found, "beyond", BEYOND.median)
 
     computed = {name for node in pair.bad.nodes for name in node.output}
     own_excess = [noise for noise in excess_noises if noise.tensor in computed]
@@ -108,22 +114,37 @@ def _fault_of(pair: Pair, excess_noises: Sequence[ExcessNoise]) -> Fault | None:
     left = _left(step.own, bound)
     if left is not None:
         return Fault(
-            step.module, step.tensor, f"it alone leaves {left}, in {pair.kind}{_more(pair)}", "own", bound.median
+            step.module, step.tensor, f"it alone leaves {left}, in {pair.kind}{_difference(pair)}", "own", bound.median
         )
     return None
 
 
-def _more(pair: Pair) -> str:
-    """The nodes that stand in the later piece alone, for a sentence; nothing without one."""
-    known = Counter(node.op_type for node in pair.good.nodes)
-    more = []
-    for node in pair.bad.nodes:
-        if node.op_type in HANDED_ON:
-            continue
+def _at_fault(pair: Pair) -> str:
+    """The module of what the later piece has lost, which no stage folds away; else the one that both end in."""
+    lost = [node for node in _alone(pair.good.nodes, pair.bad.nodes) if node.op_type not in FOLDED_AWAY]
+    return next((module_of(node) for node in lost if module_of(node)), pair.step.module)
+
+
+def _difference(pair: Pair) -> str:
+    """The nodes that stand in one piece alone, for a sentence; nothing without one."""
+    lost = [node for node in _alone(pair.good.nodes, pair.bad.nodes) if node.op_type not in FOLDED_AWAY]
+    more = _alone(pair.bad.nodes, pair.good.nodes)
+    said = ""
+    for what, nodes in (("lost", lost), ("only there", more)):
+        names = [f"{node.op_type} {node.name}".strip() for node in nodes[:MOST_NODES]]
+        said += f"; {what}: {', '.join(names)}" if names else ""
+    return said
+
+
+def _alone(nodes: Sequence[onnx.NodeProto], others: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Those of ``nodes`` that compute something by an operator that ``others`` do not have, or not as often."""
+    known = Counter(node.op_type for node in others)
+    alone = []
+    for node in nodes:
         known[node.op_type] -= 1
-        if known[node.op_type] < 0:
-            more.append(f"{node.op_type} {node.name}".strip())
-    return f"; only there: {', '.join(more[:MOST_MORE])}" if more else ""
+        if known[node.op_type] < 0 and node.op_type not in HANDED_ON:
+            alone.append(node)
+    return alone
 
 
 def _left(ratios_db: Sequence[float], bound: Bound) -> str | None:
@@ -148,18 +169,6 @@ def refuted(certificate: Certificate, pairs: Sequence[Pair]) -> list[Fault]:
         module = refutation.module or "the graph"
         by_module[refutation.module] = Fault(module, tensor, f"certify refutes it: {refutation.found}", "certificate")
     return list(by_module.values())
-
-
-def pinned(found: Sequence[Fault], pairs: Sequence[Pair], certificate: Certificate) -> list[Fault]:
-    """``found``, each with the module of its piece that certify refutes, where the piece holds several."""
-    wrong = {refutation.module for refutation in certificate.refuted}
-    modules = {pair.step.tensor: pair.modules for pair in pairs}
-    named = []
-    for fault in found:
-        others = [module for module in modules[fault.tensor] if module in wrong]
-        is_other = fault.module not in wrong and others
-        named.append(replace(fault, module=others[0]) if is_other else fault)
-    return named
 
 
 def excess_noise_on(good: Path, bad: Path, images: Pixels, fixed: int | None = None) -> list[ExcessNoise]:
