@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.portable.sqnr import capped_sqnr_db
+from exporters.portable.sqnr import CAP_DB, capped_sqnr_db
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import onnx
     from numpy.typing import NDArray
@@ -39,8 +39,7 @@ class Step:
     images. ``own`` runs the later file's piece on the earlier file's inputs, so it shows only what this piece adds.
     ``beyond`` compares the same two pieces with the rounding of both taken out, so it shows what rounding does not
     explain; it is empty where the later piece rounds nothing, or where that cannot be told from the rest.
-    ``broken`` says why the later file's piece has no answer that could be compared, on any image, and ``runs`` whether
-    it can be run at all.
+    ``broken`` says why the later file's piece has no answer that could be compared, on any image.
     """
 
     tensor: str
@@ -50,7 +49,6 @@ class Step:
     own: list[float] = field(default_factory=list)
     beyond: list[float] = field(default_factory=list)
     broken: str | None = None
-    runs: bool = True
 
 
 @dataclass
@@ -139,49 +137,68 @@ def _advance(pair: Pair, trusted: Tensors, accused: Tensors) -> None:
     if not np.isfinite(expected).all():
         raise ValueError(f"{step.module} answers NaN or infinity in the earlier file already")
 
-    answered = _answered(pair, accused)
-    own = _answered(pair, trusted)
-    if own is None or answered is None:
-        answered = own = np.full_like(expected, np.nan)
-    elif own.shape != expected.shape:
-        step.broken = step.broken or f"it answers {own.shape[1:]}, not {expected.shape[1:]}"
-    elif not np.isfinite(own).all():
-        step.broken = step.broken or "it answers NaN or infinity"
-
-    step.accumulated += capped_sqnr_db(expected, answered)
-    step.own += capped_sqnr_db(expected, own)
-    if pair.unrounded is not None and not step.broken:
-        exact = pair.unrounded.run_good(trusted)[0]
-        step.beyond += capped_sqnr_db(exact, pair.unrounded.run_bad(trusted)[0])
+    own, why_none = _answered(pair, trusted)
+    answered, _ = _answered(pair, accused)
+    step.broken = step.broken or why_none or _unlike(own, expected)
+    step.accumulated += _sqnr_db(expected, answered)
+    step.own += _sqnr_db(expected, own)
+    if not step.broken:
+        step.beyond += _beyond_db(pair, trusted)
 
     trusted[step.tensor] = expected
     # Behind what has no answer, or one of another shape, nothing else could run; its module is named for that.
-    has_answer = own is not answered and answered.shape == expected.shape
-    accused[step.tensor] = answered if has_answer else expected
+    if answered is None or answered.shape != expected.shape:
+        answered = expected
+    accused[step.tensor] = answered
 
 
-def _answered(pair: Pair, tensors: Tensors) -> NDArray[np.float32] | None:
-    """What the later piece answers to ``tensors``; None where it cannot, for which its step is broken."""
+def _answered(pair: Pair, tensors: Tensors) -> tuple[NDArray[np.float32] | None, str | None]:
+    """What the later piece answers to ``tensors``, or why it does not."""
     from exporters import reference
 
     if pair.run_bad is None:
-        return None
+        return None, pair.step.broken
     not_yet_computed = [name for name in pair.bad.inputs if name not in tensors]
     if not_yet_computed:
-        pair.step.broken = f"it reads {not_yet_computed[0]}, which the earlier file computes only later"
-        return None
+        return None, f"it reads {not_yet_computed[0]}, which the earlier file computes only later"
     try:
-        return pair.run_bad(tensors)[0]
+        return pair.run_bad(tensors)[0], None
     except reference.refusals() as error:
-        _refused(pair.step, error, pair.step.broken)
-        return None
+        return None, _refused(error)
 
 
-def _refused(step: Step, error: Exception, known: str | None) -> None:
-    """The runtime cannot run the later piece: the reason is what is ``known``, else what the runtime says."""
+def _refused(error: Exception) -> str:
+    """What the runtime says of a piece that it cannot run."""
     said = str(error).strip().splitlines()[0].rpartition(" : ")[2]
-    step.runs = False
-    step.broken = known or f"the runtime cannot run it: {said[:MOST_SAID]}"
+    return f"the runtime cannot run it: {said[:MOST_SAID]}"
+
+
+def _unlike(own: NDArray[np.float32] | None, expected: NDArray[np.float32]) -> str | None:
+    """Why ``own`` cannot be compared with what is ``expected``; None where it can."""
+    if own is None:
+        return None
+    if own.shape != expected.shape:
+        return f"it answers {own.shape[1:]}, not {expected.shape[1:]}"
+    return None if np.isfinite(own).all() else "it answers NaN or infinity"
+
+
+def _sqnr_db(expected: NDArray[np.float32], answered: NDArray[np.float32] | None) -> list[float]:
+    """The SQNR of each image; the least there is where there is no answer."""
+    return [-CAP_DB] * len(expected) if answered is None else capped_sqnr_db(expected, answered)
+
+
+def _beyond_db(pair: Pair, trusted: Tensors) -> list[float]:
+    """The SQNR of each image with the rounding taken out; nothing where that cannot be told."""
+    from exporters import reference
+
+    if pair.unrounded is None:
+        return []
+    try:
+        exact = pair.unrounded.run_good(trusted)[0]
+        return capped_sqnr_db(exact, pair.unrounded.run_bad(trusted)[0])
+    except reference.refusals():
+        pair.unrounded = None
+        return []
 
 
 def _pair(good: Subgraphs, bad: Subgraphs, good_piece: Subgraph, bad_piece: Subgraph) -> Pair:
@@ -195,7 +212,7 @@ def _pair(good: Subgraphs, bad: Subgraphs, good_piece: Subgraph, bad_piece: Subg
     try:
         run_bad = bad.runner(bad.model(bad_piece), bad_piece.inputs)
     except reference.refusals() as error:
-        _refused(step, error, step.broken)
+        step.broken = step.broken or _refused(error)
     return Pair(good_piece, bad_piece, step, run_good, run_bad, _unrounded((good, bad), (good_piece, bad_piece)))
 
 
@@ -221,9 +238,14 @@ def _weights_of_other_shapes(
     for old_name, new_name in zip(old.input[1:], new.input[1:], strict=False):
         was = stored_shape(good, old_name)
         now = stored_shape(bad, new_name)
-        if was is not None and now is not None and sorted(was) != sorted(now):
+        if was is not None and now is not None and _lengths(was) != _lengths(now):
             return f"it has a weight of shape {now}, not {was}"
     return None
+
+
+def _lengths(shape: Sequence[int]) -> list[int]:
+    """The axes of a weight, turned and stretched or not."""
+    return sorted(length for length in shape if length > 1)
 
 
 def _unrounded(files: tuple[Subgraphs, Subgraphs], pieces: tuple[Subgraph, Subgraph]) -> Unrounded | None:
