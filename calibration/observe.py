@@ -52,8 +52,9 @@ class Observer(Generic[Kind]):
         self.src = src
         self.seen = {name: kind() for name in tensors}
         self._session = _session_with_outputs(src, tensors, level)
-        takes_bytes = self._session.get_inputs()[0].type == "tensor(uint8)"
-        self._pixel_type = "uint8" if takes_bytes else "float32"
+        pixels = self._session.get_inputs()[0]
+        self._input = pixels.name
+        self._pixel_type = "uint8" if pixels.type == "tensor(uint8)" else "float32"
 
     def take(self, batches: Iterable[NDArray[np.float32]]) -> None:
         """Observe ``batches`` of images (N, C, H, W) 0..255; each is computed while the one before is counted.
@@ -66,7 +67,7 @@ class Observer(Generic[Kind]):
             for images in batches:
                 pixels = images.astype(self._pixel_type, copy=False)
                 # Submitted before the batch before is counted, so that the two overlap.
-                current = runner.submit(self._session.run, names, {"images": pixels})
+                current = runner.submit(self._session.run, names, {self._input: pixels})
                 if previous is not None:
                     self._count(previous.result())
                 previous = current

@@ -52,6 +52,15 @@ def refusals() -> tuple[type[Exception], ...]:
     return state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented, state.RuntimeException
 
 
+def silent() -> onnxruntime.RunOptions:
+    """Settings of a run that may fail: its error is raised, and not written to the standard error as well."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4  # fatal
+    return options
+
+
 def session(
     model: Path | bytes,
     level: str = LEVEL,

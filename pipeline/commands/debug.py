@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from pipeline.data.images import Images
+    from pipeline.data.arrays import Pixels
 
 HELP = "compare two files along their depth and name the first module at fault"
 # Of the longest bar, in characters; from so many dB on there is none.
@@ -57,13 +57,35 @@ def run(arguments: argparse.Namespace) -> int:
     return EXITS[diagnosis["verdict"]]
 
 
-def _images(arguments: argparse.Namespace, good: Path) -> Images:
+def _images(arguments: argparse.Namespace, good: Path) -> Pixels:
     from pipeline.data import sampling
+    from pipeline.data.arrays import Arrays
     from pipeline.finished.finished_build import FinishedBuild
 
     if arguments.images is None:
         return sampling.some(FinishedBuild.open(arguments.paths[0]).test_images(), arguments.samples)
+    shape = _plain_shape(good)
+    if shape is not None:
+        return Arrays(arguments.images, shape, arguments.samples)
     return sampling.some(sampling.users_images(arguments.images, good), arguments.samples)
+
+
+def _plain_shape(path: Path) -> list[int | None] | None:
+    """The shape of one image that the ONNX file takes, which does not say how it wants them; None where it says so."""
+    from exporters import onnx_file
+
+    try:
+        model = onnx_file.read(path)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+    if "preprocessing" in model.metadata_props:
+        return None
+    inputs = [value for value in model.graph.inputs if value.const_value is None]
+    if len(inputs) != 1 or inputs[0].shape is None:
+        raise BadRequest(
+            f"{path.name} takes {len(inputs)} tensors, or one of no known shape; debug feeds it pixels alone"
+        )
+    return [length if isinstance(length, int) else None for length in inputs[0].shape[1:]]
 
 
 def lines(diagnosis: dict[str, Any]) -> Iterator[str]:
@@ -81,13 +103,19 @@ def lines(diagnosis: dict[str, Any]) -> Iterator[str]:
         line = f"{step['module']:<28} {step['operator']:<18} {own} {total}   {_bar(step['accumulated_db'])}{mark}"
         yield line.rstrip()
 
+    if diagnosis["note"]:
+        yield diagnosis["note"]
     if diagnosis["observing_db"] is not None:
         yield f"observing changes the result: whole and in pieces are {diagnosis['observing_db']:.1f} dB apart"
     for fault in diagnosis["faults"][1:]:
         yield f"also {fault['module']}: {fault['found']}"
     if diagnosis["first"]:
         yield f"first at fault: {diagnosis['first']['module']}: {diagnosis['first']['found']}"
-        yield f"it fails by itself: python {diagnosis['case']['directory']}/reproduce.py"
+        case = diagnosis["case"]
+        if case["directory"] is None:
+            yield f"no case was written: {case['missing']}"
+        else:
+            yield f"it fails by itself: python {case['directory']}/reproduce.py"
         return
 
     noisy = [step for step in steps if step["own_db"] is not None]

@@ -1,6 +1,6 @@
 """Writes the smallest case that fails by itself.
 
-It is one piece of a file, the tensors of one image, and a script that runs them.
+It is one piece of a file, the tensors of one image or of a few, and a script that runs them.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx import numpy_helper
 
-from exporters.portable.sqnr import capped_sqnr_db
+from exporters.portable.sqnr import CAP_DB, capped_sqnr_db
 from pipeline import provenance, workspace
 from pipeline.errors import BadRequest, StageFailed
-from pipeline.parity.fault import LEAST_BEYOND_DB, LEAST_OWN_DB
 from pipeline.parity.reproduce import EXIT_FAILS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    import onnx
     from numpy.typing import NDArray
 
-    from exporters.subgraphs import Subgraphs
+    from exporters.subgraphs import Run, Subgraphs
     from pipeline.parity.depth import Pair, Tensors
     from pipeline.parity.fault import Fault
 
@@ -34,35 +36,44 @@ TIMEOUT_S = 300
 
 
 def write(
-    directory: Path, fault: Fault, pair: Pair, files: tuple[Subgraphs, Subgraphs], image: NDArray[np.float32]
-) -> dict[str, Any]:
-    """Write the case of ``fault`` on ``image`` (1, C, H, W), run it from there, and return what case.json says.
+    directory: Path,
+    fault: Fault,
+    pair: Pair,
+    files: tuple[Subgraphs, Subgraphs],
+    tries: Sequence[NDArray[np.float32]],
+) -> dict[str, Any] | None:
+    """Write the case of ``fault``, run it from there, and return what case.json says.
 
-    Raises BadRequest where ``directory`` holds anything else, StageFailed where what was written does not fail.
+    ``tries`` are images (n, C, H, W): the first that show the fault are taken; None where none do. Raises BadRequest
+    where ``directory`` holds anything else, StageFailed where what was written does not fail.
     """
     if directory.exists() and not _is_case(directory):
         raise BadRequest(f"-o {directory}: something else than an earlier case is there; choose another -o")
-    good, bad = files
+    good = files[0]
     needed_tensors = list(dict.fromkeys((*pair.good.inputs, *pair.bad.inputs)))
-    inputs = good.values(needed_tensors, image)
+    models = _models(fault, pair, files)
+    for images in tries:
+        inputs = good.values(needed_tensors, images)
+        expected = _run_good(fault, pair)(inputs)[0]
+        answered = _answered(fault, pair, inputs)
+        measured_db = -CAP_DB if answered is None else min(capped_sqnr_db(expected, answered))
+        bound_db = _bound_db(fault, pair, good, expected, inputs, measured_db)
+        if bound_db is not None and not measured_db >= bound_db:
+            break
+    else:
+        return None
 
-    expected, bound_db = _expected(fault, pair, inputs)
-    measured_db = _sqnr_db(expected, pair.run_bad(inputs)[0])
-    if bound_db is None:
-        # Halfway between what is there and what honest scales would give.
-        bound_db = (measured_db + _reachable_db(pair, good, inputs)) / 2
     about = {
         **asdict(fault),
         "operator": pair.step.operator,
+        "runs": answered is not None,
         "bound_db": round(bound_db, 3),
         "measured_db": round(measured_db, 3),
         "versions": provenance.versions(("onnx", "onnxruntime", "onnxruntime-gpu", "numpy")),
     }
-
-    models = {"good.onnx": good.model(pair.good), "bad.onnx": bad.model(pair.bad)}
     script = resources.files("pipeline.parity").joinpath("reproduce.py").read_bytes()
     with workspace.directory(directory) as unfinished:
-        for name, model in models.items():
+        for name, model in zip(("good.onnx", "bad.onnx"), models, strict=True):
             workspace.write_bytes(directory / name, model.SerializeToString(deterministic=True), unfinished)
         # In the order of the graph's inputs: their names are paths, which an archive should not hold.
         np.savez(unfinished / "inputs.npz", *(inputs[name] for name in pair.bad.inputs))
@@ -80,37 +91,55 @@ def _is_case(directory: Path) -> bool:
     return directory.is_dir() and {path.name for path in directory.iterdir()} <= FILES
 
 
-def _sqnr_db(expected: NDArray[np.float32], answered: NDArray[np.float32]) -> float:
-    """SQNR of the one image in dB."""
-    return capped_sqnr_db(expected, answered)[0]
+def _models(fault: Fault, pair: Pair, files: tuple[Subgraphs, Subgraphs]) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The earlier and the later piece; without their rounding where it is without that they differ."""
+    if fault.kind == "beyond" and pair.unrounded is not None:
+        return pair.unrounded.models
+    good, bad = files
+    return good.model(pair.good), bad.model(pair.bad)
 
 
-def _expected(fault: Fault, pair: Pair, inputs: Tensors) -> tuple[NDArray[np.float32], float | None]:
-    """What the piece should answer to ``inputs``, and the SQNR in dB that it should reach to that.
-
-    The bound is None where it depends on what honest scales would reach.
-    """
-    if fault.kind == "beyond" and pair.run_rounded is not None:
-        _, _, operands = pair.accused(inputs)
-        return pair.run_rounded({**inputs, **operands})[0], LEAST_BEYOND_DB
-    least_db = LEAST_OWN_DB[pair.kind] if fault.kind == "own" else None
-    return pair.run_good(inputs)[0], least_db
+def _run_good(fault: Fault, pair: Pair) -> Run:
+    if fault.kind == "beyond" and pair.unrounded is not None:
+        return pair.unrounded.run_good
+    return pair.run_good
 
 
-def _reachable_db(pair: Pair, good: Subgraphs, inputs: Tensors) -> float:
+def _answered(fault: Fault, pair: Pair, inputs: Tensors) -> NDArray[np.float32] | None:
+    """What the later piece answers; None where no runtime takes it."""
+    from exporters import reference
+
+    run = pair.unrounded.run_bad if fault.kind == "beyond" and pair.unrounded is not None else pair.run_bad
+    if run is None:
+        return None
+    try:
+        return run(inputs)[0]
+    except reference.refusals():
+        return None
+
+
+def _bound_db(
+    fault: Fault, pair: Pair, good: Subgraphs, expected: NDArray[np.float32], inputs: Tensors, measured_db: float
+) -> float | None:
+    """The SQNR in dB that the later piece should reach; None where no bound is left by what it answers."""
+    if fault.kind == "waste":
+        # Halfway between what is there and what honest scales would give.
+        return (measured_db + _reachable_db(pair, good, expected, inputs)) / 2
+    return fault.bound_db
+
+
+def _reachable_db(pair: Pair, good: Subgraphs, expected: NDArray[np.float32], inputs: Tensors) -> float:
     """The SQNR in dB that INT8 reaches here with honest scales: amax / 127 of each channel and of each input."""
     from calibration.qdq import rounded
 
-    weights = {}
-    for name in pair.good.worker.input[1:2]:
-        if name in good.weights:
-            weights[name] = rounded(good.array(name), axis=0)
+    model = good.model(pair.good)
+    for tensor in model.graph.initializer:
+        if tensor.name in pair.good.worker.input[1:2]:
+            tensor.CopyFrom(numpy_helper.from_array(rounded(numpy_helper.to_array(tensor), axis=0), tensor.name))
     rounded_inputs = {}
     for name, values in inputs.items():
         rounded_inputs[name] = rounded(values) if name in pair.bad.dequantised else values
-
-    run = good.runner(good.model(pair.good, weights=weights), pair.good.inputs)
-    return _sqnr_db(pair.run_good(inputs)[0], run(rounded_inputs)[0])
+    return min(capped_sqnr_db(expected, good.runner(model, pair.good.inputs)(rounded_inputs)[0]))
 
 
 def _prove(directory: Path) -> None:

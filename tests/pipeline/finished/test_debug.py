@@ -129,8 +129,8 @@ def images(built: Path, tmp_path: Path) -> Path:
     return tmp_path / "images.npy"
 
 
-def test_a_pair_behind_the_logits_is_no_fault(built: Path, images: Path, tmp_path: Path) -> None:
-    """As onnxruntime's own quantiser writes it; a bias lost before that pair still is one."""
+def quantised_by_onnxruntime(src: Path, dst: Path, images: Path, **options: object) -> None:
+    """``src`` as onnxruntime's own quantiser writes it, with a pair behind the logits."""
     batches = iter(np.load(images)[:, None])
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # it brings no types
@@ -138,17 +138,31 @@ def test_a_pair_behind_the_logits_is_no_fault(built: Path, images: Path, tmp_pat
             batch = next(batches, None)
             return None if batch is None else {"images": batch}
 
+    quantization.quantize_static(src, dst, Reader(), per_channel=True, **options)
+
+
+def test_a_pair_behind_the_logits_is_no_fault(built: Path, images: Path, tmp_path: Path) -> None:
+    """A bias lost before that pair still is one."""
     symmetric = {"ActivationSymmetric": True, "WeightSymmetric": True}
-    quantization.quantize_static(
-        built / FOLD, tmp_path / INT8, Reader(), per_channel=True,
-        activation_type=quantization.QuantType.QInt8, extra_options=symmetric,
-    )  # fmt: skip
+    signed = quantization.QuantType.QInt8
+    quantised_by_onnxruntime(built / FOLD, tmp_path / INT8, images, activation_type=signed, extra_options=symmetric)
     done = debug(built / FOLD, tmp_path / INT8, "--images", images)
     assert "no module leaves its bound by itself" in done.stdout, done.stdout + done.stderr
     model = onnx.load(tmp_path / INT8)
     change("fc.bias_quantized", lambda b: 0 * b)(model)
     onnx.save(model, tmp_path / INT8)
     assert "first at fault: fc: its answers lie" in debug(built / FOLD, tmp_path / INT8, "--images", images).stdout
+
+
+@pytest.mark.parametrize("levels", [quantization.QuantType.QInt8, quantization.QuantType.QUInt8])
+def test_pairs_that_stand_for_a_relu_are_refused(
+    built: Path, images: Path, tmp_path: Path, levels: quantization.QuantType
+) -> None:
+    """Zero points anywhere, and for unsigned levels at 0, where a Relu was: the quantiser's defaults."""
+    quantised_by_onnxruntime(built / FOLD, tmp_path / INT8, images, activation_type=levels)
+    done = debug(built / FOLD, tmp_path / INT8, "--images", images)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "zero points that cut off what a ReLU would" in done.stderr
 
 
 def test_a_file_that_was_changed_is_said_to_be(copy: Path) -> None:
@@ -208,13 +222,13 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(built: Path, images: P
     (tmp_path / "cut.onnx").write_bytes(bad.read_bytes()[:3000])
     shutil.copy(bad, tmp_path / "some.engine")
     np.save(tmp_path / "none.npy", np.zeros((0, 1, 32, 32), np.uint8))
-    renamed = onnx.load(bad)
-    renamed.graph.input[0].name = "pixels"
-    for node in renamed.graph.node:
-        node.input[:] = ["pixels" if name == "images" else name for name in node.input]
-    onnx.save(renamed, tmp_path / "renamed.onnx")
+    two = onnx.load(bad)
+    two.graph.input.append(helper.make_tensor_value_info("more", 1, [1]))
+    onnx.save(two, tmp_path / "two.onnx")
     shifted = onnx.load(bad)
-    change(f"{INPUT}_zero_point", lambda zero: zero - 100)(shifted)
+    for tensor in shifted.graph.initializer:
+        if tensor.name.endswith("_output_0_zero_point"):
+            tensor.CopyFrom(numpy_helper.from_array(np.array(-100, np.int8), tensor.name))
     onnx.save(shifted, tmp_path / "shifted.onnx")
     broken = onnx.load(good)
     change(CONV, lambda w: w * np.nan)(broken)
@@ -225,7 +239,7 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(built: Path, images: P
         "is gone or no ONNX file": (good, tmp_path / "some.engine", "--images", images),
         "there is no such file": (tmp_path / "missing.onnx", bad, "--images", images),
         "(0, 1, 32, 32)": (good, bad, "--images", tmp_path / "none.npy"),
-        "only files with the same inputs": (good, tmp_path / "renamed.onnx", "--images", images),
+        "takes images, more; only files that take pixels alone": (good, tmp_path / "two.onnx", "--images", images),
         "zero points that cut off": (good, tmp_path / "shifted.onnx", "--images", images),
         "NaN or infinity in the earlier file already": (tmp_path / "nan.onnx", bad, "--images", images),
         "or two files and --images": (good, bad),
