@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from exporters import channel_space, onnx_file
+from exporters import channel_space
 from exporters.constant import attributes, evaluate_constant
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx_ir as ir
     from numpy.typing import NDArray
 
@@ -35,27 +37,18 @@ class _Layer(NamedTuple):
     bias: Rows
 
 
-def follow(before: ir.Graph, after: ir.Graph) -> int:
-    """Rescale ``before`` to the channels of ``after``; the number of channel spaces that this changed."""
-    _read_initializers_directly(before)
+def follow(before: ir.Graph, twins: Mapping[ir.Node, ir.Node]) -> int:
+    """Rescale ``before`` to the channels of the graph after; the number of channel spaces that this changed.
 
-    changed = {space: exponents for space, exponents in _exponents(before, after).items() if exponents.any()}
+    ``twins`` are the nodes of the graph after that stand for those of ``before``.
+    """
+    changed = {space: exponents for space, exponents in _exponents(before, twins).items() if exponents.any()}
     channel_space.rescale(before, changed)
     return len(changed)
 
 
-def _read_initializers_directly(graph: ir.Graph) -> None:
-    """Step over Identity: the exporter keeps weights of the same values once, and hands them on through it."""
-    for node in list(graph):
-        if node.op_type != "Identity" or node.outputs[0].is_graph_output():
-            continue
-        initializer = node.inputs[0]
-        if initializer is not None and onnx_file.initializer_array(initializer) is not None:
-            node.outputs[0].replace_all_uses_with(initializer)
-
-
-def _exponents(before: ir.Graph, after: ir.Graph) -> dict[Space, NDArray[np.int64]]:
-    """For each channel space of ``before`` the powers of two by which ``after`` divides its channels."""
+def _exponents(before: ir.Graph, twins: Mapping[ir.Node, ir.Node]) -> dict[Space, NDArray[np.int64]]:
+    """For each channel space of ``before`` the powers of two by which the graph after divides its channels."""
     read_space: dict[ir.Node, Space] = {}
     written_space: dict[ir.Node, Space] = {}
     # NaN until a writer tells: in a residual stream, a channel that one writer leaves at 0 another one may fill.
@@ -66,12 +59,11 @@ def _exponents(before: ir.Graph, after: ir.Graph) -> dict[Space, NDArray[np.int6
         exponents[space] = np.full(space.channels, np.nan)
 
     # In the order of the graph: what a layer reads has been told by the time that the layer is reached.
-    twins = {node.outputs[0].name: node for node in after if node.outputs}
     for node in before:
         space_behind = written_space.get(node)
         if space_behind is None:
             continue
-        twin = twins.get(node.outputs[0].name)
+        twin = twins.get(node)
         if twin is None:
             continue
         space_before = read_space.get(_layer_before(node))

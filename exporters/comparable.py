@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import inliner
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 # ONNX's own domain has two names; no other one has a meaning that could be compared.
 OWN_DOMAINS = {"", "ai.onnx"}
-# Tensors of more numbers are weights; smaller ones may tell shapes.
-MOST_IN_SHAPE = 64
 # Rounds of inferring shapes, computing what they tell, and inferring again; networks need up to four.
 ROUNDS = 16
 
@@ -52,7 +49,7 @@ def _refuse_foreign(graph: onnx.GraphProto, name: str) -> None:
         if node.domain not in OWN_DOMAINS:
             raise ValueError(
                 f"{name} has {node.op_type} of the domain {node.domain} (node {node.name or node.output[0]}), which "
-                "ONNX does not define; only its own operators, and functions that the file itself defines, can be proven"
+                "ONNX does not define; only its own operators, and functions that the file defines, can be proven"
             )
         for attribute in node.attribute:
             subgraphs = [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs
@@ -85,14 +82,11 @@ def _store_constants(model: ir.Model, name: str) -> None:
 
 def _infer_shapes(model: ir.Model, proto: onnx.ModelProto) -> None:
     """Give every value of ``model`` the shape that follows from its inputs, and none where none follows."""
-    light = _without_weights(proto)
     # What the file says of its own tensors has to fit, though nothing is taken from it.
-    declared = onnx.ModelProto()
-    declared.CopyFrom(light)
-    del declared.graph.output[:]
-    declared.graph.output.extend(proto.graph.output)
-    declared.graph.value_info.extend(proto.graph.value_info)
-    onnx.shape_inference.infer_shapes(declared, check_type=True, strict_mode=True, data_prop=True)
+    onnx.shape_inference.infer_shapes(
+        onnx_file.without_weights(proto), check_type=True, strict_mode=True, data_prop=True
+    )
+    light = _without_shapes(proto)
 
     for _ in range(ROUNDS):
         inferred = onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
@@ -122,29 +116,21 @@ def _dimension(size: onnx.TensorShapeProto.Dimension) -> Dimension:
     return size.dim_param or None
 
 
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """``proto`` with its large initialisers as inputs of their shapes, and no shape but that of inputs.
+def _without_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """``proto`` without its weights, and with no shape but that of inputs.
 
     The open sizes of an input have names of their place, which are the same in every file.
     """
-    graph = onnx.GraphProto(name=proto.graph.name, node=proto.graph.node)
+    light = onnx_file.without_weights(proto)
+    del light.graph.value_info[:]
     stored = {tensor.name for tensor in proto.graph.initializer}
-    for place, value in enumerate(item for item in proto.graph.input if item.name not in stored):
-        declared = graph.input.add()
-        declared.CopyFrom(value)
-        for axis, size in enumerate(declared.type.tensor_type.shape.dim):
+    for place, value in enumerate(item for item in light.graph.input if item.name not in stored):
+        for axis, size in enumerate(value.type.tensor_type.shape.dim):
             if not size.HasField("dim_value"):
                 size.dim_param = f"input_{place}_{axis}"
-    for tensor in proto.graph.initializer:
-        if np.prod(tensor.dims, dtype=np.float64) <= MOST_IN_SHAPE:
-            graph.initializer.add().CopyFrom(tensor)
-        else:
-            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    for value in proto.graph.output:
-        output = graph.output.add()
-        output.CopyFrom(value)
-        output.type.tensor_type.ClearField("shape")
-    return onnx.ModelProto(graph=graph, ir_version=proto.ir_version, opset_import=proto.opset_import)
+    for value in light.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return light
 
 
 def _told_by_shapes(inferred: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
@@ -157,7 +143,7 @@ def _told_by_shapes(inferred: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
             if output.dtype not in {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL} or not output.uses():
                 continue
             constant = evaluate_constant(output, memo)
-            if constant is not None and constant.exact and constant.numbers.size <= MOST_IN_SHAPE:
+            if constant is not None and constant.exact and constant.numbers.size <= onnx_file.SMALL:
                 told[str(output.name)] = onnx.numpy_helper.from_array(constant.array, str(output.name))
     return told
 

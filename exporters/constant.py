@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from exporters import onnx_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
 # The opset whose defaults of attributes hold: the one that export writes.

@@ -207,12 +207,20 @@ def _kernel(use: Use) -> list[int] | None:
         return list(use.attributes["kernel_shape"])
     if use.node.op_type not in ("Conv", "ConvTranspose") or len(use.node.inputs) < 2:
         return None
-    weight = use.constants(use.node.inputs[1])
-    if weight is not None:
-        return [int(size) for size in weight.array.shape[2:]]
     shape = use.node.inputs[1].shape if use.node.inputs[1] is not None else None
     sizes = [] if shape is None else [size for size in shape[2:] if isinstance(size, int)]
-    return sizes if shape is not None and len(sizes) == len(shape) - 2 else None
+    if shape is not None and len(sizes) == len(shape) - 2:
+        return sizes
+    weight = use.constants(use.node.inputs[1])
+    return None if weight is None else [int(size) for size in weight.shape[2:]]
+
+
+def _max_pool(use: Use) -> None:
+    """In which order it counts the places of its maxima, where nobody reads them, means nothing."""
+    _windows(use)
+    outputs = use.node.outputs
+    if len(outputs) < 2 or not (outputs[1].uses() or outputs[1].is_graph_output()):
+        use.attributes.pop("storage_order", None)
 
 
 def _automatic_pads(use: Use, kernel: list[int]) -> list[int] | None:
@@ -453,7 +461,8 @@ MEANS: dict[str, Callable[[Use], None]] = {
     **dict.fromkeys(("ArgMax", "ArgMin", "Concat", "Flatten", "Gather", "GatherElements", "Hardmax"), _axis),
     **dict.fromkeys(("LayerNormalization", "LogSoftmax", "RMSNormalization", "Scatter", "ScatterElements"), _axis),
     **dict.fromkeys(("Softmax", "LpNormalization"), _axis),
-    **dict.fromkeys(("AveragePool", "Conv", "LpPool", "MaxPool"), _windows),
+    **dict.fromkeys(("AveragePool", "Conv", "LpPool"), _windows),
+    "MaxPool": _max_pool,
     "BatchNormalization": _batch_normalization,
     "Cast": _cast,
     "CastLike": _cast,

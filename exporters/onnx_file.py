@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import onnx
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+# Tensors of more numbers are weights; smaller ones may tell shapes.
+SMALL = 64
 
 
 def read(path: Path, *, check: bool = True) -> ir.Model:
@@ -35,8 +39,8 @@ def read_proto(path: Path, *, check: bool = True) -> onnx.ModelProto:
         proto = onnx.load(path, format="protobuf", load_external_data=False)
         _refuse_bad_tensors(proto)
         if check:
-            # Checked from the file: a model in memory would be serialised once more for it.
-            onnx.checker.check_model(str(path))
+            # Weights were looked at above; the checker would copy them twice.
+            onnx.checker.check_model(without_weights(proto))
     except DecodeError as error:
         raise ValueError(f"{path.name} is truncated or no ONNX file at all") from error
     except OSError as error:
@@ -61,6 +65,36 @@ def _refuse_bad_tensors(proto: onnx.ModelProto) -> None:
             ir.serde.deserialize_tensor(tensor).numpy()
         except (ValueError, TypeError) as error:
             raise ValueError(f"{tensor.name} does not hold what its shape says") from error
+
+
+def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``proto`` with its large initialisers as inputs of their types and shapes."""
+    light = onnx.ModelProto()
+    for field, value in proto.ListFields():
+        if field.name == "graph":
+            continue
+        if field.message_type is not None:
+            getattr(light, field.name).extend(value)
+        else:
+            setattr(light, field.name, value)
+
+    graph = proto.graph
+    light.graph.name = graph.name
+    for name in ("node", "output", "value_info", "sparse_initializer", "quantization_annotation"):
+        getattr(light.graph, name).extend(getattr(graph, name))
+    large = {tensor.name for tensor in graph.initializer if _size(tensor) > SMALL}
+    light.graph.input.extend(value for value in graph.input if value.name not in large)
+    for tensor in graph.initializer:
+        if tensor.name in large:
+            declared = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            light.graph.input.append(declared)
+        else:
+            light.graph.initializer.append(tensor)
+    return light
+
+
+def _size(tensor: onnx.TensorProto) -> int:
+    return math.prod(tensor.dims)
 
 
 def _tensors(message: Message) -> Iterator[onnx.TensorProto]:

@@ -8,23 +8,30 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters import number_formats
+from exporters.constant import evaluate_constant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+    from exporters.constant import Memo
     from exporters.number_formats import NumberFormat
 
 # Where a Quantize- or DequantizeLinear reads its scale and its zero point.
 SCALE, ZERO_POINT = 1, 2
 # Nodes whose output holds no other values than their first input, or means and maxima of them.
 PASSING = {"MaxPool", "GlobalAveragePool", "AveragePool", "Flatten", "Identity", "QuantizeLinear", "DequantizeLinear"}
+# Nodes whose output holds no other values than their first input: levels pass them as they are.
+MOVING = {
+    "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+}  # fmt: skip
 
 
-def number_format_of(quantise: ir.Node) -> NumberFormat | None:
+def number_format_of(quantise: ir.Node, memo: Memo | None = None) -> NumberFormat | None:
     """The format of this QuantizeLinear; None where its zero point makes it cut off other values than its range."""
-    zero_point = zero_of(quantise)
+    zero_point = zero_of(quantise, memo)
     if zero_point is None:
         return None
 
@@ -59,28 +66,16 @@ def makers(value: ir.Value | None) -> Iterator[ir.Node]:
         value = node.inputs[0] if node.inputs else None
 
 
-def held(node: ir.Node, index: int) -> NDArray[Any] | None:
-    """The constant numbers that ``node`` reads at ``index``, from an initializer or a Constant; None without any."""
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None:
-        return None
-
-    try:
-        tensor = ir.convenience.get_const_tensor(value)
-    except ValueError:  # a Constant that is no dense tensor
-        return None
-    if tensor is None:
-        return None
-
-    array = tensor.numpy()
-    is_text = array.dtype.kind in "OSU"
-    return None if is_text else array
+def constant_operand(node: ir.Node, index: int, memo: Memo | None = None) -> NDArray[Any] | None:
+    """The constant numbers that ``node`` reads at ``index``, however they are spelt; None without any."""
+    constant = evaluate_constant(operand(node, index), memo)
+    return None if constant is None else constant.array
 
 
-def zero_of(node: ir.Node) -> NDArray[Any] | None:
+def zero_of(node: ir.Node, memo: Memo | None = None) -> NDArray[Any] | None:
     """The zero point of a Quantize- or DequantizeLinear, also where ONNX implies it; None where it is not known."""
-    if len(node.inputs) > ZERO_POINT and node.inputs[ZERO_POINT] is not None:
-        return held(node, ZERO_POINT)
+    if operand(node, ZERO_POINT) is not None:
+        return constant_operand(node, ZERO_POINT, memo)
 
     if node.op_type == "QuantizeLinear":
         # ONNX: without a zero point the levels are of output_dtype, and without that UINT8.
@@ -90,17 +85,32 @@ def zero_of(node: ir.Node) -> NDArray[Any] | None:
         except (ValueError, TypeError):  # no type of numbers
             return None
 
-    # A DequantizeLinear has the type of what it reads, stored or quantised before it.
-    levels = held(node, 0)
-    if levels is not None:
-        return np.array(0, levels.dtype)
-    quantise = made_by(node, 0)
-    if quantise is not None and quantise.op_type == "QuantizeLinear":
-        return zero_of(quantise)
+    # A DequantizeLinear has the type of what it reads, quantised before it or stored.
+    quantise = quantise_of(node)
+    if quantise is not None:
+        return zero_of(quantise, memo)
+    levels = evaluate_constant(operand(node, 0), memo)
+    return None if levels is None else np.array(0, levels.dtype)
+
+
+def quantise_of(dequantise: ir.Node) -> ir.Node | None:
+    """The QuantizeLinear whose levels a DequantizeLinear reads, however they were moved since."""
+    for maker in makers(operand(dequantise, 0)):
+        if maker.domain != "":
+            return None
+        if maker.op_type == "QuantizeLinear":
+            return maker
+        if maker.op_type not in MOVING:
+            return None
     return None
+
+
+def operand(node: ir.Node, index: int) -> ir.Value | None:
+    """What ``node`` reads at ``index``; None where it reads nothing there."""
+    return node.inputs[index] if index < len(node.inputs) else None
 
 
 def made_by(node: ir.Node, index: int) -> ir.Node | None:
     """The node that computes what ``node`` reads at ``index``."""
-    value = node.inputs[index] if index < len(node.inputs) else None
+    value = operand(node, index)
     return value.producer() if value is not None else None

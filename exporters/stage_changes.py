@@ -24,8 +24,7 @@ class Changes:
     ``name`` is the stage's. ``folds``: a BatchNormalization into the layer before it. ``rescales``: channels by powers
     of two. ``retrains``: weights and biases of layers. ``formats``: the number formats that new Q/DQ pairs and weights
     may have. ``float16``: float32 constants become their nearest float16, with Casts between the types.
-    ``stores_levels``: weights behind a pair may be kept as levels or as the float numbers that give them. ``bytes_in``:
-    the images may be bytes.
+    ``bytes_in``: the images may be bytes.
 
     Every stage may do what changes nothing but the spelling, see :class:`exporters.certify.Walk`.
     """
@@ -51,7 +50,7 @@ class Changes:
         )
 
 
-def _family(number_format: NumberFormat) -> frozenset[str]:
+def family(number_format: NumberFormat) -> frozenset[str]:
     """The names of the formats that stand beside ``number_format`` in one file."""
     beside = (
         number_format,
@@ -70,7 +69,7 @@ STAGES = {
         Changes("fold_batchnorm", folds=True),
         Changes("equalise", rescales=True),
         Changes("qat", retrains=True),
-        *(Changes(name, formats=_family(row)) for name, row in NUMBER_FORMATS.items() if row.symmetric),
+        *(Changes(name, formats=family(row)) for name, row in NUMBER_FORMATS.items() if row.symmetric),
         Changes("fp16", float16=True),
         Changes("halve", float16=True),
         Changes("float_weights"),
@@ -80,7 +79,7 @@ STAGES = {
 
 
 def together(names: Iterable[str]) -> Changes:
-    """What the stages of these names may change, one after the other; raises ValueError at a name that is no stage's."""
+    """What the stages of these names may change, one after the other; raises ValueError at another name."""
     allowed: Changes | None = None
     for name in names:
         if name not in STAGES:

@@ -6,7 +6,7 @@
 #            as PyTorch does, which leaves out a window that starts beyond the input and its left padding. TensorRT-RTX
 #            says 4 x 4, without a word, and so does onnx's shape inference in opset 17. AveragePool of the same
 #            attributes is refused by TensorRT-RTX ("padding size is larger than or equal to the filter size").
-# Expected:  One shape; the operator's text has had the rule since opset 19.
+# Expected:  One shape; the operator's text has had the rule since opset 22, and TensorRT-RTX says 4 x 4 there too.
 # Hurt:      ResNet-D and other networks that pool with ceil_mode: an engine that answers a map one row and one column
 #            larger builds, and a mean behind it, or a Flatten and a Gemm, differ or fail on the device only.
 # Seen:      2026-11-30: "MaxPool: onnxruntime 3x3, tensorrt-rtx 4x4, onnx 4x4"; "AveragePool: … tensorrt-rtx refused".

@@ -30,7 +30,8 @@ def array(name: str, change: Change) -> Fault:
     def plant(model: onnx.ModelProto) -> None:
         tensor = min((i for i in model.graph.initializer if i.name.endswith(name)), key=lambda i: len(i.name))
         before = numpy_helper.to_array(tensor)
-        after = np.ascontiguousarray(change(before.copy()), dtype=before.dtype)
+        # np.ascontiguousarray would give a scalar an axis.
+        after = np.asarray(change(before.copy()), dtype=before.dtype, order="C")
         assert not np.array_equal(before, after, equal_nan=True)
         tensor.CopyFrom(numpy_helper.from_array(after, tensor.name))
 

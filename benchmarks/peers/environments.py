@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 TORCH = "torch==2.13.0"
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime==1.32.0", "onnx==1.23.2"),
+    "torch": (TORCH, "onnx==1.23.2", "onnxscript", "onnx-ir", "safetensors"),
     "modelopt": (TORCH, "nvidia-modelopt[onnx]==0.47.0", "requests"),
     "nncf": ("nncf", "openvino", "onnx", "onnxruntime"),
     "esp-ppq": (TORCH, "esp-ppq", "onnxruntime"),

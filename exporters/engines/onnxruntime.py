@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters import float_weights, onnx_file, reference
-from exporters.engines import ort_integers, ort_layers, ort_session
+from exporters.engines import ort_integers, ort_layers, ort_session, shapes, trt_config
 from exporters.engines.backend import Backend, BuiltEngine, LoadedEngine
 from exporters.portable import onnxruntime_session
 
@@ -54,7 +54,10 @@ class OnnxRuntime(Backend):
     def build(
         self, src: Path, dst: Path, options: Mapping[str, Any] | None = None, progress: Progress | None = None
     ) -> BuiltEngine:
-        """Compile the ONNX file ``src`` to ``dst``; it takes no options, and tells no progress."""
+        """Compile the ONNX file ``src`` to ``dst``; it takes no options, and tells no progress.
+
+        Raises RuntimeError where the compiled file makes other shapes than ``src``.
+        """
         del options, progress
         model = onnx_file.read(src)
         quantised = onnx_file.count(model, "QuantizeLinear") > 0
@@ -70,12 +73,14 @@ class OnnxRuntime(Backend):
             ort_integers.integer_bias(model.graph)
         entries = EXACT if processor() == SATURATES else None
         reference.session(ir.to_proto(model).SerializeToString(), LEVEL, disabled, dst, entries)
+        session = reference.session(dst, ort_session.LAYOUTS)
+        warnings = shapes.refuse("ONNX Runtime", src, session, shapes.batches_of([trt_config.BATCHES]))
 
         # What it fused is told by its own file alone, whose operators ONNX does not all know.
         compiled = onnx_file.read(dst, check=False)
         in_integers = onnx_file.count(compiled, "QLinearConv")
         in_float = onnx_file.count(compiled, "Conv", "FusedConv")
-        return BuiltEngine(in_float + in_integers, in_integers if quantised else None)
+        return BuiltEngine(in_float + in_integers, in_integers if quantised else None, warnings)
 
     def load(self, path: Path) -> LoadedEngine:
         """The compiled file; only layouts are chosen anew, for the processor of this very machine.

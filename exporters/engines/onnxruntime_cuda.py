@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from exporters import onnx_file, reference
-from exporters.engines import ort_session
+from exporters.engines import ort_session, shapes, trt_config
 from exporters.engines.backend import Backend, BuiltEngine, LoadedEngine
 from exporters.portable import cuda
 
@@ -53,8 +53,9 @@ class OnnxRuntimeCuda(Backend):
         del options, progress
         shutil.copyfile(src, dst)
         # Refused here rather than where it is used.
-        self.load(dst)
-        return BuiltEngine(onnx_file.count(onnx_file.read(src), "Conv"), None)
+        session = reference.session(dst, LEVEL, provider=PROVIDER)
+        warnings = shapes.refuse("ONNX Runtime", src, session, shapes.batches_of([trt_config.BATCHES]))
+        return BuiltEngine(onnx_file.count(onnx_file.read(src), "Conv"), None, warnings)
 
     def load(self, path: Path) -> LoadedEngine:
         """The file; raises an error where any node would run on the CPU."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import onnx_ir as ir
 
 from exporters import child, onnx_file
-from exporters.engines import description, trt_config, trt_layers
+from exporters.engines import description, shapes, trt_config, trt_layers
 from exporters.engines.backend import BuiltEngine
 from exporters.portable import child_process, tensorrt_build
 
@@ -52,26 +53,42 @@ def build(
     """Build ``src`` with ``package`` (tensorrt or tensorrt_rtx) into ``dst``; ``options`` as in trt_config.
 
     The description is what the builder itself lists. Where ``src`` has no Q/DQ or the builder lists nothing, no count
-    of convolutions in 8 bits is known. Raises RuntimeError with the builder's own errors.
+    of convolutions in 8 bits is known. Raises RuntimeError with the builder's own errors, or where the engine would
+    make other shapes than the graph.
     """
+    options = options or {}
 
     def listen(line: str) -> None:
         step = STEP.fullmatch(line)
         if progress is not None and step is not None:
             progress(step["phase"], int(step["step"]), int(step["steps"]))
 
-    answer: dict[str, Any] = child.call(
-        "exporters.engines.trt_builder:in_child", package, str(src), str(dst), json.dumps(options or {}), heard=listen
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        expected = Path(folder) / "shapes.json"
+        remarks = _keep_shapes(src, options, expected)
+        arguments = [package, str(src), str(dst), json.dumps(options), str(expected)]
+        answer: dict[str, Any] = child.call("exporters.engines.trt_builder:in_child", *arguments, heard=listen)
     # JSON has lists only.
-    answer["warnings"] = tuple(answer["warnings"])
+    answer["warnings"] = (*answer["warnings"], *remarks)
     return BuiltEngine(**answer)
 
 
-def in_child(package: str, src: str, dst: str, options_json: str) -> dict[str, Any]:
+def _keep_shapes(src: Path, options: Mapping[str, Any], path: Path) -> list[str]:
+    """Write what the graph in ``src`` makes of its images, for the child; where nobody can tell, say so."""
+    profiles = options.get("profiles") or (trt_config.BATCHES,)
+    try:
+        graph = shapes.of_graph(src, shapes.batches_of(profiles))
+    except ValueError as error:
+        return [shapes.not_compared(error)]
+    path.write_text(json.dumps(graph.to_json()))
+    return []
+
+
+def in_child(package: str, src: str, dst: str, options_json: str, shapes_path: str = "") -> dict[str, Any]:
     """Parse, build, write; every None and False that the library answers becomes an error with its words.
 
-    The fields of BuiltEngine, as JSON takes them.
+    In ``shapes_path`` are the graph's shapes (GraphShapes), where they are known. The answer has the fields of
+    BuiltEngine, as JSON takes them.
     """
     trt = importlib.import_module(package)
     options = json.loads(options_json)
@@ -88,8 +105,14 @@ def in_child(package: str, src: str, dst: str, options_json: str) -> dict[str, A
     builder = trt.Builder(tensorrt_build.logger(trt, hear))
     network = builder.create_network(tensorrt_build.network_flags(trt))
     parser = trt.OnnxParser(network, builder.logger)
-    if not parser.parse_from_file(src):
-        raise SystemExit(f"the parser refuses {Path(src).name}: {tensorrt_build.parser_errors(parser)}")
+    parsed = parser.parse_from_file(src)
+    graph = _kept_shapes(shapes_path)
+    library = package.replace("_", "-")
+    # Asked first: a map that is one row too large is why a parser refuses the layer behind it.
+    batches = graph["batches"] if graph else {}
+    _refuse_other_shapes(library, graph, {batch: shapes.of_network(network, int(batch)) for batch in batches})
+    if not parsed:
+        raise SystemExit(f"the parser refuses {Path(src).name}: {_in_one_line(tensorrt_build.parser_errors(parser))}")
 
     config = trt_config.configure(trt, builder, network, options, _weak_flags(trt, model))
     # TensorRT has it from 10 on.
@@ -101,11 +124,15 @@ def in_child(package: str, src: str, dst: str, options_json: str) -> dict[str, A
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise SystemExit(f"the builder refuses {Path(src).name}: {_errors(messages)}")
+    texts = [message.text for message in messages]
+    if graph:
+        listed_shapes = {batch: shapes.of_list(texts, graph["ends"], int(batch)) for batch in batches}
+        _refuse_other_shapes(library, {**graph, "ends": ()}, listed_shapes)
     Path(dst).write_bytes(bytes(plan))
     if timing_cache is not None:
         trt_config.keep(timing_cache, Path(cache_path))
 
-    listed = trt_layers.of_log([message.text for message in messages], model, package)
+    listed = trt_layers.of_log(texts, model, package)
     quantised = onnx_file.count(model, "QuantizeLinear") > 0
     built = BuiltEngine(
         convolutions=onnx_file.count(model, "Conv"),
@@ -114,6 +141,19 @@ def in_child(package: str, src: str, dst: str, options_json: str) -> dict[str, A
         description=listed,
     )
     return asdict(built)
+
+
+def _kept_shapes(path: str) -> dict[str, Any] | None:
+    if not path or not Path(path).exists():
+        return None
+    kept: dict[str, Any] = json.loads(Path(path).read_text())
+    return kept
+
+
+def _refuse_other_shapes(library: str, graph: dict[str, Any] | None, found: dict[str, shapes.Shapes]) -> None:
+    difference = shapes.difference(library, graph, found) if graph else ""
+    if difference:
+        raise SystemExit(difference)
 
 
 def _weak_flags(trt: Any, model: ir.Model) -> list[str]:
@@ -143,4 +183,10 @@ def _warnings(messages: Sequence[Message]) -> tuple[str, ...]:
 def _errors(messages: Sequence[Message]) -> str:
     """The first errors, in one line."""
     texts = [message.text for message in messages if message.severity in {"ERROR", "INTERNAL_ERROR"}]
-    return "; ".join(texts[:FIRST_ERRORS]) or "no reason given"
+    return _in_one_line("; ".join(texts[:FIRST_ERRORS])) or "no reason given"
+
+
+def _in_one_line(text: str) -> str:
+    """Without the lines that tell of CUDA: of what a child says, the last line is told, and here is no GPU."""
+    lines = [line for line in text.splitlines() if not line.startswith("[checkMacros")]
+    return " ".join(lines)

@@ -42,10 +42,11 @@ def export(shape: tuple[int, int, int], metadata: dict[str, str], src: Path, dst
 
 
 def simplify(src: Path, dst: Path) -> Made:
-    """The same graph tidied by onnxsim, which leaves BatchNormalization alone."""
+    """The same graph tidied by onnxsim, as far as that can be proven; BatchNormalization is left alone."""
     from exporters import simplify as simplifier
 
-    return Made(simplifier.simplify(src, dst))
+    simplified = simplifier.simplify(src, dst)
+    return Made(simplified.work, details={"unproven": simplified.unproven} if simplified.unproven else {})
 
 
 def fold_batchnorm(src: Path, dst: Path) -> Made:

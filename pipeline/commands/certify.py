@@ -24,6 +24,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     parser.add_argument("before", type=Path, help="the ONNX or frozen .safetensors file that is trusted")
     parser.add_argument("after", type=Path, help="the ONNX file that a stage made of it")
+    parser.add_argument(
+        "--as",
+        dest="stage",
+        metavar="STAGE",
+        help="what made it: simplify, fold_batchnorm, int8, …; several with commas; default: what the two files show",
+    )
     parser.add_argument("--retrained", action="store_true", help="layers may have other weights, as after QAT")
     parser.add_argument("--json", action="store_true", help="print the certificate as JSON")
 
@@ -33,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.parity.proof import certify
 
     try:
-        certificate = certify(arguments.before, arguments.after, retrained=arguments.retrained)
+        certificate = certify(arguments.before, arguments.after, stage=arguments.stage, retrained=arguments.retrained)
     except ValueError as error:
         raise BadRequest(str(error)) from error
     if arguments.json:
@@ -68,12 +74,15 @@ def _lines(certificate: Certificate) -> list[str]:
     for module, reason in certificate.left.items():
         lines.append(f"left: {module}: {reason}")
 
+    lines += [f"noted: {difference}" for difference in certificate.metadata]
+
+    as_stage = f" as {certificate.stage}" if certificate.stage else ""
     if certificate.proven:
-        lines.append(f"proven: the largest error is {certificate.largest:.4f} of its bound")
+        lines.append(f"proven{as_stage}: the largest error is {certificate.largest:.4f} of its bound")
         return lines
     lines += [f"{difference.module or 'the graph'}: {difference.found}" for difference in certificate.refuted[:SHOWN]]
     not_shown = len(certificate.refuted) - SHOWN
     if not_shown > 0:
         lines.append(f"and {not_shown} more")
-    lines.append(f"refuted: {len(certificate.refuted)} differences")
+    lines.append(f"refuted{as_stage}: {len(certificate.refuted)} differences")
     return lines

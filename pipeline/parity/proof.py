@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from exporters.certify import Certificate
 
 
-def certify(before: Path, after: Path, *, retrained: bool = False) -> Certificate:
+def certify(before: Path, after: Path, *, stage: str | None = None, retrained: bool = False) -> Certificate:
     """The certificate of ``after`` from ``before``, a graph or frozen weights; raises ValueError as those do.
 
-    ``retrained`` layers of a graph may have other weights.
+    ``stage`` made ``after`` of a graph; None: what the two files show. ``retrained`` layers may have other weights.
     """
     from exporters.certify import certify as certify_graph
     from exporters.certify_weights import certify_weights
 
     if before.suffix == ".safetensors":
         return certify_weights(before, after)
-    return certify_graph(before, after, retrained=retrained)
+    return certify_graph(before, after, stage=stage, retrained=retrained)

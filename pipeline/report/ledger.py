@@ -66,6 +66,8 @@ def _passed_over(rows: list[StageRow]) -> Iterator[str]:
     for row in rows:
         if row.fallback:
             yield f"{row.name} was passed over, as --allow-fallback permits: {row.fallback}."
+        if row.details.get("unproven"):
+            yield f"{row.name} did less than it could, since not all could be proven: {row.details['unproven']}."
 
 
 def _not_proven(made: list[Stage]) -> Iterator[str]:

@@ -14,6 +14,8 @@ import onnx
 from faults import array, behind, node, pair_after, scale_of_dequantise, unpaired, unsigned_pair
 from onnx import TensorProto, helper, numpy_helper
 
+from exporters import lint
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -156,15 +158,30 @@ def open_height(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
 
 
+def scales_of_one_element(model: onnx.ModelProto) -> None:
+    for held in model.graph.initializer:
+        if held.name.endswith(("_scale", "_zero_point")) and not held.dims:
+            held.dims.append(1)
+
+
+def levels_behind_identity(model: onnx.ModelProto) -> None:
+    model.graph.node.insert(0, helper.make_node("Identity", [f"{CONV}_int8"], ["moved"], "moved"))
+    node(model, f"{CONV}_int8_DequantizeLinear").input[0] = "moved"
+
+
 @dataclass(frozen=True)
 class Bad:
-    """A graph that breaks ``rule`` and no other, at ``module``; None where it is every layer."""
+    """A graph that breaks ``rule`` and no other, at ``module``; None where it is every layer.
+
+    ``built``: what TensorRT-RTX makes of it; by default 8 bits throughout.
+    """
 
     rule: str
     module: str | None
     plant: Fault
     placement: str = "tensorrt"
     opset: int | None = None
+    built: str = ""
 
 
 def scaled(name: str, change: Change) -> Fault:
@@ -179,7 +196,9 @@ def one(value: float, index: int = 3) -> Change:
 AT, ZERO, NEW = "layer2.0.conv2", f"{CONV}_zero_point", f"{INNER}_DequantizeLinear"
 LINTED: dict[str, Bad] = {
     "an activation in UINT8": Bad("Q001", "relu", other(f"{STEM}_zero_point", lambda zero: zero.astype(np.uint8))),
-    "an activation about 3": Bad("Q001", "relu", array(f"{STEM}_zero_point", lambda zero: zero + 3)),
+    "an activation about 3": Bad(
+        "Q001", "relu", array(f"{STEM}_zero_point", lambda zero: zero + 3), built=lint.REFUSED
+    ),
     "zero points left out, which makes it UINT8": Bad(
         "Q001",
         "relu",
@@ -190,9 +209,10 @@ LINTED: dict[str, Bad] = {
         "Q003",
         "layer2.0.relu",
         both(*(other(f"{INNER}_{part}", lambda value: np.full(64, value)) for part in ("scale", "zero_point"))),
+        built=lint.FLOAT,
     ),
     "weights under one scale": Bad("Q004", AT, both(other(f"{CONV}_scale", np.max), other(ZERO, np.max))),
-    "a bias in INT32": Bad("Q005", AT, quantised_bias),
+    "a bias in INT32": Bad("Q005", AT, quantised_bias, built=lint.REFUSED),
     "a pair before a ReLU": Bad(
         "Q006", "layer2.0.relu", pair_after("/layer2/layer2.0/bn1/BatchNormalization_output_0", "p")
     ),
@@ -202,27 +222,39 @@ LINTED: dict[str, Bad] = {
     "an Add without a pair": Bad("Q008", "layer2.0", unpaired(SHORTCUT)),
     "a pool that is read in float as well": Bad("Q009", "maxpool", with_nodes(helper.make_node("Neg", [POOL], ["n"]))),
     "groups of two channels": Bad("Q010", AT, groups_of_two),
-    "weights without their activation": Bad("Q011", AT, unpaired(INNER)),
-    "an activation without its weights": Bad("Q011", AT, float_weights),
-    "operands of two types": Bad("Q012", AT, other(f"{CONV}_scale", lambda scale: scale.astype(np.float16))),
-    "a scale of 0": Bad("Q013", "layer2.0.relu", scaled(INNER, np.zeros_like)),
-    "a negative scale of an activation": Bad("Q013", "layer2.0.relu", scaled(INNER, np.negative)),
-    "a scale of NaN": Bad("Q013", AT, scaled(CONV, one(np.nan))),
+    "weights without their activation": Bad("Q011", AT, unpaired(INNER), built=lint.FLOAT),
+    "an activation without its weights": Bad("Q011", AT, float_weights, built=lint.FLOAT),
+    "operands of two types": Bad(
+        "Q012",
+        AT,
+        both(declared(19), other(f"{CONV}_scale", lambda scale: scale.astype(np.float16))),
+        built=lint.REFUSED,
+    ),
+    "a scale of 0": Bad("Q013", "layer2.0.relu", scaled(INNER, np.zeros_like), built=lint.REFUSED),
+    "a negative scale of an activation": Bad("Q013", "layer2.0.relu", scaled(INNER, np.negative), built=lint.REFUSED),
+    "a scale of NaN": Bad("Q013", AT, scaled(CONV, one(np.nan)), built=lint.REFUSED),
     "an infinite scale": Bad("Q013", AT, scaled(CONV, one(np.inf))),
-    "a negative scale of one channel": Bad("Q013", AT, scaled(CONV, one(-1))),
-    "a scale that is no float": Bad("Q013", "layer2.0.downsample.1", other(f"{SHORTCUT}_scale", np.int32)),
-    "a scale that follows the image": Bad("Q014", "conv1", computed_scale),
+    "a negative scale of one channel": Bad("Q013", AT, scaled(CONV, one(-1)), built=lint.REFUSED),
+    "a scale that is no float": Bad(
+        "Q013", "layer2.0.downsample.1", other(f"{SHORTCUT}_scale", np.int32), built=lint.REFUSED
+    ),
+    "a scale that follows the image": Bad("Q014", "conv1", computed_scale, built=lint.REFUSED),
     "a scale that another one undoes": Bad("Q015", "layer2.0.relu", scale_of_dequantise(4)),
-    "a zero point that is not taken off": Bad("Q015", "layer2.0.relu", reads(NEW, 2, np.int8(5))),
+    "a zero point that is not taken off": Bad("Q015", "layer2.0.relu", reads(NEW, 2, np.int8(5)), built=lint.REFUSED),
     "a zero point of another type": Bad("Q016", "layer2.0.relu", reads(NEW, 2, np.uint8(0))),
     "one zero point left out, which makes it UINT8": Bad(
         "Q016", "layer2.0.relu", reads(f"{INNER}_QuantizeLinear", 2, None), "onnxruntime"
     ),
-    "one zero point for 64 scales": Bad("Q017", AT, other(ZERO, np.max)),
+    "one zero point for 64 scales": Bad("Q017", AT, other(ZERO, np.max), built=lint.REFUSED),
     "32 scales for 64 channels": Bad(
-        "Q017", AT, both(*(other(f"{CONV}_{part}", lambda each: each[:32]) for part in ("scale", "zero_point")))
+        "Q017",
+        AT,
+        both(*(other(f"{CONV}_{part}", lambda each: each[:32]) for part in ("scale", "zero_point"))),
+        built=lint.REFUSED,
     ),
-    "scales along an axis that is not there": Bad("Q017", AT, told(f"{CONV}_int8_DequantizeLinear", axis=4)),
+    "scales along an axis that is not there": Bad(
+        "Q017", AT, told(f"{CONV}_int8_DequantizeLinear", axis=4), built=lint.REFUSED
+    ),
     "one block under two scales": Bad("Q018", "layer1.0.relu_2", second_scale),
     "weights scaled by input channel": Bad(
         "Q019",
@@ -231,27 +263,44 @@ LINTED: dict[str, Bad] = {
             told(f"{CONV}_int8_DequantizeLinear", axis=1),
             *(other(f"{CONV}_{part}", lambda each: each[:16]) for part in ("scale", "zero_point")),
         ),
+        built=lint.FLOAT,
     ),
-    "weights about 3": Bad("Q020", AT, array(ZERO, lambda zero: zero + 3)),
+    "weights about 3": Bad("Q020", AT, array(ZERO, lambda zero: zero + 3), built=lint.REFUSED),
     "weights in UINT8": Bad(
         "Q020",
         AT,
         both(*(other(f"{CONV}_{part}", lambda each: each.astype(np.uint8)) for part in ("int8", "zero_point"))),
+        built=lint.REFUSED,
     ),
     "weights stored in INT8, for TensorRT 8": Bad("Q021", None, lambda _: None, "tensorrt-8"),
-    "an operator that no parser knows": Bad("Q022", "/planted", behind("Unique", axis=0)),
+    "an operator that no parser knows": Bad("Q022", "/planted", behind("Unique", axis=0), built=lint.REFUSED),
     "the same in a branch": Bad(
-        "Q022", "head", branches(helper.make_node("Unique", ["logits"], ["inner_out"], "/head/Unique"))
+        "Q022",
+        "head",
+        branches(helper.make_node("Unique", ["logits"], ["inner_out"], "/head/Unique")),
+        built=lint.REFUSED,
     ),
     "a pair without a zero point in a branch": Bad(
         "Q001",
         "head",
         branches(helper.make_node("QuantizeLinear", ["logits", f"{STEM}_scale"], ["inner_out"], "/head/Q")),
     ),
-    "an operator of somebody's": Bad("Q023", "/planted", foreign),
+    "an operator of somebody's": Bad("Q023", "/planted", foreign, built=lint.REFUSED),
     "an opset that TensorRT 8.2 does not read": Bad("Q024", "", lambda _: None, opset=13),
     "an opset of the future": Bad("Q024", "", declared(99)),
-    "an image of any height": Bad("Q025", "images", open_height),
+    "an image of any height": Bad("Q025", "images", open_height, built=lint.REFUSED),
+    "an activation scale of shape [1]": Bad(
+        "Q026", AT, other(f"{INNER}_scale", lambda scale: scale.reshape(1)), built=lint.FLOAT
+    ),
+    "scales of one element": Bad("Q026", None, scales_of_one_element, built=lint.FLOAT),
+    "a pair on the branch of a convolution alone": Bad(
+        "Q027",
+        "layer2.0",
+        both(unpaired(SHORTCUT), pair_after("/layer2/layer2.0/bn3/BatchNormalization_output_0", "p")),
+    ),
+    "a weight scale that a GPU takes for 0": Bad("Q030", AT, scaled(CONV, one(1e-40))),
+    "two pairs in series": Bad("Q034", AT, pair_after(f"{INNER}_DequantizeLinear_output", "p")),
+    "levels behind a node of their own": Bad("Q037", AT, levels_behind_identity, built=lint.REFUSED),
 }
 
 
@@ -274,12 +323,6 @@ def whole_pairs(model: onnx.ModelProto) -> None:
         each.input[0] = f"{name}_q"
 
 
-def scales_of_one_element(model: onnx.ModelProto) -> None:
-    for held in model.graph.initializer:
-        if held.name.endswith(("_scale", "_zero_point")) and not held.dims:
-            held.dims.append(1)
-
-
 def nameless(model: onnx.ModelProto) -> None:
     for each in model.graph.node:
         each.ClearField("name")
@@ -289,7 +332,6 @@ HONEST: dict[str, Fault] = {
     "as it was built": lambda _: None,
     "constants in nodes": constant_nodes,
     "weights in float behind whole pairs": whole_pairs,
-    "scales of one element": scales_of_one_element,
     "a zero point that is implied": reads(NEW, 2, None),
     "no names": nameless,
 }
