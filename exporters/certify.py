@@ -57,6 +57,8 @@ TELLS_SHAPE = {"Reshape": 1, "Expand": 1, "Resize": 3, "ConstantOfShape": 0}
 SHAPE = "shape"
 # Of these the operands may change places.
 COMMUTATIVE = {"Add", "Mul", "Max", "Min", "Sum", "Mean", "And", "Or", "Xor", "Equal"}
+# Operators that make floats of something else, with an attribute for their type.
+MAKES_FLOATS = {"Cast", "EyeLike"}
 # What may read infinity, and answer numbers.
 LIMITS = {"Clip", "Max", "Min", "Pad", "Where"}
 # Metadata that say who made a file, when and of what; all others say what it means.
@@ -557,6 +559,8 @@ class Walk:
                 continue
             if name in rounded and was is not None and _same_attribute(_as_float16(was), now):
                 continue
+            if self.allowed.float16 and _is_halved_type(node, name, was, now):
+                continue
             self.refute(node, f"{name} of {_name(node)} is {_plain(now)}, it was {_plain(was)}")
 
     def _told(self, old: ir.Node, new: ir.Node, was: dict[str, Any], now: dict[str, Any]) -> set[str]:
@@ -566,7 +570,11 @@ class Walk:
         same; of the attributes it is taken away then.
         """
         told = set()
-        for name in {*spelt_as_inputs(old.op_type, self.old_opset).values(), SHAPE}:
+        spelt_as = {
+            **spelt_as_inputs(old.op_type, self.old_opset),
+            **spelt_as_inputs(new.op_type, self.new_opset),
+        }
+        for name in {*spelt_as.values(), SHAPE}:
             if was.get(name) != COMPUTED and now.get(name) != COMPUTED:
                 told.add(name)
         place = TELLS_SHAPE.get(old.op_type)
@@ -1002,7 +1010,7 @@ def _share(
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.asarray(np.abs(np.subtract(values, exact)))
-        share = np.divide(error, allowed, out=error)
+        share: NDArray[np.float64] = np.divide(error, allowed, out=error)
     # 0 of 0 is no number, nor is the difference of two infinities.
     unclear = np.isnan(share)
     if unclear.any():
@@ -1034,6 +1042,19 @@ def _same_attribute(was: Any, now: Any) -> bool:
 
 def _as_float16(value: Any) -> Any:
     return np.asarray(value).astype(np.float16).tolist()
+
+
+def _is_halved_type(node: ir.Node, name: str, was: Any, now: Any) -> bool:
+    """Whether ``node`` makes float16 of what was no float before, where it made float32."""
+    return (
+        node.op_type in MAKES_FLOATS
+        and name in {"to", "dtype"}
+        and (was, now)
+        == (
+            ir.DataType.FLOAT.value,
+            ir.DataType.FLOAT16.value,
+        )
+    )
 
 
 def _plain(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from exporters.certify import Certificate, Refutation
 from exporters.constant import evaluate_constant
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     import onnx_ir as ir
@@ -26,8 +27,12 @@ READ = {
     "Gemm": ("weight", "bias"),
     "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
 }
-# What normalises the pixels, in no module of its own.
-PIXELS = {"Sub": ("pixel_mean",), "Div": ("pixel_std",)}
+# What normalises the pixels, in no module of its own, and the tensor that it reads.
+PIXELS = {"Sub": "pixel_mean", "Div": "pixel_std"}
+# What the exporter puts behind the name of a module that is called again.
+CALLED_AGAIN = re.compile(r"_[0-9]+$")
+# The metadata of a graph that name the tensors of the network that PyTorch does not read either.
+UNREAD = "unread"
 
 
 def certify_weights(before: Path, after: Path) -> Certificate:
@@ -37,16 +42,16 @@ def certify_weights(before: Path, after: Path) -> Certificate:
     cannot be read.
     """
     weights = _read(before)
-    graph = onnx_file.read(after).graph
-    certificate = Certificate(constants=len(weights), nodes=len(graph))
+    model = onnx_file.read(after)
+    graph = model.graph
+    certificate = Certificate(stage="export", constants=len(weights), nodes=len(graph))
 
-    # Not by the names of initializers: the exporter writes tensors with the same values once.
-    in_graph = _read_by_layers(graph)
-    # What other operators read is known by its name alone.
-    for name, constant in _named(graph, weights.keys() - in_graph.keys()):
-        in_graph[name] = constant.array
-
+    in_graph = _in_graph(graph, weights)
+    never_read = json.loads(model.metadata_props.get(UNREAD, "[]"))
     for name in sorted(weights.keys() | in_graph.keys()):
+        if name not in in_graph and name in never_read:
+            certificate.metadata.append(f"no node reads {name}, nor does the network in PyTorch")
+            continue
         if name not in in_graph:
             difference = f"no node reads {name}"
         elif name not in weights:
@@ -59,18 +64,61 @@ def certify_weights(before: Path, after: Path) -> Certificate:
     return certificate
 
 
+def unread(path: Path, weights: Mapping[str, NDArray[np.float32]]) -> list[str]:
+    """The names of ``weights`` that no node of the graph in ``path`` reads."""
+    return sorted(weights.keys() - _in_graph(onnx_file.read(path).graph, weights).keys())
+
+
+def _in_graph(graph: ir.Graph, weights: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32] | None]:
+    """What the nodes of ``graph`` read, under the names of ``weights``; None where it is computed."""
+    # Not by the names of initializers: the exporter writes tensors with the same values once.
+    in_graph = _read_by_layers(graph)
+    # What other operators read is known by its name alone.
+    for name, constant in _named(graph, weights.keys() - in_graph.keys()):
+        in_graph[name] = constant.array
+
+    # A module that is called again has a number behind its name, and the same weights.
+    for name in sorted(in_graph.keys() - weights.keys()):
+        module, _, tensor = name.rpartition(".")
+        first = f"{CALLED_AGAIN.sub('', module)}.{tensor}"
+        array = in_graph[name]
+        if first in weights and array is not None and not _difference(first, weights[first], array):
+            del in_graph[name]
+            in_graph.setdefault(first, array)
+    return in_graph
+
+
 def _read_by_layers(graph: ir.Graph) -> dict[str, NDArray[np.float32] | None]:
     """What each layer of ``graph`` reads, under the name that PyTorch gives it; None where it is computed."""
     arrays: dict[str, NDArray[np.float32] | None] = {}
     for node in graph:
         module = onnx_file.module_of(node)
-        operators = READ if module else PIXELS
-        names = operators.get(node.op_type, ())
+        names = READ.get(node.op_type, ()) if module else ()
         for name, value in zip(names, node.inputs[1:], strict=False):
             constant = evaluate_constant(value)
-            full_name = f"{module}.{name}".lstrip(".")
-            arrays[full_name] = None if constant is None else constant.array
+            arrays[f"{module}.{name}"] = None if constant is None else constant.array
+
+    for node in _normalisation(graph):
+        constant = evaluate_constant(node.inputs[1])
+        arrays[PIXELS[node.op_type]] = None if constant is None else constant.array
     return arrays
+
+
+def _normalisation(graph: ir.Graph) -> Iterator[ir.Node]:
+    """The Sub and the Div that the images pass first; what a network subtracts by itself comes behind them."""
+    value = graph.inputs[0]
+    wanted = dict(PIXELS)
+    while True:
+        readers = list(value.consumers())
+        node = readers[0] if len(readers) == 1 else None
+        if node is None or node.inputs[0] is not value or onnx_file.module_of(node):
+            return
+        if node.op_type in wanted:
+            del wanted[node.op_type]
+            yield node
+        elif node.op_type not in {"Cast", "Identity"}:
+            return
+        value = node.outputs[0]
 
 
 def _named(graph: ir.Graph, names: Collection[str]) -> Iterator[tuple[str, Constant]]:

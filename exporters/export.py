@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import warnings
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from exporters import onnx_file
+from exporters import certify_weights, onnx_file
 from exporters.constant import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
 
 # Read by TensorRT 8.5 to 11 and by TensorRT-RTX, so one file serves every device; Q/DQ with float32 scales needs 13.
 OPSET = 17
@@ -50,6 +51,9 @@ def export(network: nn.Module, dst: Path, shape: tuple[int, int, int], metadata:
 
     model = onnx_file.read(dst)
     model.metadata_props.update(metadata)
+    never_read = _never_read(network, two_images, dst)
+    if never_read:
+        model.metadata_props[certify_weights.UNREAD] = json.dumps(never_read)
     _write_pads(model)
     onnx_file.write(model, dst)
     normalisations = onnx_file.count(model, "BatchNormalization")
@@ -84,3 +88,24 @@ def _write_pads(model: ir.Model) -> None:
             behind.append(missing - missing // 2)
         del node.attributes["auto_pad"]
         node.attributes["pads"] = ir.AttrInt64s("pads", [*before, *behind])
+
+
+def _never_read(network: nn.Module, images: Tensor, dst: Path) -> list[str]:
+    """The tensors of ``network`` that neither a node of ``dst`` nor the network itself reads.
+
+    Each that no node reads is set to NaN for once: what is read makes an answer NaN.
+    """
+    import torch
+
+    state = {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+    never_read = []
+    for name in certify_weights.unread(dst, {name: tensor.numpy() for name, tensor in state.items()}):
+        tensor = state[name]
+        kept = tensor.clone()
+        with torch.inference_mode():
+            tensor.fill_(torch.nan)
+            answers = network(images)
+            tensor.copy_(kept)
+        if torch.isfinite(answers).all():
+            never_read.append(name)
+    return never_read

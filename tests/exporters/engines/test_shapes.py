@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
+from conftest import ROOT
 from onnx import TensorProto, helper, numpy_helper
 from tensorrt_surface import SURFACES
 
 from exporters import reference
 from exporters.engines import onnxruntime, shapes, tensorrt_rtx
+from pipeline.building import stages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -185,6 +189,50 @@ def test_every_tensorrt_tells_the_shapes_of_its_network(version: str) -> None:
     assert {"name", "shape"} <= SURFACES[version]["ITensor"].keys()
 
 
+POOLS = """
+import itertools, sys
+from pathlib import Path
+import onnx_ir as ir
+import tensorrt_rtx as trt
+from onnx import helper, save
+from exporters.engines import shapes
+from exporters.opsets import changed
+
+path = Path(sys.argv[1])
+logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+builder = trt.Builder(logger)
+outcomes = []
+for kernel, stride, pad, size in itertools.product((2, 3), (2, 3), (0, 1), (5, 6, 7)):
+    pooled = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4, "ceil_mode": 1}
+    nodes = [helper.make_node("MaxPool", ["images"], ["maps"], **pooled)]
+    nodes.append(helper.make_node("GlobalAveragePool", ["maps"], ["logits"]))
+    images = helper.make_tensor_value_info("images", 1, ["N", 1, size, size])
+    logits = helper.make_tensor_value_info("logits", 1, ["N", 1, 1, 1])
+    model = helper.make_model(
+        helper.make_graph(nodes, "pool", [images], [logits]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    save(model, path)
+    graph = shapes.of_graph(path, (1, 16))
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse_from_file(str(path))
+    found = {batch: shapes.of_network(network, int(batch)) for batch in graph.batches}
+    parts = bool(shapes.difference("rtx", graph.to_json(), found))
+    pool = ir.from_proto(model).graph[0]
+    assert parts == bool(changed(pool, 17, 22)), (pooled, size, parts)
+    outcomes.append(parts)
+print(sum(outcomes), len(outcomes))
+"""
+
+
+def test_the_pools_that_tensorrt_ends_later_are_those_whose_last_window_starts_in_the_padding(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", POOLS, str(tmp_path / "pool.onnx")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    parted, pools = map(int, done.stdout.split())
+    assert 0 < parted < pools == 24
+
+
 CODE = """
 from torch import nn
 
@@ -196,13 +244,19 @@ def net(classes, channels):
 """
 
 
-def test_a_build_fails_at_the_engine_with_the_module(cli: Cli, tmp_path: Path) -> None:
+def test_a_build_of_such_a_pool_fails_with_its_module(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "ends.py").write_text(CODE)
     done = cli(
         "--arch", "ends:net", "--precision", "fp32", "--engine", "tensorrt-rtx", "--epochs", 1, "-o", "out",
         cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 3, done.stderr
+    assert done.returncode == 1, done.stderr
     said = " ".join((done.stdout + done.stderr).split())
-    assert "stage engine could not make 05-engine.engine" in said
-    assert "of shape 1x8x7x7 from 1 image(s), the graph 1x8x6x6: they part at 2 (MaxPool)" in said
+    assert "at 2: its last window starts in the padding" in said
+    assert not list((tmp_path / "out").glob("*.engine"))
+
+
+def test_an_engine_of_such_a_pool_is_refused_with_its_module(tmp_path: Path) -> None:
+    src = network(tmp_path / "x.onnx")
+    with pytest.raises(RuntimeError, match=r"they part at layer1\.0\.pool \(MaxPool\)"):
+        stages.engine(tensorrt_rtx.BACKEND, {}, src, tmp_path / "x.engine")
