@@ -722,9 +722,7 @@ class Walk:
             constant = [evaluate_constant(value, self.old_memo) for value in before.inputs]
             if any(item is not None for item in constant):
                 return behind is None or behind.op_type != before.op_type
-        if new.op_type != "Gemm":
-            return False
-        return _turns(old) != _turns(new)
+        return new.op_type == old.op_type == "Gemm" and _turns(old) != _turns(new)
 
     def _compare_layers(self, old: ir.Node, new: ir.Node) -> bool:
         """Hold what ``new`` stores against ``old`` and what it took in; False where they are no such layers."""
@@ -732,7 +730,7 @@ class Walk:
             return self._pair_layers(old, new)
         computed = linear_layer(old, partial(self._behind_all, memo=self.old_memo), self.old_memo)
         written = layer_of(new, self.new_memo)
-        if computed is None or written is None:
+        if computed is None or written is None or _scales(new):
             return False
         layer = computed.node
         kinds = {layer.op_type, new.op_type}
@@ -974,10 +972,15 @@ def _drops_nothing(node: ir.Node, memo: Memo) -> bool:
     return training is not None and not training.array.any()
 
 
-def _turns(node: ir.Node) -> tuple[object, ...]:
-    """How a Gemm scales and turns its operands."""
-    settings = canonical_attributes(node, 17) if node.op_type == "Gemm" else {}
-    return settings.get("alpha"), settings.get("beta"), settings.get("transB")
+def _turns(gemm: ir.Node) -> bool:
+    """Whether ``gemm`` turns its weight."""
+    return "transB" in gemm.attributes and gemm.attributes["transB"].as_int() != 0
+
+
+def _scales(node: ir.Node) -> bool:
+    """Whether ``node`` is a Gemm that multiplies its product or its bias."""
+    factors = [node.attributes[name].as_float() for name in ("alpha", "beta") if name in node.attributes]
+    return node.op_type == "Gemm" and any(factor != 1 for factor in factors)
 
 
 _PAIR_ATTRIBUTES = {"axis": 1, "block_size": 0}

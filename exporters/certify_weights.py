@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters import onnx_file
+from exporters import onnx_file, pairs
 from exporters.certify import Certificate, Refutation
 from exporters.constant import evaluate_constant
 
@@ -29,6 +29,8 @@ READ = {
 }
 # What normalises the pixels, in no module of its own, and the tensor that it reads.
 PIXELS = {"Sub": "pixel_mean", "Div": "pixel_std"}
+# How a stored tensor may be turned on its way to the layer that reads it.
+MOVED = {"Identity", "Transpose", "Unsqueeze", "Squeeze", "Reshape", "Cast"}
 # What the exporter puts behind the name of a module that is called again.
 CALLED_AGAIN = re.compile(r"_[0-9]+$")
 # The metadata of a graph that name the tensors of the network that PyTorch does not read either.
@@ -52,10 +54,11 @@ def certify_weights(before: Path, after: Path) -> Certificate:
         if name not in in_graph and name in never_read:
             certificate.metadata.append(f"no node reads {name}, nor does the network in PyTorch")
             continue
+        if name not in weights:
+            certificate.metadata.append(f"{name} is not among the weights: only its answers are judged")
+            continue
         if name not in in_graph:
             difference = f"no node reads {name}"
-        elif name not in weights:
-            difference = f"the graph holds {name}, which is not among the weights"
         else:
             difference = _difference(name, weights[name], in_graph[name])
         if difference:
@@ -69,8 +72,8 @@ def unread(path: Path, weights: Mapping[str, NDArray[np.float32]]) -> list[str]:
     return sorted(weights.keys() - _in_graph(onnx_file.read(path).graph, weights).keys())
 
 
-def _in_graph(graph: ir.Graph, weights: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32] | None]:
-    """What the nodes of ``graph`` read, under the names of ``weights``; None where it is computed."""
+def _in_graph(graph: ir.Graph, weights: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """What the nodes of ``graph`` read, under the names of ``weights``."""
     # Not by the names of initializers: the exporter writes tensors with the same values once.
     in_graph = _read_by_layers(graph)
     # What other operators read is known by its name alone.
@@ -82,26 +85,37 @@ def _in_graph(graph: ir.Graph, weights: Mapping[str, NDArray[np.float32]]) -> di
         module, _, tensor = name.rpartition(".")
         first = f"{CALLED_AGAIN.sub('', module)}.{tensor}"
         array = in_graph[name]
-        if first in weights and array is not None and not _difference(first, weights[first], array):
+        if first in weights and not _difference(first, weights[first], array):
             del in_graph[name]
             in_graph.setdefault(first, array)
     return in_graph
 
 
-def _read_by_layers(graph: ir.Graph) -> dict[str, NDArray[np.float32] | None]:
-    """What each layer of ``graph`` reads, under the name that PyTorch gives it; None where it is computed."""
-    arrays: dict[str, NDArray[np.float32] | None] = {}
+def _read_by_layers(graph: ir.Graph) -> dict[str, NDArray[np.float32]]:
+    """What each layer of ``graph`` reads as it is stored, under the name that PyTorch gives it."""
+    arrays: dict[str, NDArray[np.float32]] = {}
     for node in graph:
         module = onnx_file.module_of(node)
         names = READ.get(node.op_type, ()) if module else ()
         for name, value in zip(names, node.inputs[1:], strict=False):
-            constant = evaluate_constant(value)
-            arrays[f"{module}.{name}"] = None if constant is None else constant.array
+            array = _stored(value)
+            if array is not None:
+                arrays[f"{module}.{name}"] = array
 
     for node in _normalisation(graph):
-        constant = evaluate_constant(node.inputs[1])
-        arrays[PIXELS[node.op_type]] = None if constant is None else constant.array
+        array = _stored(node.inputs[1])
+        if array is not None:
+            arrays[PIXELS[node.op_type]] = array
     return arrays
+
+
+def _stored(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """The constant ``value``, where it is stored and at most moved; None where it is computed, as of weight_norm."""
+    for node in pairs.makers(value):
+        if node.op_type not in MOVED and node.op_type != "Constant":
+            return None
+    constant = evaluate_constant(value)
+    return None if constant is None else constant.array
 
 
 def _normalisation(graph: ir.Graph) -> Iterator[ir.Node]:
@@ -156,10 +170,8 @@ def _read(path: Path) -> dict[str, NDArray[np.float32]]:
     return weights
 
 
-def _difference(name: str, expected: NDArray[np.float32], found: NDArray[np.float32] | None) -> str:
+def _difference(name: str, expected: NDArray[np.float32], found: NDArray[np.float32]) -> str:
     """The first difference, in words; empty where every bit is the same."""
-    if found is None:
-        return f"{name} is computed, it was {expected.dtype} {expected.shape}"
     if found.dtype != expected.dtype or found.shape != expected.shape:
         return f"{name} is {found.dtype} {found.shape}, it was {expected.dtype} {expected.shape}"
 

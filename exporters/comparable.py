@@ -17,6 +17,7 @@ from exporters import onnx_file
 from exporters.constant import Memo, evaluate_constant
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     Dimension = int | str | None
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # ONNX's own domain has two names; no other one has a meaning that could be compared.
 OWN_DOMAINS = {"", "ai.onnx"}
+# The largest network of this family has 4,000.
+MOST_NODES = 100_000
 # Rounds of inferring shapes, computing what they tell, and inferring again; networks need up to four.
 ROUNDS = 16
 
@@ -33,6 +36,7 @@ def read(path: Path) -> ir.Model:
     proto = onnx_file.read_proto(path)
     try:
         if proto.functions:
+            _refuse_explosion(proto, path.name)
             proto = inliner.inline_local_functions(proto)
         _refuse_foreign(proto.graph, path.name)
         model = ir.from_proto(proto)
@@ -41,6 +45,27 @@ def read(path: Path) -> ir.Model:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ValueError(f"{path.name} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
     return model
+
+
+def _refuse_explosion(proto: onnx.ModelProto, name: str) -> None:
+    """Raise ValueError where the file has more nodes than any network, its functions in place of their calls."""
+    functions = {(function.domain, function.name): function for function in proto.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size_of(nodes: Iterable[onnx.NodeProto]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in functions and key not in sizes:
+                sizes[key] = size_of(functions[key].node)  # onnx.checker refuses functions that call themselves
+            total += sizes.get(key, 1)
+        return total
+
+    count = size_of(proto.graph.node)
+    if count > MOST_NODES:
+        raise ValueError(
+            f"{name} has functions of {count} nodes in all, and at most {MOST_NODES} are compared; write them smaller"
+        )
 
 
 def _refuse_foreign(graph: onnx.GraphProto, name: str) -> None:

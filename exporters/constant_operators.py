@@ -136,8 +136,16 @@ def _exact(node: ir.Node, operands: Operands, place: int) -> Constant | None:
     """What rounds nothing, or by a rule that leaves one answer, on operands that every runtime has the same of."""
     if any(operand is not None and not operand.exact for operand in operands):
         return None
+    if node.op_type in {"Div", "Mod"} and _divides_whole_numbers_by_zero(operands):
+        return None
     array = _reference(node, [None if operand is None else operand.array for operand in operands], place)
     return None if array is None else stored(array)
+
+
+def _divides_whole_numbers_by_zero(operands: Operands) -> bool:
+    """For which ONNX has no answer."""
+    divisor = operands[1]
+    return divisor is not None and divisor.dtype.kind in "iu" and not divisor.array.all()
 
 
 def _cast(node: ir.Node, operands: Operands, place: int) -> Constant | None:
