@@ -95,7 +95,7 @@ def prove(src: Path, stages: tuple[str, ...], known: dict[tuple[str, ...], Path]
         if done not in known:
             known[done] = src.with_name(f"{'-'.join(done)}.onnx")
             MAKE[name](src, known[done])
-            certificate = certify(src, known[done])
+            certificate = certify(src, known[done], stage=name)
             assert certificate.proven, (name, certificate.refuted[:3])
         src = known[done]
     return src
@@ -106,10 +106,10 @@ def folded(spec: ResNetSpec, folder: Path) -> Path:
     before = exported(spec, folder / "export.onnx")
     simplified = folder / "simplify.onnx"
     simplify.in_child(str(before), str(simplified))
-    assert certify(before, simplified).proven
+    assert certify(before, simplified, stage="simplify").proven
     after = folder / "fold.onnx"
     fold_batchnorm(simplified, after)
-    certificate = certify(simplified, after)
+    certificate = certify(simplified, after, stage="fold_batchnorm")
     assert certificate.proven, certificate.refuted[:3]
     assert not certificate.left
     return after
