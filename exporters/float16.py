@@ -305,13 +305,11 @@ def _round_to_float16(graph: ir.Graph, value: ir.Value, constant: _Converted, le
 
 
 def _convert_outputs(nodes: list[ir.Node]) -> None:
-    """What ``nodes`` compute is float16 where it was float32; INT8 levels stay as they are."""
+    """What ``nodes`` compute is float16 where it was float32; INT8 levels stay, and so does what a Cast says."""
     for node in nodes:
         for output in node.outputs:
-            if output.dtype == ir.DataType.FLOAT:
+            if output.dtype == ir.DataType.FLOAT and node.op_type != "Cast":
                 output.type = ir.TensorType(ir.DataType.FLOAT16)
-        if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
-            node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT16)
 
 
 def _cast_between(graph: ir.Graph, network: _Network, division: _Division) -> None:

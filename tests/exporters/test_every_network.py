@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -23,9 +21,14 @@ from exporters.float_weights import float_weights
 from exporters.fold_batchnorm import fold_batchnorm
 from exporters.number_formats import NUMBER_FORMATS
 from pipeline.models.resnet import ResNet
-from pipeline.models.resnet_spec import ResNetSpec
 from pipeline.models.specs import ARCHITECTURES
 from pipeline.precisions import PRECISIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pipeline.models.resnet_spec import ResNetSpec
 
 SIZE = 32
 # Of every activation: certificates ask nothing of ranges.
@@ -79,16 +82,22 @@ MAKE: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
-def prove(src: Path, stages: tuple[str, ...]) -> Path:
-    """Make one file from the other, and hold every one against the one before; the last."""
+def prove(src: Path, stages: tuple[str, ...], known: dict[tuple[str, ...], Path]) -> Path:
+    """Make one file from the other, and hold every one against the one before; the last.
+
+    ``known`` are the files that are there, by the stages that led to them.
+    """
+    done: tuple[str, ...] = ()
     for name in stages:
         if name == "qat":
             continue
-        made = src.with_name(f"{src.stem}-{name}.onnx")
-        MAKE[name](src, made)
-        certificate = certify(src, made)
-        assert certificate.proven, (name, certificate.refuted[:3])
-        src = made
+        done += (name,)
+        if done not in known:
+            known[done] = src.with_name(f"{'-'.join(done)}.onnx")
+            MAKE[name](src, known[done])
+            certificate = certify(src, known[done], stage=name)
+            assert certificate.proven, (name, certificate.refuted[:3])
+        src = known[done]
     return src
 
 
@@ -97,10 +106,10 @@ def folded(spec: ResNetSpec, folder: Path) -> Path:
     before = exported(spec, folder / "export.onnx")
     simplified = folder / "simplify.onnx"
     simplify.in_child(str(before), str(simplified))
-    assert certify(before, simplified).proven
+    assert certify(before, simplified, stage="simplify").proven
     after = folder / "fold.onnx"
     fold_batchnorm(simplified, after)
-    certificate = certify(simplified, after)
+    certificate = certify(simplified, after, stage="fold_batchnorm")
     assert certificate.proven, certificate.refuted[:3]
     assert not certificate.left
     return after
@@ -118,9 +127,9 @@ KINDS = {cut(spec): arch for arch, spec in reversed(ARCHITECTURES.items())}
 @pytest.mark.parametrize("spec", KINDS, ids=list(KINDS.values()))
 def test_every_kind_of_network_is_proven_in_every_precision(spec: ResNetSpec, tmp_path: Path) -> None:
     source = folded(spec, tmp_path)
+    known: dict[tuple[str, ...], Path] = {}
     for name, precision in PRECISIONS.items():
-        (tmp_path / name).mkdir()
-        last = prove(Path(shutil.copy(source, tmp_path / name)), precision.stages)
+        last = prove(source, precision.stages, known)
         onnx.checker.check_model(str(last), full_check=True)
         if name != "fp8":
             reference.session(last).run(None, {"images": np.zeros((2, 3, SIZE, SIZE), np.float32)})
@@ -131,7 +140,7 @@ def test_every_network_in_its_full_depth_is_proven_as_int8_in_float16(arch: str,
     before = exported(ARCHITECTURES[arch], tmp_path / "export.onnx")
     after = tmp_path / "fold.onnx"
     fold_batchnorm(before, after)
-    last = prove(after, ("int8", "halve"))
+    last = prove(after, ("int8", "halve"), {})
     types = {value.data_type for value in onnx.load(last).graph.initializer}
     assert onnx.TensorProto.INT8 in types
     assert onnx.TensorProto.FLOAT16 in types

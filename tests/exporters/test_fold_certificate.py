@@ -138,3 +138,35 @@ def test_every_registered_network_is_folded_and_proven(tmp_path: Path, arch: str
     assert certificate.proven, certificate.refuted[:3]
     assert (certificate.folded, certificate.left) == (norms, {})
     assert 0.5 < certificate.largest <= 1  # the bound is as narrow as it can be
+
+
+def spelt_otherwise(path: Path) -> None:
+    """The numbers of the layer and of its normalisation behind other operators, none of which rounds."""
+    model = onnx.load(path)
+    (conv,) = [node for node in model.graph.node if node.op_type == "Conv"]
+    (norm,) = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    spelt = []
+    for node, places in ((conv, [1]), (norm, [1, 2, 3, 4])):
+        for place in places:
+            name = node.input[place]
+            spelt.append(onnx.helper.make_node("Constant", [], [f"{name}.stored"], value=stored[name]))
+            spelt.append(onnx.helper.make_node("Identity", [f"{name}.stored"], [f"{name}.spelt"]))
+            node.input[place] = f"{name}.spelt"
+    nodes = [*spelt, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
+def test_numbers_in_another_spelling_are_folded_too_and_nothing_of_it_is_left(tmp_path: Path) -> None:
+    plain, spelt = tmp_path / "plain.onnx", tmp_path / "spelt.onnx"
+    export.export(restless(PAIRS["plain"][0]), plain, (4, 6, 6), {})
+    spelt.write_bytes(plain.read_bytes())
+    spelt_otherwise(spelt)
+    for before in (plain, spelt):
+        fold_batchnorm(before, before.with_suffix(".folded.onnx"))
+    after = tmp_path / "spelt.folded.onnx"
+    assert certify(spelt, after, stage="fold_batchnorm").folded == 1
+    assert certify(tmp_path / "plain.folded.onnx", after).proven
+    assert [node.op_type for node in onnx.load(after).graph.node] == ["Conv", "Flatten"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -12,6 +12,9 @@ from onnx import parser
 
 from exporters import onnx_file, reference
 from exporters.raise_opset import raise_opset
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 # The bodies of graphs of opset 17 from images (N, 4, 6, 6) to logits.
@@ -41,8 +44,9 @@ BODIES = {
 
 
 def saved(path: Path, body: str, opset: int = 17) -> Path:
-    text = f"""<ir_version: 8, opset_import: ["" : {opset}]> net (float[n, 4, 6, 6] images) => (float[a, b, c, d] logits) """
-    model = parser.parse_model(text + "{ " + body.replace("'", '"') + " }")
+    text = f"""<ir_version: 8, opset_import: ["" : {opset}]>
+    net (float[n, 4, 6, 6] images) => (float[a, b, c, d] logits) {{ {body} }}"""
+    model = parser.parse_model(text.replace("'", '"'))
     onnx.save(model, path)
     return path
 
@@ -73,7 +77,7 @@ def test_what_means_something_else_is_refused_by_name_and_nothing_is_changed(tmp
     body = "largest = ReduceMax <axes = [1]> (images) logits = Softmax <axis = 1> (largest)"
     model = onnx_file.read(saved(tmp_path / "a.onnx", body, opset=12))
     before = ir.to_proto(model).SerializeToString(deterministic=True)
-    with pytest.raises(ValueError, match="opset 12 to 19, which Softmax of .* does not allow"):
+    with pytest.raises(ValueError, match=r"opset 12 to 19, which Softmax of .* does not allow"):
         raise_opset(model, 19)
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
 

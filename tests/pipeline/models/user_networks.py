@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-WIDTH = 16
+WIDTH = 32
 Network = Callable[[int, int], nn.Module]
 NETWORKS: dict[str, Network] = {}
 
@@ -27,22 +27,30 @@ def network(function: Network) -> Network:
 
 
 class Plain(nn.Module):
-    """Two convolutions and a classifier, with room for ``middle`` between the convolutions and for another ``head``."""
+    """Three convolutions and a classifier, with room for ``middle`` behind the first and for another ``head``.
+
+    Of images of 32 x 32 pixels the middle has 8 x 8, and the head 4 x 4.
+    """
 
     def __init__(
         self, classes: int, channels: int, middle: nn.Module | None = None, head: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, WIDTH, 3, 2, 1, bias=False)
+        self.conv1 = nn.Conv2d(channels, WIDTH, 5, 4, 2, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTH)
         self.middle = nn.Identity() if middle is None else middle
-        self.conv2 = nn.Conv2d(WIDTH, WIDTH, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(WIDTH, WIDTH, 3, 2, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(WIDTH)
+        self.conv3 = nn.Conv2d(WIDTH, WIDTH, 3, 1, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(WIDTH)
         self.head = PooledHead(classes) if head is None else head
 
+    def stem(self, images: Tensor) -> Tensor:
+        return functional.relu(self.bn1(self.conv1(images)))
+
     def features(self, images: Tensor) -> Tensor:
-        first = functional.relu(self.bn1(self.conv1(images)))
-        return functional.relu(self.bn2(self.conv2(self.middle(first))))
+        x = functional.relu(self.bn2(self.conv2(self.middle(self.stem(images)))))
+        return functional.relu(self.bn3(self.conv3(x)))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
@@ -130,8 +138,8 @@ class PositionEmbedding(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("fixed", torch.linspace(-1, 1, 16).repeat(1, 1, 16, 1))
-        self.learned = nn.Parameter(torch.zeros(1, WIDTH, 16, 16))
+        self.register_buffer("fixed", torch.linspace(-1, 1, 8).repeat(1, 1, 8, 1))
+        self.learned = nn.Parameter(torch.zeros(1, WIDTH, 8, 8))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.fixed + self.learned
@@ -587,7 +595,7 @@ def chunk(classes: int, channels: int) -> nn.Module:
 @network
 def split(classes: int, channels: int) -> nn.Module:
     def parts(x: Tensor) -> Tensor:
-        first, second, third = x.split([4, 4, 8], 1)
+        first, second, third = x.split([8, 8, 16], 1)
         return torch.cat([first + second, first - second, third], 1)
 
     return Plain(classes, channels, Function(parts))
@@ -649,10 +657,10 @@ class Res2Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(conv_bn_relu(4, 4) for _ in range(3))
+        self.convs = nn.ModuleList(conv_bn_relu(8, 8) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = torch.split(x, 4, 1)
+        parts = torch.split(x, 8, 1)
         done = [parts[0]]
         for conv, part in zip(self.convs, parts[1:], strict=True):
             done.append(conv(part + done[-1]))
@@ -1036,9 +1044,7 @@ class MeanOfHeads(Plain):
         self.early = PooledHead(classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        first = functional.relu(self.bn1(self.conv1(images)))
-        second = functional.relu(self.bn2(self.conv2(first)))
-        return torch.stack([self.early(first), self.head(second)]).mean(0)
+        return torch.stack([self.early(self.stem(images)), self.head(self.features(images))]).mean(0)
 
 
 @network
@@ -1068,7 +1074,7 @@ def largest_head(classes: int, channels: int) -> nn.Module:
 
 @network
 def sum_head(classes: int, channels: int) -> nn.Module:
-    return Plain(classes, channels, head=linear_over(lambda x: x.sum((2, 3)) / 100, classes))
+    return Plain(classes, channels, head=linear_over(lambda x: x.sum((2, 3)) / 16, classes))
 
 
 @network
@@ -1182,9 +1188,9 @@ class Temperature(nn.Module):
 def deep_head(classes: int, channels: int) -> nn.Module:
     head = nn.Sequential(
         nn.MaxPool2d(2),
-        nn.AdaptiveAvgPool2d(4),
+        nn.AdaptiveAvgPool2d(2),
         nn.Flatten(),
-        nn.Linear(16 * WIDTH, 32),
+        nn.Linear(4 * WIDTH, 32),
         nn.ReLU(inplace=True),
         nn.Dropout(),
         nn.Linear(32, classes),
