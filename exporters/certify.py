@@ -59,6 +59,7 @@ def certify(before: Path, after: Path, *, stage: str | None = None, retrained: b
     rescaled = 0
     # Retrained weights are no powers of two apart, so there is nothing that could be followed.
     if not allowed.retrains and (allowed.rescales or stage is None):
+        comparable.tidy(old_model)
         twins = Pairing(old_model.graph, new_model.graph, allowed).twins()
         rescaled = follow(old_model.graph, twins)
     if rescaled > 0 and not allowed.rescales:

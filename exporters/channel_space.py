@@ -167,7 +167,7 @@ def _tied_form(node: ir.Node, forms: list[_Form]) -> _Form | None:
         if len(ranks) == 1 and 0 not in ranks:
             return _Form(forms[0].rank, single=all_single)
 
-    if node.op_type == "Flatten" and all_single and attributes(node)["axis"] == 1:
+    if node.op_type == "Flatten" and all_single and attributes(node)["axis"] in {1, 1 - forms[0].rank}:
         return _Form(2, single=True)
     return None
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters import number_formats
-from exporters.constant import evaluate_constant
+from exporters.constant import chosen_branch, evaluate_constant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +62,12 @@ def makers(value: ir.Value | None) -> Iterator[ir.Node]:
         if node is None or node in seen:
             return
         seen.add(node)
+        branch = chosen_branch(node) if node.op_type == "If" else None
+        place = value.index()
+        if branch is not None and place is not None:
+            # It always takes the same branch, and only hands on what that one makes.
+            value = branch.outputs[place]
+            continue
         yield node
         value = node.inputs[0] if node.inputs else None
 
