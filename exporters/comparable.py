@@ -136,8 +136,14 @@ def _take_chosen_branches(graph: ir.Graph) -> None:
         for inner in list(branch):
             branch.remove(inner)
             graph.insert_before(node, inner)
-        for answer, chosen in zip(node.outputs, branch.outputs, strict=True):
+        answers = list(branch.outputs)
+        branch.outputs.clear()
+        for answer, chosen in zip(node.outputs, answers, strict=True):
+            is_end = answer.is_graph_output()
             answer.replace_all_uses_with(chosen, replace_graph_outputs=True)
+            if is_end:
+                chosen.name, answer.name = answer.name, None
+                chosen.dtype, chosen.shape = answer.dtype, answer.shape
         graph.remove(node, safe=True)
 
 

@@ -207,7 +207,10 @@ class _Evaluation:
                 f"{node.op_type} {node.name} computes a constant of {bytes_needed / 1e6:.0f} MB, and at most "
                 f"{LARGEST / 1e6:.0f} MB are computed; store it as an initialiser"
             )
-        return evaluate(node, operands, _place(value))
+        try:
+            return evaluate(node, operands, _place(value))
+        except ValueError:
+            return None  # shapes that do not fit each other: what reads it is refused by name
 
 
 def _place(value: ir.Value) -> int:

@@ -62,27 +62,34 @@ def family(number_format: NumberFormat) -> frozenset[str]:
 
 
 SIMPLIFY = Changes("simplify")
-STAGES = {
-    row.name: row
-    for row in (
-        SIMPLIFY,
-        Changes("fold_batchnorm", folds=True),
-        Changes("equalise", rescales=True),
-        Changes("qat", retrains=True),
-        *(Changes(name, formats=family(row)) for name, row in NUMBER_FORMATS.items() if row.symmetric),
-        Changes("fp16", float16=True),
-        Changes("halve", float16=True),
-        Changes("float_weights"),
-        Changes("uint8_input", bytes_in=True),
-    )
-}
+# A number format makes a stage of its own name, see ``stages``.
+OTHERS = (
+    SIMPLIFY,
+    Changes("fold_batchnorm", folds=True),
+    Changes("equalise", rescales=True),
+    Changes("qat", retrains=True),
+    Changes("fp16", float16=True),
+    Changes("halve", float16=True),
+    Changes("float_weights"),
+    Changes("uint8_input", bytes_in=True),
+)
+
+
+def stages() -> dict[str, Changes]:
+    """All rows by name, those of the number formats that TensorRT takes among them."""
+    rows = {row.name: row for row in OTHERS}
+    for name, number_format in NUMBER_FORMATS.items():
+        if number_format.symmetric:
+            rows[name] = Changes(name, formats=family(number_format))
+    return rows
 
 
 def together(names: Iterable[str]) -> Changes:
     """What the stages of these names may change, one after the other; raises ValueError at another name."""
+    rows = stages()
     allowed: Changes | None = None
     for name in names:
-        if name not in STAGES:
-            raise ValueError(f"{name!r} is no stage that certify knows; choose among {', '.join(STAGES)}")
-        allowed = STAGES[name] if allowed is None else allowed | STAGES[name]
+        if name not in rows:
+            raise ValueError(f"{name!r} is no stage that certify knows; choose among {', '.join(rows)}")
+        allowed = rows[name] if allowed is None else allowed | rows[name]
     return allowed if allowed is not None else SIMPLIFY

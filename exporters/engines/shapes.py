@@ -178,18 +178,22 @@ def of_list(texts: Iterable[str], names: Iterable[str], batch: int) -> Shapes:
     """The shapes of the tensors ``names`` in a builder's list of layers, with ``batch`` images.
 
     There is one list a profile, each with its own number of images. A tensor may be listed as it is before or after a
-    Flatten, whichever the builder leaves out.
+    Flatten, whichever the builder leaves out. One that is listed in several shapes, as the parts of a Concat that are
+    written in place, is left out: the network's own shapes tell of it.
     """
     wanted = {*names}
     found: Shapes = {}
+    in_parts = set()
     for text in texts:
         if not text.lstrip().startswith("Layers:"):
             continue
         for match in LISTED.finditer(text):
             if match["name"] in wanted and match["sizes"]:
                 _, *sizes = match["sizes"].split(",")
-                found[match["name"]] = [batch, *map(int, sizes)]
-    return found
+                shape = [batch, *map(int, sizes)]
+                if found.setdefault(match["name"], shape) != shape:
+                    in_parts.add(match["name"])
+    return {name: shape for name, shape in found.items() if name not in in_parts}
 
 
 def _same(made: Sequence[int], expected: Sequence[int], *, exactly: bool) -> bool:

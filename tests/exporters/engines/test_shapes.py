@@ -182,6 +182,13 @@ def test_a_list_of_layers_gives_the_sizes_of_its_tensors() -> None:
     assert shapes.of_list([text, "Name: images, Dimensions: [7]"], ["images"], 16) == {"images": [16, 3, 5, 5]}
 
 
+def test_a_tensor_that_is_written_in_parts_is_not_taken_for_one_of_them() -> None:
+    part = "Name: joined, Dimensions: [-1,16,8,8], "
+    text = f"Layers:\nOutputs: [ {{ Name: joined, Dimensions: [-1,32,8,8], }}], Outputs: [ {{ {part} }}]"
+    assert shapes.of_list([text], ["joined"], 1) == {}
+    assert shapes.of_list([f"Layers:\n{{ {part} }} {{ {part} }}"], ["joined"], 1) == {"joined": [1, 16, 8, 8]}
+
+
 @pytest.mark.parametrize("version", SURFACES)
 def test_every_tensorrt_tells_the_shapes_of_its_network(version: str) -> None:
     network_names = {"num_inputs", "get_input", "num_layers", "get_layer", "num_outputs", "get_output"}
