@@ -143,7 +143,8 @@ def _take_chosen_branches(graph: ir.Graph) -> None:
             answer.replace_all_uses_with(chosen, replace_graph_outputs=True)
             if is_end:
                 chosen.name, answer.name = answer.name, None
-                chosen.dtype, chosen.shape = answer.dtype, answer.shape
+                chosen.type = answer.type
+                chosen.shape = answer.shape
         graph.remove(node, safe=True)
 
 

@@ -181,7 +181,7 @@ class _Evaluation:
 
     def _evaluate(self, value: ir.Value) -> Constant | None:
         """``value`` from its operands, all of which are known."""
-        from exporters.constant_operators import EVALUATED, known_sizes, size_of
+        from exporters.constant_operators import known_sizes
 
         node = value.producer()
         if node is None or node.domain not in {"", "ai.onnx"}:
@@ -197,20 +197,26 @@ class _Evaluation:
             operands.append(constant)
         if node.op_type == "If":
             return operands[0] if operands else None
-        evaluate = EVALUATED.get(node.op_type)
-        if evaluate is None:
-            return None
+        return _computed(node, operands, _place(value))
 
-        bytes_needed = size_of(node, operands)
-        if bytes_needed > LARGEST:
-            raise ValueError(
-                f"{node.op_type} {node.name} computes a constant of {bytes_needed / 1e6:.0f} MB, and at most "
-                f"{LARGEST / 1e6:.0f} MB are computed; store it as an initialiser"
-            )
-        try:
-            return evaluate(node, operands, _place(value))
-        except ValueError:
-            return None  # shapes that do not fit each other: what reads it is refused by name
+
+def _computed(node: ir.Node, operands: list[Constant | None], place: int) -> Constant | None:
+    """Output ``place`` of ``node``; raises ValueError where that is larger than LARGEST."""
+    from exporters.constant_operators import EVALUATED, size_of
+
+    evaluate = EVALUATED.get(node.op_type)
+    if evaluate is None:
+        return None
+    bytes_needed = size_of(node, operands)
+    if bytes_needed > LARGEST:
+        raise ValueError(
+            f"{node.op_type} {node.name} computes a constant of {bytes_needed / 1e6:.0f} MB, and at most "
+            f"{LARGEST / 1e6:.0f} MB are computed; store it as an initialiser"
+        )
+    try:
+        return evaluate(node, operands, place)
+    except ValueError:
+        return None  # shapes that do not fit each other: what reads it is refused by name
 
 
 def _place(value: ir.Value) -> int:
