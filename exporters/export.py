@@ -35,8 +35,9 @@ def export(network: nn.Module, dst: Path, shape: tuple[int, int, int], metadata:
     network = network.cpu().eval()
     two_images = torch.zeros(2, *shape)
     with warnings.catch_warnings(), _nothing_printed():
-        # torch announces that this exporter will be removed one day; the newer one cannot leave BatchNorm in.
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        # torch announces that this exporter will be removed one day, and the newer one cannot leave BatchNorm in; and
+        # it tells of every number that it keeps of a shape: whether the graph is the network, its answers show.
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
             (two_images,),

@@ -65,7 +65,9 @@ def write(network: nn.Module, description: NetworkDescription, path: Path) -> No
     record = {**description.to_json(), "sha256": digest(network)}
     # One entry only: safetensors writes several in no fixed order.
     metadata = {"network": json.dumps(record, sort_keys=True)}
-    path.write_bytes(safetensors.torch.save(tensors, metadata))
+    # Two layers may share one weight, which safetensors refuses: each has its own in the file.
+    own = {name: tensor.clone() for name, tensor in tensors.items()}
+    path.write_bytes(safetensors.torch.save(own, metadata))
 
 
 def digest(network: nn.Module) -> str:
