@@ -66,8 +66,8 @@ def outcome(name: str, precision: str, engine: str, epochs: int) -> str:
             result = build(recipe)
         except BadRequest as error:
             return f"refused: {line(error)}"
-        except PipelineError as error:
-            return f"ERROR: {line(error)}"
+        except (PipelineError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            return f"ERROR: {type(error).__name__}: {line(error)}"
     rows = result.report["stages"]
     refuted = [f"{row['name']}: {'; '.join(row['refuted'])}" for row in rows if row["refuted"]]
     if refuted:
