@@ -18,11 +18,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline import Recipe, build
 from pipeline.errors import BadRequest, PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NETWORKS = Path(__file__).parent.parent / "tests" / "pipeline" / "models"
 
