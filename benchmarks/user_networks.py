@@ -3,7 +3,7 @@
     python -m benchmarks.user_networks [NAME …] [--precision int8 int8-fp16] [--engine onnxruntime] [--epochs 16]
 
 The networks are those of tests/pipeline/models/user_networks.py. Prints a Markdown table, one row a network: whether
-every file was proven and the verdict on its answers, what was refuted, or the sentence with which the network was refused
+every file was proven and the verdict on its answers, what was refuted, or the sentence with which it was refused
 before any work; and how many there are of each.
 """
 
