@@ -3,8 +3,8 @@
     python -m benchmarks.user_networks [NAME …] [--precision int8 int8-fp16] [--engine onnxruntime] [--epochs 16]
 
 The networks are those of tests/pipeline/models/user_networks.py. Prints a Markdown table, one row a network: whether
-every file was proven and the verdict on its answers, what was refuted, or the sentence with which the network was
-refused before any work; and how many there are of each.
+every file was proven and the verdict on its answers, what was refuted, or the sentence with which it was refused
+before any work; and how many there are of each.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def outcome(name: str, precision: str, engine: str, epochs: int) -> str:
             result = build(recipe)
         except BadRequest as error:
             return f"refused: {line(error)}"
-        except PipelineError as error:
-            return f"ERROR: {line(error)}"
+        except (PipelineError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            return f"ERROR: {type(error).__name__}: {line(error)}"
     rows = result.report["stages"]
     refuted = [f"{row['name']}: {'; '.join(row['refuted'])}" for row in rows if row["refuted"]]
     if refuted:
