@@ -292,7 +292,8 @@ class Walk:
             self.todo.append(Edge(self.old.unshaped(old), self.new.unshaped(new), new))
         elif old.op_type != new.op_type or self._took_in(old, new):
             if not self._compare_layers(old, new):
-                self.refute(new, f"{new.op_type} {_name(new)} stands where {old.op_type} {_name(old)} stood")
+                # By what is missing: what stands there instead may be at home elsewhere.
+                self.refute(old, f"{new.op_type} {_name(new)} stands where {old.op_type} {_name(old)} stood")
         else:
             self._compare_same_operator(old, new)
 

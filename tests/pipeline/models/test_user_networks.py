@@ -7,6 +7,7 @@ With random weights, stage by stage in this process; a few of them by the comman
 from __future__ import annotations
 
 import gc
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,7 +122,8 @@ def test_every_network_is_proven_and_answers_as_before_in_every_precision(
     weights, exported, simplified, folded, in_float16, equalised = (tmp_path / file for file in names)
 
     frozen.write(network, description, weights)
-    export.export(network, exported, SHAPE, {})
+    metadata = {"classes": json.dumps(description.classes), "preprocessing": json.dumps(description.preprocessing)}
+    export.export(network, exported, SHAPE, metadata)
     certificate = certify_weights(weights, exported)
     assert certificate.proven, certificate.refuted[:3]
     simplified_as_far_as_proven(exported, simplified)
