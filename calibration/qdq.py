@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from exporters.number_formats import NumberFormat
 
 WEIGHTED = {"Conv", "Gemm"}
+# Operators that hand on some of the numbers that they read, and those that hand on all of them.
+PARTS = {"Split", "Slice", "Gather"}
+MOVES = {"Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose"}
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,19 @@ def _placed(graph: ir.Graph, rules: Placement) -> list[ir.Value]:
         if node.op_type == "GlobalAveragePool" and rules.mean:
             want(inputs[0])
             want(node.outputs[0])
-    return list(wanted.values())
+    return [value for value in wanted.values() if not _is_part_of(value, wanted)]
+
+
+def _is_part_of(value: ir.Value, wanted: Mapping[str, ir.Value]) -> bool:
+    """Whether ``value`` is a part of a wanted one: a pair of its own would round again, under another scale."""
+    is_part = False
+    for node in pairs.makers(value):
+        if node.op_type not in MOVES | PARTS or node.inputs[0] is None:
+            return False
+        is_part = is_part or node.op_type in PARTS
+        if is_part and str(node.inputs[0].name) in wanted:
+            return True
+    return False
 
 
 def _depths(graph: ir.Graph) -> dict[str, int]:
