@@ -14,12 +14,13 @@ from exporters.certificate import Certificate, Refutation
 from exporters.comparable import given_shape
 from exporters.compared_graph import RESHAPES, ComparedGraph, Source, axis_of, same_shape
 from exporters.constant import evaluate_constant
+from exporters.dependence import SUBGRAPHS
 from exporters.fold_batchnorm import obstacle
 from exporters.held_constants import HeldConstants
 from exporters.linear_layer import LAYERS, PRODUCTS, as_stored, layer_before, layer_of, linear_layer, take_in_front
 from exporters.node_attributes import COMPUTED, OF_THE_TENSORS_TYPE
 from exporters.opsets import changed, spelt_as_inputs
-from exporters.value_numbers import RANDOM, SUBGRAPHS
+from exporters.value_numbers import RANDOM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
-import onnx_ir as ir
 
 from exporters import onnx_file
 from exporters.constant import attributes
+from exporters.dependence import has_subgraph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
 Real = TypeVar("Real", bound=np.number)
@@ -31,7 +32,6 @@ HOMOGENEOUS = {"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool
 LAYERS = {"Conv", "Gemm"}
 WINDOWED_POOLS = {"MaxPool", "AveragePool"}
 GLOBAL_POOLS = {"GlobalAveragePool", "GlobalMaxPool"}
-SUBGRAPHS = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
 WEIGHT, BIAS = 1, 2  # where a layer reads them
 
 
@@ -51,7 +51,7 @@ class Space:
 def spaces(graph: ir.Graph) -> list[Space]:
     """The spaces of ``graph`` that can be rescaled, in its order."""
     graph.sort()
-    if _has_subgraphs(graph):
+    if any(has_subgraph(node) for node in graph):
         return []  # a subgraph reads values that no node shows
 
     classes = _Classes(graph)
@@ -67,14 +67,6 @@ def spaces(graph: ir.Graph) -> list[Space]:
 
     fixed_roots = {classes.root(value) for value in classes.fixed}
     return [space for root, space in by_root.items() if root not in fixed_roots and _count_channels(space)]
-
-
-def _has_subgraphs(graph: ir.Graph) -> bool:
-    for node in graph:
-        for attribute in node.attributes.values():
-            if attribute.type in SUBGRAPHS:
-                return True
-    return False
 
 
 def _count_channels(space: Space) -> bool:

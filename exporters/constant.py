@@ -22,8 +22,6 @@ import onnx
 from exporters import onnx_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import onnx_ir as ir
     from numpy.typing import NDArray
 
@@ -281,37 +279,3 @@ def _plain(attribute: ir.Attr) -> Any:
 
 def _text(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
-
-
-def operator_version(node: ir.Node, opsets: Mapping[str, int]) -> int | None:
-    """The first version of the operator that means what the opset gives; None for operators that ONNX does not know.
-
-    A version that takes more types, and says all else in the same words, means the same: Flatten of opset 21, which
-    takes INT4 as well, is that of opset 13.
-    """
-    opset = opsets.get(node.domain)
-    if opset is None or not onnx.defs.has(node.op_type, opset, node.domain):
-        return None
-    return _first_version(node.op_type, opset, node.domain)
-
-
-@cache
-def _first_version(operator: str, opset: int, domain: str) -> int:
-    schema = onnx.defs.get_schema(operator, opset, domain)
-    while onnx.defs.has(operator, schema.since_version - 1, domain):
-        older = onnx.defs.get_schema(operator, schema.since_version - 1, domain)
-        if _meaning(older) != _meaning(schema):
-            break
-        schema = older
-    return schema.since_version
-
-
-def _meaning(schema: onnx.defs.OpSchema) -> tuple[object, ...]:
-    """All that ONNX says of one version of an operator, but for the types that it takes."""
-    attributes = {}
-    for name, attribute in schema.attributes.items():
-        default = attribute.default_value.SerializeToString(deterministic=True)
-        attributes[name] = (attribute.type, attribute.required, default)
-    inputs = [(value.name, value.option) for value in schema.inputs]
-    outputs = [(value.name, value.option) for value in schema.outputs]
-    return schema.doc, attributes, inputs, outputs

@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from exporters.constant import Memo, attributes, evaluate_constant
+from exporters.dependence import has_subgraph
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    import onnx_ir as ir
+
 # Each node of these answers for itself.
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
-SUBGRAPHS = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
 
 
 class ValueNumbers:
@@ -67,6 +67,4 @@ class ValueNumbers:
 
 def _stands_alone(node: ir.Node) -> bool:
     """Whether nothing is known of ``node`` but that it is itself: it is random, or holds a graph of its own."""
-    if node.op_type in RANDOM:
-        return True
-    return any(attribute.type in SUBGRAPHS for attribute in node.attributes.values())
+    return node.op_type in RANDOM or has_subgraph(node)

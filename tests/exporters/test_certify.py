@@ -8,13 +8,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 import pytest
 from conftest import ROOT
 from faults import array, bump
 
 from exporters.certify import certify
-from exporters.constant import operator_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,26 +31,6 @@ def test_honest_files_are_proven_over_any_number_of_stages(built: Path, before: 
 def test_a_file_is_not_compared_with_itself(built: Path) -> None:
     with pytest.raises(ValueError, match="compared with itself"):
         certify(built / "02-export.onnx", built / "02-export.onnx")
-
-
-@pytest.mark.parametrize(
-    ("operator", "one", "other", "same"),
-    [
-        ("Flatten", 13, 21, True),  # takes INT4 as well
-        ("Conv", 17, 22, True),  # takes bfloat16 as well
-        ("Relu", 14, 17, True),
-        ("Softmax", 12, 13, False),  # over one axis in place of all from it on
-        ("AveragePool", 17, 19, False),  # counts its padding otherwise, and has dilations
-        ("BatchNormalization", 13, 14, False),
-        ("Swish", 17, 24, False),  # of which opset 17 knows nothing
-    ],
-)
-def test_an_operator_means_the_same_where_it_only_takes_more_types(
-    operator: str, one: int, other: int, same: bool
-) -> None:
-    node = ir.node(operator, [])
-    assert (operator_version(node, {"": one}) == operator_version(node, {"": other})) == same
-    assert operator_version(node, {"com.microsoft": 1}) is None
 
 
 def certify_command(*arguments: object) -> subprocess.CompletedProcess[str]:
