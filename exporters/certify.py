@@ -39,6 +39,8 @@ __all__ = ["Certificate", "Refutation", "certify"]
 PROVENANCE = {"versions", "commit", "source"}
 # The characters of metadata that a sentence shows.
 EXCERPT = 60
+# New keys of metadata that a sentence names.
+SHOWN = 3
 
 
 def certify(before: Path, after: Path, *, stage: str | None = None, retrained: bool = False) -> Certificate:
@@ -129,7 +131,8 @@ def _compare_metadata(certificate: Certificate, old: dict[str, str], new: dict[s
             certificate.refuted.append(Refutation("", found))
     added = sorted(new.keys() - old.keys())
     if added:
-        certificate.noted.append(f"new metadata: {', '.join(added)}")
+        more = f" and {len(added) - SHOWN} more" if len(added) > SHOWN else ""
+        certificate.noted.append(f"new metadata: {', '.join(added[:SHOWN])}{more}")
 
 
 def _excerpts(old: str, new: str | None) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from conftest import ROOT
 from faults import array, bump
 
 from exporters.certify import certify
+from exporters.certify_weights import certify_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,3 +65,76 @@ def test_the_command_proves_refutes_and_refuses(built: Path, tmp_path: Path) -> 
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "stage"),
+    [
+        (0, 1, "simplify"),
+        (1, 2, "fold_batchnorm"),
+        (2, 3, "int8"),
+        (1, 3, "fold_batchnorm and int8"),
+    ],
+)
+def test_the_stage_is_read_off_both_files_and_said(built: Path, before: int, after: int, stage: str) -> None:
+    files = [built / f"{STAGES[index]}.onnx" for index in (before, after)]
+    assert certify(*files).stage == stage
+    done = certify_command(*files)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].startswith(f"proven as {stage}: ")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "stage", "found"),
+    [
+        (1, 2, "simplify", "BatchNormalization was folded into it, which simplify does not do"),
+        (2, 3, "fold_batchnorm", "weight is stored as int8 levels, which fold_batchnorm does not make"),
+        (2, 3, "simplify", "is a new Q/DQ pair of int8, which simplify does not make"),
+        (2, 3, "fp8", "is a new Q/DQ pair of int8, which fp8 does not make"),
+    ],
+)
+def test_a_stage_may_change_what_its_row_says_and_nothing_else(
+    built: Path, before: int, after: int, stage: str, found: str
+) -> None:
+    certificate = certify(built / f"{STAGES[before]}.onnx", built / f"{STAGES[after]}.onnx", stage=stage)
+    assert any(found.split(" ", maxsplit=1)[1] in item.found for item in certificate.refuted), certificate.refuted[:2]
+
+
+def test_a_stage_that_nobody_knows_is_refused(built: Path) -> None:
+    with pytest.raises(ValueError, match="'folded' is no stage that certify knows; choose among simplify, fold_batch"):
+        certify(built / "03-simplify.onnx", built / "04-fold_batchnorm.onnx", stage="folded")
+
+
+def edited_metadata(path: Path, dst: Path, **changes: str | None) -> Path:
+    model = onnx.load(path)
+    kept = {item.key: item.value for item in model.metadata_props}
+    kept.update(changes)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {key: value for key, value in kept.items() if value is not None})
+    onnx.save(model, dst)
+    return dst
+
+
+def test_classes_and_preprocessing_are_part_of_the_file(built: Path, tmp_path: Path) -> None:
+    before = built / "03-simplify.onnx"
+    after = built / "04-fold_batchnorm.onnx"
+    classes = json.loads(next(item.value for item in onnx.load(after).metadata_props if item.key == "classes"))
+    exchanged = edited_metadata(after, tmp_path / "x.onnx", classes=json.dumps([classes[1], classes[0], *classes[2:]]))
+    [refutation] = certify(before, exchanged).refuted
+    assert refutation.found.startswith("the metadata 'classes' are ")
+
+    lost = edited_metadata(after, tmp_path / "y.onnx", preprocessing=None)
+    [refutation] = certify(before, lost).refuted
+    assert refutation.found.startswith("the metadata 'preprocessing' are missing, they were ")
+
+    elsewhere = edited_metadata(after, tmp_path / "z.onnx", commit="another")
+    certificate = certify(before, elsewhere)
+    assert certificate.proven
+    assert certificate.noted[0].startswith("the metadata 'commit' are another, they were ")
+
+
+def test_a_graph_with_other_classes_than_the_frozen_network_is_refuted(built: Path, tmp_path: Path) -> None:
+    assert certify_weights(built / "01-freeze.safetensors", built / "02-export.onnx").proven
+    other = edited_metadata(built / "02-export.onnx", tmp_path / "x.onnx", classes=json.dumps(["cat", "dog"]))
+    [refutation] = certify_weights(built / "01-freeze.safetensors", other).refuted
+    assert "the graph says other classes than the frozen network" in refutation.found
