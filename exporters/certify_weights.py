@@ -39,11 +39,12 @@ UNREAD = "unread"
 SAID = ("classes", "preprocessing")
 
 
-def certify_weights(before: Path, after: Path) -> Certificate:
+def certify_weights(before: Path, after: Path, *, must_say: bool = False) -> Certificate:
     """Compare every tensor of ``before`` (.safetensors) bit by bit with what the node of its module reads in ``after``.
 
-    What the graph does with them no weight can tell: that is judged by its answers. Raises ValueError where a file
-    cannot be read.
+    What the graph does with them no weight can tell: that is judged by its answers. ``must_say``: the graph has to say
+    its classes and preprocessing, as one does that a build made; what it says has to be right in any case. Raises
+    ValueError where a file cannot be read.
     """
     weights, record = _read(before)
     model = onnx_file.read(after)
@@ -67,8 +68,13 @@ def certify_weights(before: Path, after: Path) -> Certificate:
             module = name.rpartition(".")[0]
             certificate.refuted.append(Refutation(module, difference))
     for key in SAID:
-        if key in record and record[key] != _told(model, key):
-            found = f"the graph says other {key} than the frozen network: {_told(model, key)}, not {record[key]}"
+        told = _told(model, key)
+        if key not in record or record[key] == told:
+            continue
+        if told is None and not must_say:
+            certificate.noted.append(f"the graph does not say its {key}")
+        else:
+            found = f"the graph says other {key} than the frozen network: {told}, not {record[key]}"
             certificate.refuted.append(Refutation("", found))
     return certificate
 

@@ -113,13 +113,16 @@ def tidy(model: ir.Model) -> None:
     _take_chosen_branches(graph)
     compared = ComparedGraph(graph)
     own = set(graph)
+    stored: dict[ir.Value, ir.Value] = {}
     for node in list(graph):
         for place, value in enumerate(node.inputs):
             constant = compared.constant(value)
             if value is None or value.const_value is not None:
                 continue
             if constant is not None and constant.exact and constant.quantised is None:
-                node.replace_input_with(place, onnx_file.add_initializer(graph, f"{value.name}_stored", constant.array))
+                if value not in stored:
+                    stored[value] = onnx_file.add_initializer(graph, f"{value.name}_stored", constant.array)
+                node.replace_input_with(place, stored[value])
                 continue
             source = compared.plain_source(value)
             if constant is None and (source.producer() is None or source.producer() in own):

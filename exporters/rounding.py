@@ -62,7 +62,9 @@ def _of_small_float(number_format: NumberFormat, exact: NDArray[np.float64], sca
     mantissa_bits = number_format.mantissa_bits or 0
     smallest_level = number_format.magnitudes()[1]
     least_exponent = np.log2(smallest_level) + mantissa_bits
-    exponents = np.maximum(np.nan_to_num(exponents, neginf=least_exponent), least_exponent)
+    # Under a scale of 0, which is refused elsewhere, there is no exponent.
+    finite = np.nan_to_num(exponents, nan=least_exponent, neginf=least_exponent, posinf=least_exponent)
+    exponents = np.maximum(finite, least_exponent)
     distance = 2.0 ** (exponents - mantissa_bits)
     # HALF_SCALE has the float32 rounding of w / s in it.
     return np.asarray(HALF_SCALE * distance * needed_scale)

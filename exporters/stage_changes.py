@@ -52,13 +52,12 @@ class Changes:
 
 def family(number_format: NumberFormat) -> frozenset[str]:
     """The names of the formats that stand beside ``number_format`` in one file."""
-    beside = (
-        number_format,
-        number_format.activations,
-        number_format.unsigned,
-        number_format.unsigned_behind_relu,
-    )
-    return frozenset(row.name for row in beside if row is not None)
+    formats = {number_format.name}
+    for row in (number_format, number_format.activations or number_format):
+        for beside in (row, row.unsigned, row.unsigned_behind_relu):
+            if beside is not None:
+                formats.add(beside.name)
+    return frozenset(formats)
 
 
 SIMPLIFY = Changes("simplify")

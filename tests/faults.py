@@ -263,7 +263,7 @@ GRAPH_FAULTS: dict[str, list[tuple[str | None, Fault]]] = {
         ("layer2.0.bn2", array("layer2.0.bn2.running_var", bump((5,), 1e-4))),
         ("layer2.0.bn2", attribute(BN, "epsilon", 1e-3)),
         ("layer2.0.conv2", attribute("/layer2/layer2.0/conv2/Conv", "strides", [1, 1])),
-        ("/Sub", array("pixel_mean", bump((0, 0, 0, 0), 1.0))),
+        ("", array("pixel_mean", bump((0, 0, 0, 0), 1.0))),
         ("fc", array("fc.weight", lambda w: w[::-1])),
         ("layer2.0.bn2", array("layer2.0.bn2.bias", np.zeros_like)),
         RESIDUAL,

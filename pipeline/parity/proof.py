@@ -19,5 +19,5 @@ def certify(before: Path, after: Path, *, stage: str | None = None, retrained: b
     from exporters.certify_weights import certify_weights
 
     if before.suffix == ".safetensors":
-        return certify_weights(before, after)
+        return certify_weights(before, after, must_say=stage is not None)
     return certify_graph(before, after, stage=stage, retrained=retrained)

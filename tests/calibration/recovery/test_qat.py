@@ -85,12 +85,18 @@ def test_int8_gains_and_the_same_seed_gives_the_same_bytes(built: Path, tmp_path
     assert tuned(src, tmp_path / "other.onnx").read_bytes() == (tmp_path / "one.onnx").read_bytes()
 
 
+def wider(model: onnx.ModelProto) -> None:
+    """A kernel with holes, of an answer of the same shape."""
+    attribute(CONV, "dilations", [2, 2])(model)
+    attribute(CONV, "pads", [2, 2, 2, 2])(model)
+
+
 FAULTS: dict[str, Fault] = {
-    "a stride": attribute(CONV, "strides", [1, 1]),
+    "a kernel with holes": wider,
     "a residual": drop_residual,
     "pixel statistics": constant("pixel_std", bump((0, 0, 0, 0), 0.01)),
     "no numbers": constant("layer2.0.conv2.weight", lambda values: values * np.float32(np.inf)),
-    "another shape": constant("fc.bias", lambda values: values[:, None]),
+    "another shape": constant("fc.bias", lambda values: values[None]),
 }
 
 
@@ -104,6 +110,8 @@ def test_structure_is_still_proven(built: Path, tmp_path: Path, fault: str) -> N
     certificate = certify(src, dst, retrained=True)
     assert (certificate.proven, certificate.retrained) == (True, 1)
     FAULTS[fault](model)
+    # What the file says of its own tensors would give the fault away before anything is compared.
+    del model.graph.value_info[:]
     onnx.save(model, dst)
     assert not certify(src, dst, retrained=True).proven
 
