@@ -132,8 +132,9 @@ def tidy(model: ir.Model) -> None:
 
 def _take_chosen_branches(graph: ir.Graph) -> None:
     """The nodes of the branch that an If with a constant condition takes, in place of the If."""
+    memo = Memo(shapes_known=True)
     for node in list(graph):
-        branch = chosen_branch(node) if node.op_type == "If" else None
+        branch = chosen_branch(node, memo) if node.op_type == "If" else None
         if branch is None:
             continue
         for inner in list(branch):

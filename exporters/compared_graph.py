@@ -164,9 +164,9 @@ def _behind_dropout(graph: ComparedGraph, node: ir.Node, source: Source) -> ir.V
     return _behind_identity(graph, node, source)
 
 
-def _behind_if(_: ComparedGraph, node: ir.Node, source: Source) -> ir.Value | None:
+def _behind_if(graph: ComparedGraph, node: ir.Node, source: Source) -> ir.Value | None:
     """An If whose condition is constant always takes the same branch."""
-    branch = chosen_branch(node)
+    branch = chosen_branch(node, graph.memo)
     place = source.value.index()
     return None if branch is None or place is None else branch.outputs[place]
 

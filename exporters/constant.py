@@ -114,6 +114,7 @@ class _Evaluation:
     """The evaluation of one value, and of all that it is computed from."""
 
     def __init__(self, memo: Memo) -> None:
+        self.memo = memo
         self.lasting = memo.known
         self.shapes_known = memo.shapes_known
         self.known: dict[ir.Value, Constant | None] = {}
@@ -168,7 +169,7 @@ class _Evaluation:
         if node is None or node.domain not in {"", "ai.onnx"}:
             return []
         if node.op_type == "If":
-            branch = chosen_branch(node)
+            branch = chosen_branch(node, self.memo)
             return [] if branch is None else [branch.outputs[_place(value)]]
         if self._tells_its_shape(node) or node.op_type not in EVALUATED:
             return []
@@ -224,9 +225,9 @@ def _place(value: ir.Value) -> int:
     return place
 
 
-def chosen_branch(node: ir.Node) -> ir.Graph | None:
+def chosen_branch(node: ir.Node, memo: Memo | None = None) -> ir.Graph | None:
     """The branch that an If with a constant condition always takes; None where its condition is computed."""
-    condition = evaluate_constant(node.inputs[0])
+    condition = evaluate_constant(node.inputs[0], memo)
     if condition is None or condition.array.size != 1:
         return None
     name = "then_branch" if bool(condition.array.ravel()[0]) else "else_branch"
