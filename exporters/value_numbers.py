@@ -7,15 +7,15 @@ Equality of Variables in Programs).
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
 
 from exporters.constant import Memo, attributes, evaluate_constant
 from exporters.dependence import has_subgraph
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
-
-    import onnx_ir as ir
 
 # Each node of these answers for itself.
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -62,7 +62,15 @@ class ValueNumbers:
         if node is None or _stands_alone(node):
             return id(value)
         read = tuple(None if operand is None else self.number_of[operand] for operand in node.inputs)
-        return node.domain, node.op_type, repr(sorted(attributes(node).items())), read, value.index()
+        settings = tuple((name, _content(setting)) for name, setting in sorted(attributes(node).items()))
+        return node.domain, node.op_type, settings, read, value.index()
+
+
+def _content(setting: Any) -> Hashable:
+    """An attribute as something that is equal where its numbers are."""
+    if isinstance(setting, ir.TensorProtocol):
+        return setting.dtype, tuple(setting.shape), setting.tobytes()
+    return tuple(setting) if isinstance(setting, list) else setting
 
 
 def _stands_alone(node: ir.Node) -> bool:
