@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.qdq import WEIGHTED, channel_axis, channel_scales
-from calibration.ranges import mse, squared_error
+from calibration.ranges import even_error, mse, squared_error
 from exporters import number_formats, onnx_file, pairs
 from exporters.constant import evaluate_constant
 
@@ -137,6 +137,9 @@ def _activation_ratio(dequantise: ir.Node, histograms: Mapping[str, Histogram]) 
     best_scale = mse(histogram, number_format) / number_format.largest_level
     noise = squared_error(histogram, activation_scale, number_format)
     needed_noise = squared_error(histogram, best_scale, number_format)
+    if number_format.uniform:
+        # What was rounded once already may fit its own grid without any noise, and no other scale does.
+        needed_noise = max(needed_noise, even_error(histogram, best_scale))
     # Where nothing but 0 was seen, no noise is needed.
     ratio = noise / needed_noise if needed_noise > 0 else 1.0
     return operand, ratio

@@ -128,3 +128,20 @@ def test_a_few_images_far_too_bright_do_not_decide_the_range() -> None:
     common = Histogram()
     common.add(images)
     assert ranges.mse(common) > 4 * ranges.mse(honest)
+
+
+def test_even_error_is_what_smooth_values_have_and_what_values_on_a_grid_would() -> None:
+    random = np.random.default_rng(0)
+    smooth = Histogram()
+    smooth.add(np.abs(random.normal(size=(64, 20_000))).astype(np.float32))
+    scale = 0.04  # nothing is clipped
+    measured = ranges.squared_error(smooth, scale)
+    assert ranges.even_error(smooth, scale) <= measured
+    assert ranges.even_error(smooth, scale) == pytest.approx(measured, rel=0.05)
+
+    on_grid = Histogram()
+    on_grid.add((scale * random.integers(0, 128, (64, 20_000))).astype(np.float32))
+    # Next to nothing is lost under the same scale, and of another one near it no more than of smooth values.
+    assert ranges.squared_error(on_grid, scale) < 1e-2 * ranges.even_error(on_grid, scale)
+    assert ranges.squared_error(on_grid, scale * (1 + 2**-11)) < 4 * ranges.even_error(on_grid, scale)
+    assert ranges.squared_error(on_grid, 4 * scale) > 15 * ranges.even_error(on_grid, scale)
