@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from exporters import channel_space
-from exporters.constant import attributes, evaluate_constant
+from exporters.constant import evaluate_constant
+from exporters.node_attributes import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

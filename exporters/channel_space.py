@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 
 from exporters import onnx_file
-from exporters.constant import attributes
 from exporters.dependence import has_subgraph
+from exporters.node_attributes import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

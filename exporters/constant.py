@@ -13,11 +13,10 @@ own. So a constant carries the numbers in float64 and a bound on how far any run
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from exporters import onnx_file
 
@@ -232,51 +231,3 @@ def chosen_branch(node: ir.Node, memo: Memo | None = None) -> ir.Graph | None:
         return None
     name = "then_branch" if bool(condition.array.ravel()[0]) else "else_branch"
     return node.attributes[name].as_graph() if name in node.attributes else None
-
-
-def attributes(node: ir.Node) -> dict[str, Any]:
-    """The attributes of ``node``, defaults filled in, so that leaving one out and writing it are the same."""
-    filled = dict(_defaults(node.op_type, node.domain))
-    for name, attribute in node.attributes.items():
-        filled[name] = _plain(attribute)
-
-    if node.op_type in {"Conv", "MaxPool"}:
-        # Their defaults depend on the number of spatial axes, so no schema can hold them.
-        weight = evaluate_constant(node.inputs[1]) if node.op_type == "Conv" else None
-        rank = _spatial_rank(filled.get("kernel_shape"), weight)
-        filled = {"strides": [1] * rank, "dilations": [1] * rank, "pads": [0] * 2 * rank, **filled}
-        if weight is not None:
-            filled["kernel_shape"] = list(weight.shape[2:])
-
-    return {name: _text(value) for name, value in filled.items()}
-
-
-def _spatial_rank(kernel_shape: list[int] | None, weight: Constant | None) -> int:
-    """The number of axes behind batch and channels; 2, as of an image, where nothing tells it."""
-    if kernel_shape:
-        return len(kernel_shape)
-    if weight is not None:
-        return len(weight.shape[2:])
-    return 2
-
-
-@cache
-def _defaults(operator: str, domain: str) -> dict[str, Any]:
-    """The default of every attribute that has one; empty for an operator that ONNX does not know."""
-    if not onnx.defs.has(operator, OPSET, domain):
-        return {}
-    defaults = {}
-    for name, attribute in onnx.defs.get_schema(operator, OPSET, domain).attributes.items():
-        default = attribute.default_value
-        if default.type:  # an attribute without a default has an empty value of no type
-            defaults[name] = onnx.helper.get_attribute_value(default)
-    return defaults
-
-
-def _plain(attribute: ir.Attr) -> Any:
-    value = attribute.value
-    return list(value) if isinstance(value, (list, tuple)) else value
-
-
-def _text(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from exporters import certify_weights, onnx_file
-from exporters.constant import attributes
+from exporters.node_attributes import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters import onnx_file
-from exporters.constant import attributes, evaluate_constant
+from exporters.constant import evaluate_constant
+from exporters.node_attributes import attributes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.constant import Constant, attributes, evaluate_constant
+from exporters.constant import Constant, evaluate_constant
+from exporters.node_attributes import attributes
 from exporters.rounding import U32
 
 if TYPE_CHECKING:

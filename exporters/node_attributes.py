@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir as ir
 
-from exporters.constant import evaluate_constant
+from exporters.constant import OPSET, evaluate_constant
 from exporters.opset_versions import VERSIONS, Attributes, Use, data_type, dtype_of, windows_are_whole
 
 if TYPE_CHECKING:
@@ -37,6 +37,23 @@ def canonical_attributes(
     front where the rank is known, and what has no effect is left out. An input that is computed is COMPUTED.
     """
     return use_of(node, opset, constants, like).attributes
+
+
+def attributes(node: ir.Node) -> Attributes:
+    """The attributes of ``node`` as they are written, with the defaults of OPSET, the one that export writes."""
+    filled = {**defaults_of(node.op_type, node.domain, OPSET)}
+    for name, attribute in node.attributes.items():
+        filled[name] = _plain(attribute.value)
+
+    if node.op_type in {"Conv", "MaxPool"}:
+        # Their defaults depend on the number of spatial axes, so no schema can hold them.
+        weight = evaluate_constant(node.inputs[1]) if node.op_type == "Conv" else None
+        if weight is not None:
+            filled["kernel_shape"] = list(weight.shape[2:])
+        # An image has two, where nothing tells it.
+        rank = len(filled.get("kernel_shape") or (0, 0))
+        filled = {"strides": [1] * rank, "dilations": [1] * rank, "pads": [0] * 2 * rank, **filled}
+    return filled
 
 
 def spelt_as_inputs(operator: str, opset: int, domain: str = "") -> dict[int, str]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from exporters.constant import Memo, attributes, evaluate_constant
+from exporters.constant import Memo, evaluate_constant
 from exporters.dependence import has_subgraph
+from exporters.node_attributes import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

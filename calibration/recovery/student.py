@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calibration.qdq import WEIGHTED, channel_axis
-from exporters import constant, onnx_file
+from exporters import node_attributes, onnx_file
 from exporters.number_formats import INT8
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Student:
             inputs = [None if value is None else values[str(value.name)] for value in node.inputs]
             if rounded and node.op_type in WEIGHTED:
                 inputs[1] = _rounded_weight(inputs[1], channel_axis(node))
-            computed = OPERATORS[node.op_type](constant.attributes(node), *inputs)
+            computed = OPERATORS[node.op_type](node_attributes.attributes(node), *inputs)
 
             name = str(node.outputs[0].name)
             # A maximum of what is rounded is rounded already: under the scale of its input.
