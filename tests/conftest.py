@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def golden(pytestconfig: pytest.Config) -> Golden:
         assert list(lines) == path.read_text().splitlines(), f"{path} has another list; pytest --renew writes this one"
 
     return compare
+
+
+@pytest.fixture(scope="module")
+def quick_collection() -> Iterator[None]:
+    """Reading a model collects garbage each time, and torch alone has a million objects that are none."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 class Cli:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,23 +24,16 @@ from pipeline.models.specs import ARCHITECTURES
 from pipeline.precisions import PRECISIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from pipeline.models.resnet_spec import ResNetSpec
 
+pytestmark = pytest.mark.usefixtures("quick_collection")
+
 SIZE = 32
 # Of every activation: certificates ask nothing of ranges.
 AMAX = 6.0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_collection() -> Iterator[None]:
-    """Reading a model collects garbage each time, and torch alone has a million objects that are none."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def exported(spec: ResNetSpec, path: Path) -> Path:

@@ -6,7 +6,6 @@ With random weights, stage by stage in this process; a few of them by the comman
 
 from __future__ import annotations
 
-import gc
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,9 +30,9 @@ from pipeline.errors import BadRequest
 from pipeline.models import frozen, networks, user_network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from conftest import Cli
+
+pytestmark = pytest.mark.usefixtures("quick_collection")
 
 SHAPE = (1, 32, 32)
 IMAGES = np.random.default_rng(0).uniform(0, 255, (8, *SHAPE)).astype(np.float32)
@@ -41,15 +40,6 @@ IMAGES = np.random.default_rng(0).uniform(0, 255, (8, *SHAPE)).astype(np.float32
 REFUSED = {"channel_shuffle_module": "aten::channel_shuffle", "spectral_norm": "aten::vdot"}
 # What a file keeps at least of PyTorch's answers: float32 in another order, float16, 8 bits of random weights.
 SAME_DB, FLOAT16_DB, INT8_DB = 100.0, 45.0, 25.0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_collection() -> Iterator[None]:
-    """Reading a model collects garbage each time, and torch alone has a million objects that are none."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def described(name: str, monkeypatch: pytest.MonkeyPatch) -> frozen.NetworkDescription:
