@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from exporters import comparable, stage_changes
+from exporters import comparable, stage_changes, tidied
 from exporters.certificate import Certificate, Refutation
 from exporters.certify_rescale import follow
 from exporters.certify_walk import Pairing, Walk
@@ -61,7 +61,7 @@ def certify(before: Path, after: Path, *, stage: str | None = None, retrained: b
     rescaled = 0
     # Retrained weights are no powers of two apart, so there is nothing that could be followed.
     if not allowed.retrains and (allowed.rescales or stage is None):
-        comparable.tidy(old_model)
+        tidied.tidy(old_model)
         twins = Pairing(old_model.graph, new_model.graph, allowed).twins()
         rescaled = follow(old_model.graph, twins)
     if rescaled > 0 and not allowed.rescales:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exporters.compared_graph import Pair
-    from exporters.constant import Constant
+    from exporters.known_numbers import Constant
     from exporters.linear_layer import LinearLayer
     from exporters.rounding import Bound
     from exporters.stage_changes import Changes

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from exporters.constant import Constant
+    from exporters.known_numbers import Constant
 
 # What each operator reads behind its first input, in PyTorch's words.
 READ = {

@@ -11,13 +11,15 @@ import onnx_ir as ir
 
 from exporters import pairs
 from exporters.comparable import given_shape
-from exporters.constant import Constant, Memo, chosen_branch, evaluate_constant
+from exporters.constant import Memo, chosen_branch, evaluate_constant
 from exporters.node_attributes import COMPUTED
 from exporters.opsets import canonical_attributes
 from exporters.value_numbers import ValueNumbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from exporters.known_numbers import Constant
 
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
 # The same numbers in another shape: what they answer is told by the shape alone.

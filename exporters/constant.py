@@ -13,63 +13,21 @@ own. So a constant carries the numbers in float64 and a bound on how far any run
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporters import onnx_file
+from exporters.constant_operators import EVALUATED, known_sizes, size_of
+from exporters.known_numbers import Constant, stored
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from numpy.typing import NDArray
 
-# The opset whose defaults of attributes hold: the one that export writes.
-OPSET = 17
 # No computed constant may be larger, in bytes: the largest weight of a network of this family has 19 MB in float32.
 LARGEST = 2**28
 # Computed constants up to this size are remembered, so that what many nodes read is computed once.
 REMEMBERED = 2**16
-
-
-@dataclass(frozen=True)
-class Constant:
-    """Numbers that depend on no input.
-
-    ``numbers`` are as stored, or float64 where they were computed; ``dtype`` is what they have in the graph. ``error``
-    bounds how far the numbers of any runtime lie from them: 0 where nothing is rounded. Of levels behind
-    DequantizeLinear, ``quantised`` are those levels, counted from the zero point, and their scale.
-    """
-
-    numbers: NDArray[Any]
-    dtype: np.dtype[Any]
-    error: NDArray[np.float64] | float = 0.0
-    quantised: tuple[Constant, Constant] | None = None
-
-    @cached_property
-    def array(self) -> NDArray[Any]:
-        """The numbers as the graph has them, in its own dtype."""
-        return self.numbers if self.numbers.dtype == self.dtype else self.numbers.astype(self.dtype)
-
-    @cached_property
-    def values(self) -> NDArray[np.float64]:
-        """The numbers in float64."""
-        return self.numbers.astype(np.float64, copy=False)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the numbers."""
-        return self.numbers.shape
-
-    @property
-    def exact(self) -> bool:
-        """Whether every runtime has the same numbers."""
-        return not np.any(self.error)
-
-
-def stored(array: NDArray[Any]) -> Constant:
-    """``array`` as a constant that nothing rounds."""
-    return Constant(array, array.dtype)
 
 
 @dataclass
@@ -162,8 +120,6 @@ class _Evaluation:
 
     def _operands(self, value: ir.Value) -> list[ir.Value | None]:
         """What ``value`` is evaluated from; nothing where its operator has no rule."""
-        from exporters.constant_operators import EVALUATED
-
         node = value.producer()
         if node is None or node.domain not in {"", "ai.onnx"}:
             return []
@@ -179,8 +135,6 @@ class _Evaluation:
 
     def _evaluate(self, value: ir.Value) -> Constant | None:
         """``value`` from its operands, all of which are known."""
-        from exporters.constant_operators import known_sizes
-
         node = value.producer()
         if node is None or node.domain not in {"", "ai.onnx"}:
             return None
@@ -200,8 +154,6 @@ class _Evaluation:
 
 def _computed(node: ir.Node, operands: list[Constant | None], place: int) -> Constant | None:
     """Output ``place`` of ``node``; raises ValueError where that is larger than LARGEST."""
-    from exporters.constant_operators import EVALUATED, size_of
-
     evaluate = EVALUATED.get(node.op_type)
     if evaluate is None:
         return None

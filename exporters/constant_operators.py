@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from exporters.constant import OPSET, Constant, stored
+from exporters.known_numbers import OPSET, Constant, stored
 from exporters.number_formats import symmetric_in
 
 if TYPE_CHECKING:

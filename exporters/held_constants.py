@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.constant import Constant
+from exporters.known_numbers import Constant
 from exporters.number_formats import NUMBER_FORMATS
 from exporters.rounding import SMALLEST32, U32, U64, scale_as, storage
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.constant import Constant, evaluate_constant
+from exporters.constant import evaluate_constant
 from exporters.node_attributes import attributes
 from exporters.rounding import U32
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exporters.constant import Memo
+    from exporters.known_numbers import Constant
 
     Array = NDArray[np.float64]
     Behind = Callable[[ir.Value], ir.Value]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir as ir
 
-from exporters.constant import OPSET, evaluate_constant
+from exporters.constant import evaluate_constant
+from exporters.known_numbers import OPSET
 from exporters.opset_versions import VERSIONS, Attributes, Use, data_type, dtype_of, windows_are_whole
 
 if TYPE_CHECKING:

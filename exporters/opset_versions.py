@@ -14,7 +14,7 @@ import onnx_ir as ir
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from exporters.constant import Constant
+    from exporters.known_numbers import Constant
 
     Constants = Callable[[ir.Value | None], Constant | None]
 

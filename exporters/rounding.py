@@ -11,7 +11,7 @@ from exporters.number_formats import INT8, symmetric_in
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from exporters.constant import Constant
+    from exporters.known_numbers import Constant
     from exporters.number_formats import NumberFormat
 
     Bound = NDArray[np.float64] | float
