@@ -12,20 +12,18 @@ import onnx_ir as ir
 from exporters import onnx_file, pairs
 from exporters.certificate import Certificate, Refutation
 from exporters.comparable import given_shape
-from exporters.compared_graph import RESHAPES, ComparedGraph, Source, axis_of, same_shape
+from exporters.compared_graph import RESHAPES, ComparedGraph, Source, node_name, same_shape
 from exporters.constant import evaluate_constant
 from exporters.dependence import SUBGRAPHS
 from exporters.fold_batchnorm import obstacle
 from exporters.held_constants import HeldConstants
+from exporters.held_pairs import HeldPairs
 from exporters.linear_layer import LAYERS, PRODUCTS, as_stored, layer_before, layer_of, linear_layer, take_in_front
 from exporters.node_attributes import COMPUTED, OF_THE_TENSORS_TYPE
 from exporters.opsets import changed, spelt_as_inputs
 from exporters.value_numbers import RANDOM
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporters.compared_graph import Pair
     from exporters.known_numbers import Constant
     from exporters.linear_layer import LinearLayer
     from exporters.rounding import Bound
@@ -46,8 +44,6 @@ LIMITS = {"Clip", "Max", "Min", "Pad", "Where"}
 # Operators that every stage leaves where they are, by which one branch of a network is told from another.
 STAYS = {"Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Sigmoid", "Clip", "LeakyRelu", "Softmax"}
 JOINS = COMMUTATIVE | {"Conv", "Concat"}
-# The attributes that both halves of a Q/DQ pair have, and their defaults.
-PAIR_ATTRIBUTES = {"axis": 1, "block_size": 0}
 
 
 class Edge(NamedTuple):
@@ -86,15 +82,13 @@ class Walk:
         self.allowed = allowed
         self.certificate = Certificate(stage=allowed.name, operators=_operators(before, after), left=_left(after))
         self.constants = HeldConstants(allowed, self.certificate, self.refute)
+        self.pairs = HeldPairs(self.old, self.new, self.constants)
         self.todo: list[Edge] = []
         # Which node stands for which, in both directions.
         self.new_of: dict[ir.Node, ir.Node] = {}
         self.old_of: dict[ir.Node, ir.Node] = {}
         # The values that a subgraph is given: the old one by the new one.
         self.given: dict[ir.Value, ir.Value] = {}
-        # The pairs that the stage made, and the DequantizeLinear of all that were judged by themselves.
-        self.made: list[Pair] = []
-        self.judged: set[ir.Node] = set()
 
     def run(self) -> None:
         """Compare everything that the outputs depend on."""
@@ -104,7 +98,7 @@ class Walk:
             self.todo.append(Edge(old, new, None))
         while self.todo:
             self._compare_edge(self.todo.pop())
-        self._refuse_two_signs()
+        self.pairs.refuse_two_signs()
 
     def refute(self, node: ir.Node | None, found: str) -> None:
         """Note what was ``found`` at ``node``; None stands for the graph as a whole."""
@@ -168,7 +162,7 @@ class Walk:
         if old_node is None or new_node is None:
             self._compare_inputs(old.value, new.value, reader)
         elif old.value.index() != new.value.index():
-            place = f"output {new.value.index()} of {_name(new_node)}"
+            place = f"output {new.value.index()} of {node_name(new_node)}"
             self.refute(reader, f"{place} stands where output {old.value.index()} stood")
         else:
             self._meet(old_node, new_node, reader)
@@ -182,7 +176,7 @@ class Walk:
         is_other_new = known_new is not None and not self.new.numbers.equal(known_new.outputs[0], new.outputs[0])
         is_other_old = known_old is not None and not self.old.numbers.equal(known_old.outputs[0], old.outputs[0])
         if is_other_new or is_other_old:
-            self.refute(reader, f"{_name(new)} stands where {_name(old)} stood")
+            self.refute(reader, f"{node_name(new)} stands where {node_name(old)} stood")
             return
 
         self.new_of.setdefault(old, new)
@@ -193,19 +187,7 @@ class Walk:
     def _compare_between(self, reader: ir.Node | None, old: Source, new: Source) -> None:
         """Casts and pairs stay, and new ones are those that the stage makes."""
         self._compare_casts(reader, old, new)
-        for graph, source in ((self.old, old), (self.new, new)):
-            for pair in source.pairs:
-                self._judge_pair(graph, pair)
-
-        if old.pairs and len(old.pairs) != len(new.pairs):
-            self.refute(reader, f"{len(new.pairs)} Q/DQ pairs stand where {len(old.pairs)} stood")
-        elif len(new.pairs) > 1 and not old.pairs:
-            self.refute(reader, f"{len(new.pairs)} Q/DQ pairs stand in a row, where one rounds all that is rounded")
-        for was, now in zip(old.pairs, new.pairs, strict=False):
-            self._compare_kept_pair(reader, was, now)
-        if not old.pairs:
-            for pair in new.pairs:
-                self._judge_new_pair(reader, pair)
+        self.pairs.compare(reader, old.pairs, new.pairs)
 
     def _compare_casts(self, reader: ir.Node | None, old: Source, new: Source) -> None:
         casts = new.casts
@@ -231,70 +213,19 @@ class Walk:
         if not is_same:
             self.refute(reader, f"{new.name} stands where {old.name} stood")
 
-    # --- Q/DQ pairs ---------------------------------------------------------------------------------------------------
-
-    def _judge_pair(self, graph: ComparedGraph, pair: Pair) -> None:
-        """A pair is an identity but for its rounding: where both halves are alike, and nothing is cut off."""
-        quantise, dequantise, scale, zero_point, _ = pair
-        if dequantise in self.judged:
-            return
-        self.judged.add(dequantise)
-        reader = _reader(dequantise)
-        other_scale = graph.constant(dequantise.inputs[1])
-        if scale is None or other_scale is None:
-            self.refute(reader, f"{_name(quantise)} or {_name(dequantise)} has a scale that is computed")
-            return
-
-        other_zero_point = pairs.zero_of(dequantise, graph.memo)
-        if not _same_array(scale.array, other_scale.array) or not _same_array(zero_point, other_zero_point):
-            self.refute(reader, f"{_name(quantise)} and {_name(dequantise)} differ in scale or zero point")
-        for name in PAIR_ATTRIBUTES:
-            was = _pair_attribute(quantise, name)
-            now = _pair_attribute(dequantise, name)
-            if was != now and (name != "axis" or scale.numbers.size > 1):
-                self.refute(reader, f"{name} of {_name(dequantise)} is {now}, and {was} of its {_name(quantise)}")
-        if "saturate" in quantise.attributes and quantise.attributes["saturate"].as_int() != 1:
-            self.refute(reader, f"{_name(quantise)} does not saturate: what is too large becomes NaN")
-        if pairs.number_format_of(quantise, graph.memo) is None:
-            self.refute(reader, f"{_name(quantise)} cuts values off: its zero point is not an INT8 0")
-        if not (np.isfinite(scale.values) & (scale.values > 0)).all():
-            self.refute(reader, f"{_name(quantise)} has a scale that is no positive number")
-
-    def _judge_new_pair(self, reader: ir.Node | None, pair: Pair) -> None:
-        self.made.append(pair)
-        number_format = pairs.number_format_of(pair.quantise, self.new.memo)
-        if number_format is not None and number_format.name not in self.allowed.formats:
-            found = f"{_name(pair.quantise)} is a new Q/DQ pair of {number_format.name}"
-            self.refute(reader, f"{found}, which {self.allowed.name} does not make")
-
-    def _compare_kept_pair(self, reader: ir.Node | None, was: Pair, now: Pair) -> None:
-        if was.axis != now.axis or not _same_array(was.zero_point, now.zero_point):
-            self.refute(reader, f"{_name(now.quantise)} has another type, zero point or axis than the pair before")
-        if was.scale is not None and now.scale is not None:
-            self.constants.compare_scales(reader, "the scale of its input", was.scale, now.scale)
-
-    def _refuse_two_signs(self) -> None:
-        """The activations of one file are all signed or all unsigned: a pair of the other kind has another range."""
-        signed = [pair for pair in self.made if not pair.unsigned]
-        unsigned = [pair for pair in self.made if pair.unsigned]
-        fewer = min(signed, unsigned, key=len) if signed and unsigned else []
-        for pair in fewer:
-            kind = "unsigned" if pair.unsigned else "signed"
-            self.refute(_reader(pair.dequantise), f"{_name(pair.quantise)} is {kind}, unlike most pairs of the file")
-
     # --- nodes --------------------------------------------------------------------------------------------------------
 
     def _compare_nodes(self, old: ir.Node, new: ir.Node) -> None:
         self.certificate.nodes += 1
         if new.op_type in RANDOM or old.op_type in RANDOM:
-            self.refute(new, f"{_name(new)} answers at random, of which nothing can be proven")
+            self.refute(new, f"{node_name(new)} answers at random, of which nothing can be proven")
         elif old.op_type in RESHAPES and new.op_type in RESHAPES and same_shape(old.outputs[0], new.outputs[0]):
             # The same numbers in the same shape: how they came there does not matter.
             self.todo.append(Edge(self.old.unshaped(old), self.new.unshaped(new), new))
         elif old.op_type != new.op_type or self._took_in(old, new):
             if not self._compare_layers(old, new):
                 # By what is missing: what stands there instead may be at home elsewhere.
-                self.refute(old, f"{new.op_type} {_name(new)} stands where {old.op_type} {_name(old)} stood")
+                self.refute(old, f"{new.op_type} {node_name(new)} stands where {old.op_type} {node_name(old)} stood")
         else:
             self._compare_same_operator(old, new)
 
@@ -314,9 +245,9 @@ class Walk:
             if old_value is not None and new_value is not None:
                 self._compare_operands(new, old_value, new_value)
             elif old_value is not None and not _is_zero_bias(self.old, old, place):
-                self.refute(new, f"{_name(new)} lost its input {old_value.name}")
+                self.refute(new, f"{node_name(new)} lost its input {old_value.name}")
             elif new_value is not None and not _is_zero_bias(self.new, new, place):
-                self.refute(new, f"{_name(new)} has a new input {new_value.name}")
+                self.refute(new, f"{node_name(new)} has a new input {new_value.name}")
 
     def _compare_operands(self, node: ir.Node, old: ir.Value, new: ir.Value) -> None:
         """What ``node`` reads at one place: followed where it is computed, held within its bound where constant."""
@@ -325,7 +256,7 @@ class Walk:
         if was is None and now is None:
             self.todo.append(Edge(old, new, node))
         elif was is None or now is None:
-            self.refute(node, f"{new.name} of {_name(node)} is a constant in one file only")
+            self.refute(node, f"{new.name} of {node_name(node)} is a constant in one file only")
         else:
             self._compare_constants(node, str(new.name), was, now)
 
@@ -336,7 +267,7 @@ class Walk:
         """What the attributes of both nodes mean; refuted where the operator means something else in either opset."""
         difference = changed(old, self.old.opset, self.new.opset, self.old.constant, new)
         if difference:
-            self.refute(new, f"{new.op_type} of {_name(new)} means something else in another opset: {difference}")
+            self.refute(new, f"{new.op_type} of {node_name(new)} means something else in another opset: {difference}")
         return self.old.attributes(old, new), self.new.attributes(new, old)
 
     def _hold_attributes(self, node: ir.Node, old: Attributes, new: Attributes) -> None:
@@ -351,7 +282,7 @@ class Walk:
                 continue
             if self.allowed.float16 and _is_halved_type(node, name, was, now):
                 continue
-            self.refute(node, f"{name} of {_name(node)} is {_plain(now)}, it was {_plain(was)}")
+            self.refute(node, f"{name} of {node_name(node)} is {_plain(now)}, it was {_plain(was)}")
 
     def _told(self, old: ir.Node, new: ir.Node, was: Attributes, now: Attributes) -> set[str]:
         """The attributes, of those that may be inputs, that need no further comparison as inputs.
@@ -400,7 +331,7 @@ class Walk:
             for old_graph, new_graph in zip(_graphs(old, name), _graphs(new, name), strict=False):
                 is_alike = len(old_graph.inputs) == len(new_graph.inputs)
                 if not is_alike or len(old_graph.outputs) != len(new_graph.outputs):
-                    self.refute(new, f"{name} of {_name(new)} takes or gives other values than before")
+                    self.refute(new, f"{name} of {node_name(new)} takes or gives other values than before")
                     continue
                 self.given.update(zip(old_graph.inputs, new_graph.inputs, strict=True))
                 for old_value, new_value in zip(old_graph.outputs, new_graph.outputs, strict=True):
@@ -467,7 +398,7 @@ class Walk:
 
         for node in computed.taken_in:
             if node.op_type == "BatchNormalization" and not self.allowed.folds:
-                self.refute(new, f"{_name(node)} was folded into it, which {self.allowed.name} does not do")
+                self.refute(new, f"{node_name(node)} was folded into it, which {self.allowed.name} does not do")
         self.certificate.folded += sum(node.op_type == "BatchNormalization" for node in computed.taken_in)
         data = self._take_in_front(computed, layer.inputs[0], new.inputs[0])
         self._hold_layer(new, computed)
@@ -512,7 +443,7 @@ class Walk:
                 node, "bias", bias, computed.bias, terms, computed.bias_error, computed.rounding
             )
         elif computed.bias.any():
-            self.refute(node, f"{_name(node)} lacks a constant weight or bias")
+            self.refute(node, f"{node_name(node)} lacks a constant weight or bias")
 
 
 class Pairing(Walk):
@@ -538,15 +469,6 @@ class Pairing(Walk):
 
 
 # --- questions to one node ------------------------------------------------------------------------------------------
-
-
-def _name(node: ir.Node) -> str:
-    return node.name or f"the {node.op_type} that makes {node.outputs[0].name}"
-
-
-def _reader(node: ir.Node) -> ir.Node:
-    """The node that reads this one, which has the name that a person knows."""
-    return next(iter(node.outputs[0].consumers()), node)
 
 
 def _is_only_cast(value: ir.Value) -> bool:
@@ -577,12 +499,6 @@ def _scales(node: ir.Node) -> bool:
     return node.op_type == "Gemm" and any(factor != 1 for factor in factors)
 
 
-def _pair_attribute(node: ir.Node, name: str) -> int:
-    if name == "axis":
-        return axis_of(node)
-    return node.attributes[name].as_int() if name in node.attributes else PAIR_ATTRIBUTES[name]
-
-
 def _graphs(node: ir.Node, name: str) -> list[ir.Graph]:
     attribute = node.attributes[name]
     return [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else list(attribute.as_graphs())
@@ -611,13 +527,6 @@ def _input_names(operator: str, opset: int) -> dict[int, str]:
 def _without(inputs: list[ir.Value | None], names: dict[int, str], told: set[str]) -> list[ir.Value | None]:
     """``inputs`` but for those that were compared otherwise, by their names."""
     return [value for place, value in enumerate(inputs) if names.get(place) not in told]
-
-
-def _same_array(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
-    """The same type and numbers; one number may stand for itself alone or in a list."""
-    if one is None or other is None or one.dtype != other.dtype:
-        return False
-    return bool(np.array_equal(one.ravel(), other.ravel()))
 
 
 def _same_attribute(was: Any, now: Any) -> bool:

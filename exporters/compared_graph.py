@@ -262,3 +262,8 @@ def _pads_alike(node: ir.Node, attributes: dict[str, Any], filled: Any, value: i
     if attributes.get("ceil_mode") != 0 or not is_narrow or len(node.outputs) > 1:
         return False
     return number == -np.inf or (number == 0 and pairs.never_negative(value))
+
+
+def node_name(node: ir.Node) -> str:
+    """What a sentence calls ``node``."""
+    return node.name or f"the {node.op_type} that makes {node.outputs[0].name}"
