@@ -143,6 +143,12 @@ class Recipe:
     channels: int | None = _knob(
         None, "channels of the network; asking for 3 replicates grey images", type=int, choices=(1, 3)
     )
+    exif: str | None = _knob(
+        None,
+        "whether photos are turned as their EXIF orientation says (default: as for --weights that train made, else "
+        "ignore, as torchvision does)",
+        choices=("ignore", "apply"),
+    )
     calib_data: Path | None = _knob(
         None,
         "what calibrates: a folder of images, or .npy/.npz pixels (N, C, H, W) 0..255, one file or a folder of them",

@@ -10,11 +10,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL import __version__ as pillow
 
 from pipeline import __version__, workspace
 from pipeline.data import loader_test_images
+from pipeline.data.preprocessing import APPLY, IGNORE, TURNS, orientation
 from pipeline.data.sampling import some
 from pipeline.errors import BadRequest
 
@@ -38,6 +39,14 @@ OWN_PIXELS = 2**20
 # (docs/conform.md): what rounds at other places is at most 2 and 0.33 away, another filter or crop at least 22 and 3.9.
 LARGEST = 3.0
 MEAN = 0.5
+ORDERS = {
+    IGNORE: "decode, convert, resize, crop; nothing else",
+    APPLY: "decode, turn, convert, resize, crop; nothing else",
+}
+ORIENTATIONS = {
+    IGNORE: "as stored: an EXIF orientation is ignored",
+    APPLY: "turned upright as the EXIF orientation (tag 274, 1 to 8) says, before all else",
+}
 FILTERS = {
     "nearest": "the pixel of the old image in which the centre of the new pixel lies; not antialiased",
     "bilinear": "triangle of radius 1, antialiased: on shrinking the radius grows with the factor",
@@ -69,11 +78,15 @@ def png(image: Any, record: Preprocessing, expected: NDArray[np.float32]) -> byt
 
 
 def _saved(image: Image.Image) -> bytes:
-    """``image`` as a PNG file of its pixels alone."""
+    """``image`` as a PNG file of its pixels and its EXIF orientation alone."""
     plain = image.copy()
     plain.info = {}  # profiles, comments and times change bytes and no pixel
+    exif = Image.Exif()
+    turn = orientation(image)
+    if turn in TURNS:
+        exif[ExifTags.Base.Orientation] = turn
     file = io.BytesIO()
-    plain.save(file, "PNG")
+    plain.save(file, "PNG", exif=exif)
     return file.getvalue()
 
 
@@ -130,8 +143,8 @@ def describe(record: Preprocessing, images: dict[str, bytes]) -> dict[str, Any]:
         "schema": 1,
         "written_by": f"edge-resnet {__version__}, Pillow {pillow}",
         "decode": {
-            "order": "decode, convert, resize, crop; nothing else",
-            "orientation": "as stored: an EXIF orientation is ignored",
+            "order": ORDERS[record.exif],
+            "orientation": ORIENTATIONS[record.exif],
             "colour_profile": "ignored",
             "alpha": "dropped, not blended",
             "palette": "looked up, then RGB",

@@ -1,8 +1,8 @@
-"""What loaders get wrong: one row per fault, five tables for what can be wrong at the same time.
+"""What loaders get wrong: one row per fault, six tables for what can be wrong at the same time.
 
-A row of RESIZE or FRAME is another step of Loader, which makes the pixels (C, H, W) that a loader with that fault makes
-of an image. A row of the others says how to get back from what the loader answered, so that every difference is counted
-in levels of 0..255.
+A row of RESIZE, FRAME or TURN is another step of Loader, which makes the pixels (C, H, W) that a loader with that fault
+makes of an image. A row of the others says how to get back from what the loader answered, so that every difference is
+counted in levels of 0..255.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from pipeline.data.preprocessing import GREY, Preprocessing
+from pipeline.data.preprocessing import APPLY, GREY, IGNORE, Preprocessing
 from pipeline.data.resizing import OTHERS
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def _in_float(pixels: NDArray[np.generic], size: Size, name: str, most: float = 
 class Loader:
     """The contract step by step; a fault is another step in the place of one of them."""
 
+    turned: Callable[[Preprocessing, Image.Image], Image.Image] = Preprocessing.turned
     converted: Callable[[Preprocessing, Image.Image], Image.Image] = lambda record, image: record.converted(image, "")
     scaled: Callable[[Preprocessing, int, int], Size] = Preprocessing.scaled
     resized: Callable[[NDArray[np.generic], Size, str], NDArray[np.generic]] = _pillow
@@ -55,7 +56,7 @@ class Loader:
 
     def __call__(self, record: Preprocessing, image: Image.Image) -> Pixels:
         """The pixels (C, H, W) of ``image``."""
-        pixels: NDArray[np.generic] = np.atleast_3d(np.asarray(self.converted(record, image)))
+        pixels: NDArray[np.generic] = np.atleast_3d(np.asarray(self.converted(record, self.turned(record, image))))
         height, width = pixels.shape[:2]
         size = self.scaled(record, width, height)
         if size != (width, height):
@@ -123,6 +124,10 @@ def _grey(*weights: float) -> Callable[[Preprocessing, Image.Image], Image.Image
     return converted
 
 
+def _turned(record: Preprocessing, image: Image.Image) -> Image.Image:
+    return replace(record, exif=APPLY).turned(image)
+
+
 def _input_size(record: Preprocessing, *_: int) -> Size:
     return record.input_size, record.input_size
 
@@ -166,6 +171,12 @@ FRAME: dict[str, dict[str, Any]] = {
     "grey by plain average": {"converted": _grey(1 / 3, 1 / 3, 1 / 3)},
     "grey with the weights of red and blue swapped": {"converted": _grey(0.114, 0.587, 0.299)},
     "grey with the weights of BT.709": {"converted": _grey(0.2126, 0.7152, 0.0722)},
+}
+
+# What a loader gets wrong under a contract that ignores EXIF orientations or applies them.
+TURN: dict[str, dict[str, dict[str, Any]]] = {
+    IGNORE: {"turned by its EXIF orientation, which the contract ignores": {"turned": _turned}},
+    APPLY: {"EXIF orientation ignored": {"turned": lambda _, image: image}},
 }
 
 HWC = "layout HWC instead of CHW"

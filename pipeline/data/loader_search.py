@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.data.conformance import LARGEST, MEAN
-from pipeline.data.loader_faults import CHANNELS, CONTRACT, FRAME, HWC, LAYOUT, RESIZE, VALUES
+from pipeline.data.loader_faults import CHANNELS, CONTRACT, FRAME, HWC, LAYOUT, RESIZE, TURN, VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.float32]
     Undo = Callable[[Pixels], Pixels]
-    Faults = tuple[str, str, str, str, str]  # layout, values, channels, frame, resize; empty where there is none
+    Faults = tuple[str, ...]  # layout, values, channels, frame, resize, turn; empty where there is none
 
 # Pixels of the first image that are looked at before all of all.
 SAMPLED = 1024
@@ -58,7 +58,7 @@ def explain(record: Preprocessing, vectors: list[Vector], answers: dict[str, Pix
         explanations = _smallest(record, vectors, answers, pairs=pairs)
         if explanations:
             break
-    # Reversed, in the order in which a loader makes them: resize, frame, channels, values, layout.
+    # Reversed, in the order in which a loader makes them: turn, resize, frame, channels, values, layout.
     return [[*layout_faults, *filter(None, reversed(faults))] for faults in explanations]
 
 
@@ -67,17 +67,27 @@ def _smallest(record: Preprocessing, vectors: list[Vector], answers: dict[str, P
     total = sum(distance(answers[vector.name], vector.expected)[1] for vector in vectors)
     smallest: list[Faults] = []
     candidates = _sampled(record, vectors[0], answers[vectors[0].name], pairs=pairs)
-    for faults in sorted(candidates, key=_count):
+    # The first image has no EXIF: whether others were turned by it does not show in the sample.
+    with_turns = [(*faults, turn) for faults, turn in product(candidates, ("", *TURN[record.exif]))]
+    for faults in sorted(with_turns, key=_count):
         if smallest and _count(faults) > _count(smallest[0]):
             break
-        differences = [_difference(record, vector, answers[vector.name], faults) for vector in vectors]
-        if not all(map(conforms, differences)):
-            continue
+        rest = _rest(record, vectors, answers, faults)
         # A fault must halve what differs: near the contract, one that changes next to nothing conforms as well.
-        if _count(faults) and sum(mean for _, mean in differences) > total / 2:
-            continue
-        smallest.append(faults)
+        if rest is not None and (not _count(faults) or rest <= total / 2):
+            smallest.append(faults)
     return smallest
+
+
+def _rest(record: Preprocessing, vectors: list[Vector], answers: dict[str, Pixels], faults: Faults) -> float | None:
+    """What differs in all images together once ``faults`` are taken back; None where one does not conform."""
+    rest = 0.0
+    for vector in vectors:
+        apart = _difference(record, vector, answers[vector.name], faults)
+        if not conforms(apart):
+            return None
+        rest += apart[1]
+    return rest
 
 
 def _count(faults: Faults) -> int:
@@ -108,9 +118,9 @@ def _flat(pixels: Pixels) -> Pixels:
     return pixels.reshape(len(pixels), -1)
 
 
-def _pixels(record: Preprocessing, vector: Vector, frame: str, resize: str) -> Pixels:
-    """What a loader with these two faults makes of the image of ``vector``; an empty name is no fault."""
-    steps: dict[str, Any] = dict(FRAME.get(frame, {}))
+def _pixels(record: Preprocessing, vector: Vector, frame: str, resize: str, turn: str = "") -> Pixels:
+    """What a loader with these faults makes of the image of ``vector``; an empty name is no fault."""
+    steps: dict[str, Any] = {**FRAME.get(frame, {}), **TURN[record.exif].get(turn, {})}
     if resize:
         steps["resized"] = RESIZE[resize]
     return replace(CONTRACT, **steps)(record, vector.image)
@@ -118,11 +128,11 @@ def _pixels(record: Preprocessing, vector: Vector, frame: str, resize: str) -> P
 
 def _difference(record: Preprocessing, vector: Vector, answer: Pixels, faults: Faults) -> tuple[float, float]:
     """How far ``answer`` is from what a loader with these faults answers; everything in levels of 0..255."""
-    layout, value, channel, frame, resize = faults
+    layout, value, channel, frame, resize, turn = faults
     turned = layouts(record)[layout](answer)
     rescaled = values(record)[value](turned)
     reordered = channels(record)[channel](rescaled)
-    return distance(reordered, _pixels(record, vector, frame, resize))
+    return distance(reordered, _pixels(record, vector, frame, resize, turn))
 
 
 def layouts(record: Preprocessing) -> dict[str, Undo]:

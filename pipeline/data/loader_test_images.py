@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # The shorter side of what is drawn is at most this, so that the files stay small.
 MOST = 801
+# EXIF of an image whose first row is the right side of what it shows: a telephone held upright.
+TURNED = 6
 
 
 def rings(x: Plane, y: Plane, channel: int) -> Plane:
@@ -38,7 +40,8 @@ def patches(x: Plane, y: Plane, channel: int) -> Plane:
 def draw(record: Preprocessing) -> Iterator[tuple[str, Image.Image]]:
     """Name and picture: wide and tall ones to be shrunk, whose crops fall between two pixels, and one to be enlarged.
 
-    In colour where ``record`` takes colour or converts from it, else grey.
+    Of that one there is another that its EXIF says to be turned. In colour where ``record`` takes colour or converts
+    from it, else grey.
     """
     colour = record.channels == 3 or record.convert
     shorter = min(2 * record.resize + 1, MOST)
@@ -47,9 +50,13 @@ def draw(record: Preprocessing) -> Iterator[tuple[str, Image.Image]]:
         ("chart-wide.png", rings, _longer(record, shorter, 3), shorter),
         ("chart-tall.png", steps, shorter, _longer(record, shorter, 1)),
         ("chart-small.png", patches, small + 3, small),
+        ("chart-turned.png", patches, small + 3, small),
     )
     for name, pattern, width, height in pictures:
-        yield name, Image.fromarray(_drawn(pattern, width, height, colour=colour))
+        picture = Image.fromarray(_drawn(pattern, width, height, colour=colour))
+        if name == "chart-turned.png":
+            picture.getexif()[ExifTags.Base.Orientation] = TURNED
+        yield name, picture
 
 
 def _longer(record: Preprocessing, shorter: int, remainder: int) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline.errors import BadRequest
 
@@ -19,11 +20,36 @@ SIXTEEN_BITS = {"I;16", "I;16L", "I;16B"}
 GREY = {"1", "L", "LA", *SIXTEEN_BITS}
 NO_RANGE = {"I", "F"}  # 32-bit modes whose black and white nobody knows
 MOST_PIXELS = 2**28
+# What puts an image upright, by its EXIF orientation (Exif 2.32, tag 274); 1 is upright already.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What may be done with that orientation.
+IGNORE = "ignore"
+APPLY = "apply"
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of ``image``, a key of TURNS; 1 where it is upright, has none, or one that is damaged."""
+    stored = 1
+    # A damaged block ends in any error there is, and the pixels are whole all the same.
+    with contextlib.suppress(Exception):
+        stored = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return stored if stored in TURNS else 1
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The written record; sizes in pixels, ``mean`` and ``std`` per channel in 0..1 units, channel order RGB."""
+    """The written record; sizes in pixels, ``mean`` and ``std`` per channel in 0..1 units, channel order RGB.
+
+    ``exif`` is IGNORE or APPLY: whether an image is turned as its EXIF orientation says. Old records lack it.
+    """
 
     input_size: int
     resize: int
@@ -32,6 +58,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     convert: bool = False  # grey to RGB or back, only where the user asked for it
+    exif: str = IGNORE
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Preprocessing:
@@ -65,11 +92,21 @@ class Preprocessing:
             mean=_per_channel("mean", recipe.mean, self.mean, channels),
             std=_per_channel("std", recipe.std, self.std, channels),
             convert=recipe.channels is not None,
+            exif=recipe.exif or self.exif,
         )
 
     def pixels(self, image: Image.Image, name: str) -> NDArray[np.float32]:
         """``image`` as (channels, input_size, input_size) float32 0..255; ``name`` is for the error."""
-        return self._crop(self._resized(self.converted(image, name)))
+        return self.cropped(self.converted(self.turned(image), name))
+
+    def cropped(self, image: Image.Image) -> NDArray[np.float32]:
+        """The pixels of ``image`` that is turned and converted already."""
+        return self._crop(self._resized(image))
+
+    def turned(self, image: Image.Image) -> Image.Image:
+        """``image`` upright, where that is asked for."""
+        turn = TURNS.get(orientation(image)) if self.exif == APPLY else None
+        return image if turn is None else image.transpose(turn)
 
     def float_pixels(self, array: NDArray[np.generic], name: str) -> NDArray[np.float32]:
         """The same for ``array`` (C, H, W) of pixels, computed in float32 so that no value is rounded or clipped.

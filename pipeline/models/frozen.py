@@ -97,6 +97,21 @@ def read(path: Path) -> tuple[nn.Module, NetworkDescription]:
     return network.eval(), description
 
 
+def preprocessing_in(path: Path) -> dict[str, Any] | None:
+    """The record of preprocessing in a file that :func:`write` wrote; None where ``path`` is another one, or none."""
+    import safetensors
+
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            record = json.loads(file.metadata()["network"])["preprocessing"]
+    # A stranger's file has other metadata or none, and one that is damaged is refused where its weights are read.
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
 def _described(record: dict[str, Any]) -> NetworkDescription:
     """The description that :meth:`NetworkDescription.to_json` wrote."""
     spec = _spec(record["spec"])

@@ -5,18 +5,22 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pipeline import provenance
 from pipeline.console.news import say
+from pipeline.data.preprocessing import IGNORE
 from pipeline.errors import BadRequest, StageFailed
 from pipeline.models import checkpoint, frozen, published, translation
 from pipeline.models.user_network import UserSpec
 from pipeline.workspace import explain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
     from pipeline.data.images import Images
@@ -46,6 +50,30 @@ def given(recipe: Recipe, description: NetworkDescription) -> tuple[nn.Module, s
         fit, dialect_and_place = translation.fit(opened, description.spec, expected)
     checkpoint.put(network, fit)
     return network.eval(), f"weights from {source.origin}; {dialect_and_place}"
+
+
+def as_trained(recipe: Recipe) -> Recipe:
+    """``recipe`` with the EXIF turn that its weights were trained under, where it asks for none and they tell."""
+    trained_under = exif_of_training(recipe.weights)
+    if recipe.exif is not None or trained_under in {None, IGNORE}:
+        return recipe
+    say(f"--exif {trained_under}, as the weights in {recipe.weights} were trained")
+    return replace(recipe, exif=trained_under)
+
+
+def turned_otherwise(recipe: Recipe) -> Iterator[str]:
+    """A sentence where the weights were trained under another EXIF turn than ``recipe`` asks for."""
+    trained_under = exif_of_training(recipe.weights)
+    asked = recipe.exif or IGNORE
+    if trained_under not in {None, asked}:
+        yield f"the weights in {recipe.weights} were trained with --exif {trained_under}, and this is --exif {asked}"
+
+
+def exif_of_training(weights: str | Path | None) -> str | None:
+    """What the reader of the training's images did with EXIF turns; None where ``weights`` do not tell."""
+    preprocessing = None if weights is None else frozen.preprocessing_in(Path(weights))
+    # Before there was a choice they were ignored.
+    return None if preprocessing is None else preprocessing.get("exif", IGNORE)
 
 
 def trained(recipe: Recipe, description: NetworkDescription, images: Images, epochs: int) -> tuple[nn.Module, str]:

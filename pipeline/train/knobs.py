@@ -42,6 +42,7 @@ class Training:
     mean: list[float] | None = _as_in_build("mean")
     std: list[float] | None = _as_in_build("std")
     channels: int | None = _as_in_build("channels")
+    exif: str | None = _as_in_build("exif")
     epochs: int | None = _as_in_build(
         "epochs", help="passes over the training images (default: the data set's)", group="how"
     )
@@ -111,7 +112,8 @@ class Training:
 
     def numbers(self) -> dict[str, Any]:
         """Every knob that the weights depend on, but for the images, as JSON has them."""
-        no_influence = {"data", "data_root", "device", "workers", "save_seconds", "no_curves", "output"}
+        # Whether photos are turned shows in the images.
+        no_influence = {"data", "data_root", "exif", "device", "workers", "save_seconds", "no_curves", "output"}
         values = {}
         for name, value in asdict(self).items():
             if name not in no_influence:

@@ -44,9 +44,10 @@ class TrainingRequest:
 def accept(training: Training, device: str, team: Team) -> TrainingRequest:
     """The request for ``training``; raises BadRequest where it cannot be had."""
     from pipeline.data import sampling, sets
-    from pipeline.models import frozen, specs
+    from pipeline.models import frozen, specs, weights
 
     arch, spec = specs.find(training.arch)
+    training = replace(training, exif=training.exif or weights.exif_of_training(training.weights))
     recipe = training.recipe
     data = sets.load(recipe)
     news.say(f"data: {data.source}; --data takes a folder of your own")

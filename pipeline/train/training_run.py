@@ -133,6 +133,7 @@ def _result(request: TrainingRequest, history: list[dict[str, Any]], test_score:
 # Flags of a build that decide the network and the pixels that it sees.
 NEXT_FLAGS = (
     "arch", "weights", "data", "data_root", "input_size", "resize", "interpolation", "mean", "std", "channels",
+    "exif",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline.__main__ import parser
 from pipeline.data import loader_test_images
 from pipeline.data.conformance import FOLDER, LARGEST, Vector, png
-from pipeline.data.loader_faults import CONTRACT, FRAME, RESIZE, Loader
+from pipeline.data.loader_faults import CONTRACT, FRAME, RESIZE, TURN, Loader
 from pipeline.data.loader_search import conforms, distance, explain
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import BadRequest
@@ -33,12 +34,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LOADERS = """
 import numpy as np, torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 
 MEAN, STD = (np.array(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
-def honest(path, shorter=40, mode="bilinear", antialias=True, move=(0, 0), even=True):
-    pixels = np.asarray(Image.open(path).convert("RGB"), np.float32).transpose(2, 0, 1)
+def honest(path, shorter=40, mode="bilinear", antialias=True, move=(0, 0), even=True, turn=False):
+    image = Image.open(path)
+    image = ImageOps.exif_transpose(image) if turn else image
+    pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)
     height, width = pixels.shape[1:]
     size = [shorter * side // min(height, width) for side in (height, width)]
     pixels = F.interpolate(torch.from_numpy(pixels)[None], size=size, mode=mode, antialias=antialias)[0]
@@ -68,6 +71,8 @@ def inverted(path): return 255 - honest(path)
 def squashed(path): return np.asarray(Image.open(path).convert("RGB").resize((32, 32), 2)).transpose(2, 0, 1)
 def usual(path): return honest(path, antialias=False, even=False)[:, ::-1] / 255
 def usual_hwc(path): return normalised(path)[0, ::-1].transpose(1, 2, 0)
+def turned(path): return honest(path, turn=True)
+def usual_turned(path): return honest(path, antialias=False, even=False, turn=True)[:, ::-1] / 255
 def root(path): return np.sqrt(honest(path))
 def brighter(path): return 1.3 * honest(path) + 7
 
@@ -84,6 +89,7 @@ BGR = "channels in the order BGR instead of RGB"
 UNIT = "pixels 0..1 instead of 0..255"
 FLOORED = "crop's halves of a pixel rounded down"
 HWC = "layout HWC instead of CHW"
+TURNED = "turned by its EXIF orientation, which the contract ignores"
 PLANTED = {
     "bgr": [BGR],
     "unit": [UNIT],
@@ -104,6 +110,8 @@ PLANTED = {
     "mirrored": ["mirrored left to right"],
     "inverted": ["inverted, black for white"],
     "usual": [NO_ANTIALIAS, FLOORED, BGR, UNIT],
+    "turned": [TURNED],
+    "usual_turned": [NO_ANTIALIAS, FLOORED, BGR, UNIT, TURNED],
     "usual_hwc": [HWC, "mean and std already applied in the order BGR", BGR],
 }
 
@@ -147,7 +155,7 @@ def test_an_honest_loader_conforms_and_costs_nothing(
     arguments = parser()[0].parse_args(["conform", str(colour), "--loader", f"loaders:{name}", "--json"])
     assert arguments.run(arguments) == 0
     result = json.loads(capsys.readouterr().out)
-    assert (result["verdict"], result["faults"], len(result["images"])) == ("pass", [], 7)
+    assert (result["verdict"], result["faults"], len(result["images"])) == ("pass", [], 8)
     assert max(row["largest"] for row in result["images"]) <= 1
     assert result["cost"]["contract"] == result["cost"]["loader"] == 1
 
@@ -187,6 +195,7 @@ RECORDS = {
     Preprocessing(24, 28, "bilinear", 3, MEAN, STD): 1 + 2 + 3,
     Preprocessing(32, 37, "lanczos", 1, MEAN[:1], STD[:1], convert=True): 1 + 1,
     Preprocessing(32, 40, "nearest", 1, MEAN[:1], STD[:1]): 1 + 2 + 3,
+    Preprocessing(32, 40, "bilinear", 3, MEAN, STD, exif="apply"): 1 + 2 + 3,
 }
 
 
@@ -200,7 +209,7 @@ def test_the_charts_tell_every_fault_from_the_contract_and_from_every_other(
     for vector in vectors:
         np.testing.assert_array_equal(CONTRACT(record, vector.image), vector.expected)
     conforming = 0
-    for name, way in {**RESIZE, **FRAME}.items():
+    for name, way in {**RESIZE, **FRAME, **TURN[record.exif]}.items():
         steps: dict[str, Any] = {"resized": way} if name in RESIZE else way
         made = {vector.name: Loader(**steps)(record, vector.image) for vector in vectors}
         if all(conforms(distance(made[vector.name], vector.expected)) for vector in vectors):
@@ -237,6 +246,16 @@ def test_the_vectors_are_the_same_in_every_build_and_small(cli: Cli, colour: Pat
     record = json.loads((colour / FOLDER / "record.json").read_text())
     assert (record["conforms"]["largest"], record["tensor"]["channels"]) == (LARGEST, "RGB")
     assert sum(path.stat().st_size for path in (colour / FOLDER).iterdir()) < 200_000
+
+
+@pytest.mark.parametrize("exif", ["ignore", "apply"])
+def test_a_png_of_an_image_keeps_its_turn(exif: str) -> None:
+    record = Preprocessing(8, 8, "bilinear", 3, MEAN, STD, exif=exif)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8))
+    image.getexif()[ExifTags.Base.Orientation] = 6
+    content = png(image, record, record.pixels(image, ""))
+    assert content is not None
+    assert Image.open(io.BytesIO(content)).getexif()[ExifTags.Base.Orientation] == 6
 
 
 def test_what_no_png_holds_is_not_taken_for_the_same() -> None:
