@@ -21,7 +21,8 @@ class Request:
     """What is built, with all that its target decides.
 
     ``given`` are the user's weights and a sentence on where they come from; None where the network is trained here.
-    ``source`` is a sentence on where the images come from.
+    ``source`` is a sentence on where the images come from, ``warnings`` are sentences on what is odd about images and
+    weights.
     """
 
     recipe: Recipe
@@ -33,20 +34,21 @@ class Request:
     train: Images
     calibration: Images
     test: Images
+    warnings: list[str]
 
 
 def accept(asked: Recipe) -> Request:
     """The request for what a recipe asks; raises BadRequest where it cannot be had."""
     from pipeline.building import backends
     from pipeline.console import news
-    from pipeline.data import sampling, sets
+    from pipeline.data import oddities, sampling, sets
     from pipeline.data.images import Images
-    from pipeline.models import frozen, specs, user_network, weights
+    from pipeline.models import frozen, kernels, specs, user_network, weights
     from pipeline.precisions import PRECISIONS
     from pipeline.targets import resolve
 
     arch, spec = specs.find(asked.arch)
-    recipe = resolve.resolved(asked)
+    recipe = weights.as_trained(resolve.resolved(asked))
     backends.refuse(recipe)
     if recipe.precision != asked.precision:
         news.say(f"--target {recipe.target}: {asked.precision} is {recipe.precision} there")
@@ -60,16 +62,27 @@ def accept(asked: Recipe) -> Request:
         user_network.refuse(description.network(), spec.function, len(data.classes), shape, opset)
     news.say(f"data: {data.source}; --data takes a folder of your own")
 
+    given = weights.given(recipe, description)
+    calibration = sampling.calibration(recipe, data, preprocessing)
+    test = sampling.test(recipe, data, preprocessing)
+    warnings = oddities.of_images(data.train, calibration, test)
+    if given is not None:
+        warnings += [*weights.turned_otherwise(recipe), *kernels.of_whole_numbers(given[0])]
+    for sentence in warnings:
+        news.say(sentence)
+
     return Request(
         recipe=recipe,
         output=recipe.output or _default_output(asked, recipe),
         description=description,
         source=data.source,
         epochs=recipe.epochs or data.epochs,
-        given=weights.given(recipe, description),
+        given=given,
         train=Images(data.train, preprocessing),
-        calibration=sampling.calibration(recipe, data, preprocessing),
-        test=sampling.test(recipe, data, preprocessing),
+        calibration=calibration,
+        test=test,
+        # What is left out was said when the folders were read.
+        warnings=[*oddities.left_out(data.train, data.test, calibration.part), *warnings],
     )
 
 

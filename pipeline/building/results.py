@@ -92,11 +92,20 @@ def _report(
     failure: PipelineError | None,
 ) -> dict[str, Any]:
     from pipeline.finished.benchmark import beside_float
+    from pipeline.parity import doubts
     from pipeline.report import ledger
 
     sources = {"data": request.source, "weights": origin}
     images = {"calibration": request.calibration.digest, "test": request.test.digest}
     report = ledger.header(request.recipe, under_way.output, request.description, sources, images)
+    distinct = under_way.images.distinct
+    of_network = doubts.of_network(
+        under_way.reference[distinct],
+        under_way.images.labels[distinct],
+        len(request.description.classes),
+        request.recipe.confidence,
+    )
+    report["warnings"] = [*request.warnings, *of_network]
     speed = beside_float(rows, under_way.files, under_way.images) if failure is None else None
     report["speed"] = None if speed is None else asdict(speed)
     return report | ledger.ledger(rows, stages, failure)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.console.progress import bar
+from pipeline.data import seeing
 from pipeline.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.data.preprocessing import Preprocessing
+    from pipeline.data.seeing import Seen
+
+    Stored = Path | NDArray[np.generic]
 
 # Decoded images are kept, as bytes, when they fit in here; larger sets are decoded again for every pass.
 CACHE_BYTES = 2**28
@@ -28,11 +30,17 @@ BATCH_BYTES = 2**24
 
 @dataclass(frozen=True)
 class Part:
-    """Some images of a data set: ``labels`` (N,) int64, and how to decode image number i."""
+    """Some images of a data set: ``labels`` (N,) int64, and how to decode image number i.
+
+    ``stored`` answers what image number i is decoded from: its file, or an array. ``left_out`` are the names of images
+    that lie beside these and are none of them: hidden ones, and what other programs keep.
+    """
 
     labels: NDArray[np.int64]
     decode: Callable[[int], Any]
     name: Callable[[int], str]
+    stored: Callable[[int], Stored]
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """How many images."""
@@ -47,7 +55,10 @@ class Part:
         def name(index: int) -> str:
             return self.name(chosen[index])
 
-        return Part(self.labels[chosen], decode, name)
+        def stored(index: int) -> Stored:
+            return self.stored(chosen[index])
+
+        return Part(self.labels[chosen], decode, name, stored, self.left_out)
 
 
 def part_of(array: NDArray[np.uint8], labels: NDArray[np.int64], name: str) -> Part:
@@ -57,7 +68,7 @@ def part_of(array: NDArray[np.uint8], labels: NDArray[np.int64], name: str) -> P
     def decode(index: int) -> Image.Image:
         return Image.fromarray(array[index])
 
-    return Part(labels, decode, lambda index: f"{name} image {index}")
+    return Part(labels, decode, lambda index: f"{name} image {index}", lambda index: array[index])
 
 
 def joined(parts: Sequence[Part]) -> Part:
@@ -75,7 +86,11 @@ def joined(parts: Sequence[Part]) -> Part:
         part = parts[int(part_number[index])]
         return part.name(int(place[index]))
 
-    return Part(NO_CLASS - part_number, decode, name)
+    def stored(index: int) -> Stored:
+        part = parts[int(part_number[index])]
+        return part.stored(int(place[index]))
+
+    return Part(NO_CLASS - part_number, decode, name, stored)
 
 
 def spread(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
@@ -134,6 +149,11 @@ class Images:
         return self.preprocessing.pixels(image, self.part.name(index))
 
     @cached_property
+    def seen(self) -> Seen:
+        """What one pass over all images sees; it also finds the images that cannot be read."""
+        return seeing.all_of(self)
+
+    @cached_property
     def _kept(self) -> NDArray[np.uint8] | None:
         """All images as bytes; None where they do not fit, or where some pixel is no byte."""
         if len(self) * int(np.prod(self.shape)) > CACHE_BYTES:
@@ -160,15 +180,18 @@ class Images:
             return self._kept[chosen].astype(np.float32)
         return np.stack([self[index] for index in chosen])
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """SHA-256 over every pixel and label; reading them all also finds the images that cannot be read."""
-        sha256 = hashlib.sha256(repr(self.shape).encode() + self.labels.tobytes())
-        with bar("reading images", len(self)) as advance:
-            for index in range(len(self)):
-                sha256.update(self[index].tobytes())
-                advance()
-        return sha256.hexdigest()
+        """SHA-256 over every pixel and label."""
+        return self.seen.digest
+
+    @cached_property
+    def distinct(self) -> NDArray[np.bool_]:
+        """(N,), False where an earlier image has the same pixels."""
+        _, firsts = np.unique(self.seen.pixels, return_index=True)
+        distinct = np.zeros(len(self), np.bool_)
+        distinct[firsts] = True
+        return distinct
 
 
 def from_array(path: Path) -> Part:
@@ -187,7 +210,10 @@ def from_array(path: Path) -> Part:
     _refuse_range(array, path)
 
     # Without a copy of the whole: an .npy file is mapped into memory, and only the image that is asked for is read.
-    return Part(np.full(len(array), NO_CLASS), lambda index: np.asarray(array[index]), lambda index: f"{path}[{index}]")
+    def image(index: int) -> NDArray[np.generic]:
+        return np.asarray(array[index])
+
+    return Part(np.full(len(array), NO_CLASS), image, lambda index: f"{path}[{index}]", image)
 
 
 def _refuse_range(array: NDArray[np.generic], path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.data import oddities
 from pipeline.data.images import Images, Part, from_array, joined, spread
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import BadRequest
@@ -54,21 +56,33 @@ def some(images: Images, count: int, seed: int = 0) -> Images:
 
 
 def part(path: Path, flag: str) -> Part:
-    """The user's images at ``path``: a folder of them, or arrays; ``flag`` is for the error."""
+    """The user's images at ``path``: a folder of them, or arrays; ``flag`` is for the error.
+
+    A line says how many hidden ones are left out.
+    """
     if not path.exists():
         raise BadRequest(f"{flag} {path}: there is no such file or folder")
     if path.is_dir():
-        from pipeline.data import folder
-
-        shards = sorted(file for file in path.iterdir() if file.suffix in ARRAYS)
-        if not shards:
-            return folder.plain(path, flag)
-        if folder.files_below(path):
-            raise BadRequest(f"{flag} {path} holds images and arrays; give a folder of one kind")
-        return joined([from_array(file) for file in shards])
+        found = _part_of_folder(path, flag)
+        oddities.say_left_out(found)
+        return found
     if path.suffix not in ARRAYS:
         raise BadRequest(f"{flag} {path}: it takes a folder of images, or pixels in {', '.join(sorted(ARRAYS))}")
     return from_array(path)
+
+
+def _part_of_folder(path: Path, flag: str) -> Part:
+    from pipeline.data import folder
+
+    arrays = sorted(file for file in path.iterdir() if file.suffix in ARRAYS)
+    shards = [file for file in arrays if not folder.is_hidden(file.name)]
+    if not shards:
+        return folder.plain(path, flag)
+    images = folder.files_below(path)
+    if images.found:
+        raise BadRequest(f"{flag} {path} holds images and arrays; give a folder of one kind")
+    hidden = [*map(str, images.left_out), *(str(file) for file in arrays if file not in shards)]
+    return replace(joined([from_array(file) for file in shards]), left_out=tuple(hidden))
 
 
 def _chosen(

@@ -84,7 +84,7 @@ def measured(row: StageRow) -> Measured | None:
 class Report:
     """report.json, key by key as docs/report.md has them; ``knobs`` are the fields of its recipe.
 
-    The last three came with later versions: None in a report before them.
+    The last four came with later versions: None in a report before them.
     """
 
     knobs: dict[str, Any]
@@ -100,6 +100,7 @@ class Report:
     speed: Speed | None = None
     answers_digest: str | None = None  # SHA-256 of the file that keeps them
     conformance_digests: dict[str, str] | None = None  # of each file of the contract of preprocessing, by name
+    warnings: list[str] | None = None
 
     @cached_property
     def recipe(self) -> Recipe:

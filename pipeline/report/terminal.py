@@ -51,6 +51,8 @@ def show(report: Mapping[str, Any], where: str) -> None:
     console.print(_stage_table(report))
     for sentence in _evidence(report):
         console.print(sentence)
+    for sentence in report.get("warnings") or ():
+        console.print(f"warning: {sentence}")
     for row in report["stages"]:
         for reason in row["reasons"]:
             console.print(f"{row['name']}: {reason}")
