@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# Folders of other programs beside those whose names begin with a dot: copies by macOS and Synology, and recycle bins.
-# Names that a class may have, such as thumbs, are none of them.
+# Folders of other programs beside those whose names begin with a dot: what macOS packs into archives, thumbnails,
+# snapshots and recycle bins of file servers. Names that a class may have, such as thumbs, are none of them.
 OF_PROGRAMS = {
-    "__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found",
+    "__macosx", "@eadir", "@__thumb", "@tmp", "@recycle", "#recycle", "$recycle.bin", "#snapshot", "~snapshot",
+    "@recently-snapshot", "system volume information", "lost+found",
 }  # fmt: skip
 
 
@@ -69,8 +70,8 @@ def plain(root: Path, flag: str) -> Part:
         )
     # Of an image that lies in no folder this is its own name: a class of one.
     first_parts = [path.relative_to(root).parts[0] for path in files.found]
-    classes = sorted(set(first_parts))
-    return _part(files.found, [classes.index(part) for part in first_parts], files.left_out)
+    labels = {name: label for label, name in enumerate(sorted(set(first_parts)))}
+    return _part(files.found, [labels[part] for part in first_parts], files.left_out)
 
 
 def _hidden(files: Files) -> str:

@@ -20,19 +20,24 @@ MOST_BITS = 15
 LEAST_SIDE = 48
 # Standard deviation in levels below which a picture is as good as empty, and its bits are chance.
 LEAST_CONTRAST = 4.0
-# Of a 4 x 4 mosaic in colour, in shares of its mean: what is alike in grey may still be red and blue.
-MOSAIC = 4
-MOST_TINT = 0.25
+# A mosaic of 16 x 16 tiles in colour, whose correlation is at least this between near copies: of pictures as plain as
+# stripes most bits are the same by chance, and what is alike in grey may still be red and blue.
+TILES = 16
+LEAST_CORRELATION = 0.98
+UNIT = 32  # a standard deviation as int8 holds it
 # Images of one word that are next to each other in order, which are compared.
 NEIGHBOURS = 8
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What N pictures look like: ``bits`` (N, 4) uint64, ``mosaic`` (N, 16 C) float32, and where there is a look."""
+    """What N pictures look like: ``bits`` (N, 4) uint64, ``mosaic`` (N, 256 C) int8, and which of them are known.
+
+    A mosaic has mean 0 and standard deviation UNIT, cut where int8 ends: brightness and contrast do not count.
+    """
 
     bits: NDArray[np.uint64]
-    mosaic: NDArray[np.float32]
+    mosaic: NDArray[np.int8]
     known: NDArray[np.bool_]
 
     @classmethod
@@ -40,7 +45,7 @@ class Looks:
         """None of ``count`` pictures is known yet."""
         return cls(
             np.zeros((count, BITS // 64), np.uint64),
-            np.zeros((count, MOSAIC * MOSAIC * channels), np.float32),
+            np.zeros((count, TILES * TILES * channels), np.int8),
             np.zeros(count, np.bool_),
         )
 
@@ -57,8 +62,9 @@ class Looks:
             return
         hashed = imagehash.phash(small, hash_size=16)
         self.bits[index] = np.packbits(hashed.hash).view(np.uint64)
-        tiles = pixels.reshape(MOSAIC, 64 // MOSAIC, MOSAIC, 64 // MOSAIC, -1).mean((1, 3))
-        self.mosaic[index] = (tiles / tiles.mean()).ravel()
+        tiles = pixels.reshape(TILES, 64 // TILES, TILES, 64 // TILES, -1).mean((1, 3))
+        standard = (tiles - tiles.mean()) / max(float(tiles.std()), 1.0)
+        self.mosaic[index] = np.clip(np.rint(UNIT * standard), -127, 127).ravel()
         self.known[index] = True
 
     def pairs(self, among: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -83,6 +89,8 @@ class Looks:
         """Whether the picture ``one`` looks like the ``other``, (P,)."""
         different = (self.bits[one] ^ self.bits[other]).view(np.uint8)
         alike = np.unpackbits(different, axis=1).sum(axis=1) <= MOST_BITS
-        tint = np.abs(self.mosaic[one[alike]] - self.mosaic[other[alike]]).max(axis=1, initial=0)
-        alike[alike] = tint <= MOST_TINT
+        mosaic = self.mosaic[one[alike]].astype(np.float32)
+        next_to = self.mosaic[other[alike]].astype(np.float32)
+        lengths = np.linalg.norm(mosaic, axis=1) * np.linalg.norm(next_to, axis=1)
+        alike[alike] = (mosaic * next_to).sum(axis=1) >= LEAST_CORRELATION * lengths
         return np.asarray(alike)
