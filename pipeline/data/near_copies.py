@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 # The hash has 16 x 16 bits, the signs of the lowest frequencies of the picture in grey on 64 x 64 pixels.
 BITS = 256
 WORD = 16
-# Of two near copies at most so many bits differ: then one of the 16 words of 16 bits is the same in both.
-MOST_BITS = 15
+# A mosaic of 16 x 16 tiles in colour goes with it: of pictures as plain as stripes most bits are the same by chance, and
+# what is alike in grey may still be red and blue.
+TILES = 16
+UNIT = 32  # a standard deviation as int8 holds it
+# Of near copies at most so many bits differ, and the mosaics correlate at least so much. Where 15 differ, one of the 16
+# words is the same; blurred pictures have bits near 0, which turn over sooner, and mosaics that hardly move.
+LIMITS = ((15, 0.98), (64, 0.998))
 # The shorter side of images that are looked at (docs/own-data.md has the measurement).
 LEAST_SIDE = 48
 # Standard deviation in levels below which a picture is as good as empty, and its bits are chance.
 LEAST_CONTRAST = 4.0
-# A mosaic of 16 x 16 tiles in colour, whose correlation is at least this between near copies: of pictures as plain as
-# stripes most bits are the same by chance, and what is alike in grey may still be red and blue.
-TILES = 16
-LEAST_CORRELATION = 0.98
-UNIT = 32  # a standard deviation as int8 holds it
 # Images of one word that are next to each other in order, which are compared.
 NEIGHBOURS = 8
 
@@ -88,9 +88,14 @@ class Looks:
     def _alike(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the picture ``one`` looks like the ``other``, (P,)."""
         different = (self.bits[one] ^ self.bits[other]).view(np.uint8)
-        alike = np.unpackbits(different, axis=1).sum(axis=1) <= MOST_BITS
-        mosaic = self.mosaic[one[alike]].astype(np.float32)
-        next_to = self.mosaic[other[alike]].astype(np.float32)
-        lengths = np.linalg.norm(mosaic, axis=1) * np.linalg.norm(next_to, axis=1)
-        alike[alike] = (mosaic * next_to).sum(axis=1) >= LEAST_CORRELATION * lengths
-        return np.asarray(alike)
+        distance = np.unpackbits(different, axis=1).sum(axis=1)
+        # The mosaics are compared of these alone, since most pairs are far apart.
+        near = np.flatnonzero(distance <= max(bits for bits, _ in LIMITS))
+        mosaic = self.mosaic[one[near]].astype(np.float32)
+        other_mosaic = self.mosaic[other[near]].astype(np.float32)
+        lengths = np.linalg.norm(mosaic, axis=1) * np.linalg.norm(other_mosaic, axis=1)
+        products = (mosaic * other_mosaic).sum(axis=1)
+        alike = np.zeros(len(one), np.bool_)
+        for bits, correlation in LIMITS:
+            alike[near] |= (distance[near] <= bits) & (products >= correlation * lengths)
+        return alike

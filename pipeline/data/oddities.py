@@ -8,8 +8,7 @@ import numpy as np
 
 from pipeline.console import news
 from pipeline.data import overlap
-from pipeline.data.near_copies import BITS, MOST_BITS
-from pipeline.data.preprocessing import APPLY
+from pipeline.data.preprocessing import APPLY, IGNORE
 from pipeline.data.seeing import NOT_16
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 NAMED = 3
 # Of 0..65535: images of which no pixel is above have 13 bits or fewer, in files of 16.
 EIGHTH = 65535 // 8
+DONE = {IGNORE: "ignored here, and --exif apply would turn them", APPLY: "turned here, by --exif apply"}
 
 
 def say_left_out(*parts: Part) -> None:
@@ -46,8 +46,7 @@ def of_images(train: Part, calibration: Images, test: Images) -> list[str]:
         *_near_copies(test),
         *_calibration_in_test(calibration, test),
         *_train_in_test(train, test.part),
-        *_turns(test, "test"),
-        *_turns(calibration, "calibration"),
+        *_turns({"test": test, "calibration": calibration}),
         *_few_of_16_bits(test, "test"),
         *_few_of_16_bits(calibration, "calibration"),
     ]
@@ -91,9 +90,8 @@ def _near_copies(test: Images) -> Iterator[str]:
     later, first_pairs = np.unique(pairs[:, 1], return_index=True)
     earlier = pairs[first_pairs[0], 0]
     yield (
-        f"{len(later)} of {len(test)} test images are near copies of others ({MOST_BITS} or fewer of {BITS} bits of a "
-        f"perceptual hash differ), such as {test.part.name(int(later[0]))} of {test.part.name(int(earlier))}; they "
-        "count as images of their own"
+        f"{len(later)} of {len(test)} test images are near copies of others, told by a perceptual hash, such as "
+        f"{test.part.name(later[0])} ({test.part.name(earlier)}); they count as images of their own"
     )
 
 
@@ -101,8 +99,8 @@ def _calibration_in_test(calibration: Images, test: Images) -> Iterator[str]:
     shared = np.flatnonzero(np.isin(calibration.seen.pixels, test.seen.pixels))
     if len(shared):
         yield (
-            f"{len(shared)} of {len(calibration)} calibration images have the pixels of a test image, as the network "
-            f"sees them, such as {_named(calibration.part, shared)}: what calibrates should not judge"
+            f"{len(shared)} of {len(calibration)} calibration images have the pixels of a test image, such as "
+            f"{_named(calibration.part, shared)}: what calibrates should not judge"
         )
 
 
@@ -121,18 +119,21 @@ def _train_in_test(train: Part, test: Part) -> Iterator[str]:
         )
 
 
-def _turns(images: Images, which: str) -> Iterator[str]:
-    turned = np.flatnonzero(images.seen.orientation != 1)
-    if not len(turned):
-        return
-    done = "ignored here, and --exif apply turns them"
-    if images.preprocessing.exif == APPLY:
-        done = "turned here, by --exif apply"
-    yield (
-        f"{len(turned)} of {len(images)} {which} images carry an EXIF turn, such as {_named(images.part, turned)}: "
-        f"{done}; torchvision's ImageFolder (Pillow) ignores it, OpenCV's imread turns, and a camera or a decoder on "
-        "the device gives the pixels as they are stored; do what the training's reader did"
-    )
+def _turns(kinds: dict[str, Images]) -> Iterator[str]:
+    counts = []
+    names = []
+    for kind, images in kinds.items():
+        turned = np.flatnonzero(images.seen.orientation != 1)
+        if len(turned):
+            counts.append(f"{len(turned)} of {len(images)} {kind} images")
+            names.append(images.part.name(turned[0]))
+    if counts:
+        done = DONE[kinds["test"].preprocessing.exif]
+        yield (
+            f"{' and '.join(counts)} carry an EXIF turn, such as {names[0]}: {done}; torchvision's ImageFolder "
+            "(Pillow) ignores it, OpenCV's imread turns, a camera or a hardware decoder gives the pixels as stored: do "
+            "what the training's reader did"
+        )
 
 
 def _few_of_16_bits(images: Images, which: str) -> Iterator[str]:
