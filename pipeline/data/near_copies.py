@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 # The hash has 16 x 16 bits, the signs of the lowest frequencies of the picture in grey on 64 x 64 pixels.
 BITS = 256
 WORD = 16
-# A mosaic of 16 x 16 tiles in colour goes with it: of pictures as plain as stripes most bits are the same by chance, and
-# what is alike in grey may still be red and blue.
+# A mosaic of 16 x 16 tiles in colour goes with it: of pictures as plain as stripes most bits are the same by chance,
+# and what is alike in grey may still be red and blue.
 TILES = 16
 UNIT = 32  # a standard deviation as int8 holds it
 # Of near copies at most so many bits differ, and the mosaics correlate at least so much. Where 15 differ, one of the 16

@@ -19,7 +19,7 @@ LEAST_MAGNITUDE = 3
 
 def of_whole_numbers(network: nn.Module) -> Iterator[str]:
     """A sentence where kernels of ``network`` are whole numbers: 8-bit levels whose scale is missing."""
-    kernels = {name: value for name, value in network.named_parameters() if value.ndim >= 2}
+    kernels = {name: value.detach() for name, value in network.named_parameters() if value.ndim >= 2}
     levels = [name for name, kernel in kernels.items() if _are_levels(kernel)]
     if levels:
         first = kernels[levels[0]]
@@ -33,4 +33,4 @@ def of_whole_numbers(network: nn.Module) -> Iterator[str]:
 def _are_levels(kernel: Tensor) -> bool:
     if not bool((kernel == kernel.round()).all()) or float(kernel.abs().max()) <= LEAST_MAGNITUDE:
         return False
-    return len(np.unique(kernel.detach().cpu().numpy())) >= LEAST_VALUES
+    return len(np.unique(kernel.cpu().numpy())) >= LEAST_VALUES
