@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
+    from pipeline.data.groups import Grouping
     from pipeline.data.images import Images
     from pipeline.models.frozen import NetworkDescription
+    from pipeline.parity.figures import TestSet
     from pipeline.recipe import Recipe
 
 
@@ -35,13 +39,24 @@ class Request:
     calibration: Images
     test: Images
     warnings: list[str]
+    groupings: dict[str, Grouping]
+
+    def test_set(self, reference: NDArray[np.float32]) -> TestSet:
+        """What answers are judged on, where ``reference`` (N, classes) are the logits of the network."""
+        from pipeline.data.groups import Grouping
+        from pipeline.parity.figures import TestSet
+        from pipeline.stage import CLASSES
+
+        by_class = Grouping(list(self.description.classes), self.test.labels)
+        groupings = {CLASSES: by_class, **self.groupings}
+        return TestSet(self.test.labels, reference, self.test.distinct, groupings, self.test.part.name)
 
 
 def accept(asked: Recipe) -> Request:
     """The request for what a recipe asks; raises BadRequest where it cannot be had."""
     from pipeline.building import backends
     from pipeline.console import news
-    from pipeline.data import oddities, sampling, sets
+    from pipeline.data import groups, oddities, sampling, sets
     from pipeline.data.images import Images
     from pipeline.models import frozen, kernels, specs, user_network, weights
     from pipeline.precisions import PRECISIONS
@@ -63,11 +78,12 @@ def accept(asked: Recipe) -> Request:
     news.say(f"data: {data.source}; --data takes a folder of your own")
 
     given = weights.given(recipe, description)
-    calibration = sampling.calibration(recipe, data, preprocessing)
     test = sampling.test(recipe, data, preprocessing)
-    warnings = oddities.of_images(data.train, calibration, test)
+    groupings = {} if recipe.groups is None else groups.read(recipe.groups, test.part)
+    calibration = sampling.calibration(recipe, data, preprocessing)
+    warnings = [*oddities.of_images(data.train, calibration, test), *weights.turned_otherwise(recipe)]
     if given is not None:
-        warnings += [*weights.turned_otherwise(recipe), *kernels.of_whole_numbers(given[0])]
+        warnings += kernels.of_whole_numbers(given[0])
     for sentence in warnings:
         news.say(sentence)
 
@@ -83,6 +99,7 @@ def accept(asked: Recipe) -> Request:
         test=test,
         # What is left out was said when the folders were read.
         warnings=[*oddities.left_out(data.train, data.test, calibration.part), *warnings],
+        groupings=groupings,
     )
 
 

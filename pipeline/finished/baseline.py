@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import workspace
+from pipeline.data.preprocessing import IGNORE
 from pipeline.errors import BadRequest
 from pipeline.finished import report_json, saved_answers
 from pipeline.finished.finished_build import FinishedBuild, NotWhole
@@ -104,7 +105,9 @@ def _incomparable(build: FinishedBuild, answers: SavedAnswers, old: Baseline) ->
 
 def _identity(build: FinishedBuild) -> dict[str, str]:
     """What two builds must have in common before their images can be the same, in words."""
-    preprocessing = [f"{key} {value}" for key, value in sorted(build.preprocessing.items())]
+    # A build from before there was a choice ignored EXIF turns.
+    record = {"exif": IGNORE, **build.preprocessing}
+    preprocessing = [f"{key} {value}" for key, value in sorted(record.items())]
     return {
         "the architecture": build.arch,
         "the data set": build.data,
