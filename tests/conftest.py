@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What a machine that only plans or asks for help need not have; the package of a new backend belongs here too.
 HEAVY = (
     "torch", "onnxruntime", "onnxsim", "tensorrt", "tensorrt_rtx", "sklearn", "scipy", "safetensors", "rich", "msgpack",
-    "tensorstore", "huggingface_hub",
+    "tensorstore", "huggingface_hub", "imagehash",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ OF_PROGRAMS = {
     "__macosx", "@eadir", "@__thumb", "@tmp", "@recycle", "#recycle", "$recycle.bin", "#snapshot", "~snapshot",
     "@recently-snapshot", "system volume information", "lost+found",
 }  # fmt: skip
+
+# What Pillow calls 16 bits a channel, as in RGB;16B. BGR;16 of a BMP file are 16 bits for all three.
+SIXTEEN_BITS = re.compile(";16[BLN]")
 
 
 @dataclass(frozen=True)
@@ -146,8 +150,8 @@ def _part(files: list[Path], labels: Sequence[int], left_out: list[Path]) -> Par
 def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            # How the file has them is known before they are read.
-            has_16_bits = any(";16" in str(tile) for tile in image.tile)
+            # How the file has its pixels is known before they are read.
+            has_16_bits = any(SIXTEEN_BITS.search(str(tile)) for tile in image.tile)
             image.load()
             copied = image.copy()
     except Exception as error:  # every decoder has errors of its own

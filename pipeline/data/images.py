@@ -114,10 +114,14 @@ def queue(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
 
 class Images:
-    """A part as the network sees it: ``batches()`` yields (n, C, H, W) float32 0..255."""
+    """A part as the network sees it: ``batches()`` yields (n, C, H, W) float32 0..255.
 
-    def __init__(self, part: Part, preprocessing: Preprocessing) -> None:
+    ``looked_at`` asks for the looks in ``seen``: of images that judge, which may be near copies.
+    """
+
+    def __init__(self, part: Part, preprocessing: Preprocessing, *, looked_at: bool = False) -> None:
         self.part = part
+        self.looked_at = looked_at
         self.labels = part.labels
         self.preprocessing = preprocessing
         size = preprocessing.input_size

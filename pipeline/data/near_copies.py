@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+# Pictures of which looks are kept at most: 200 MB.
+MOST_PICTURES = 250_000
 # The hash has 16 x 16 bits, the signs of the lowest frequencies of the picture in grey on 64 x 64 pixels.
 BITS = 256
 WORD = 16

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.console import news
 from pipeline.data import overlap
+from pipeline.data.near_copies import MOST_PICTURES
 from pipeline.data.preprocessing import APPLY, IGNORE
 from pipeline.data.seeing import NOT_16
 
@@ -84,7 +85,12 @@ def _contradictions(test: Images) -> Iterator[str]:
 
 
 def _near_copies(test: Images) -> Iterator[str]:
-    pairs = test.seen.looks.pairs(test.distinct)
+    looks = test.seen.looks
+    if looks is None:
+        if len(test) > MOST_PICTURES:
+            yield f"{len(test)} test images are too many to look for near copies: at most {MOST_PICTURES} are looked at"
+        return
+    pairs = looks.pairs(test.distinct)
     if not len(pairs):
         return
     later, first_pairs = np.unique(pairs[:, 1], return_index=True)

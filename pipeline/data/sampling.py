@@ -91,8 +91,9 @@ def _chosen(
     if asked is not None and asked > len(available):
         raise BadRequest(f"{flag} {asked}: there are only {len(available)} images; ask for at most that many")
     count = min(asked or default, len(available))
-    images = Images(available.take(spread(available.labels, count, seed)), preprocessing)
-    if flag == "--test-samples" and len(np.unique(images.labels)) < 2:
+    judges = flag == "--test-samples"
+    images = Images(available.take(spread(available.labels, count, seed)), preprocessing, looked_at=judges)
+    if judges and len(np.unique(images.labels)) < 2:
         raise BadRequest(f"{flag} {count}: the {count} images show one class only; ask for more")
     _ = images.digest  # decodes every image once, so that an unreadable one is found before any work is done
     return images

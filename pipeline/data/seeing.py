@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.console.progress import bar
-from pipeline.data.near_copies import Looks
+from pipeline.data.near_copies import MOST_PICTURES, Looks
 from pipeline.data.preprocessing import SIXTEEN_BITS, orientation
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ class Seen:
 
     ``digest`` is the SHA-256 over every pixel and label, ``pixels`` (N,) a hash of each image's pixels as the network
     sees them, ``orientation`` (N,) that of its EXIF, ``largest`` (N,) the largest of its 16-bit pixels or NOT_16, and
-    ``looks`` what it looks like.
+    ``looks`` what it looks like, None where nobody asked or there are too many.
     """
 
     digest: str
     pixels: NDArray[np.bytes_]
     orientation: NDArray[np.uint8]
     largest: NDArray[np.int32]
-    looks: Looks
+    looks: Looks | None
 
 
 def all_of(images: Images) -> Seen:
@@ -48,7 +48,9 @@ def all_of(images: Images) -> Seen:
     hashes = np.empty(count, f"S{HASH_BYTES}")
     orientations = np.ones(count, np.uint8)
     largest = np.full(count, NOT_16, np.int32)
-    looks = Looks.empty(count, preprocessing.channels)
+    looks = None
+    if images.looked_at and count <= MOST_PICTURES:
+        looks = Looks.empty(count, preprocessing.channels)
     with bar("reading images", count) as advance:
         for index in range(count):
             image = images.part.decode(index)
@@ -59,7 +61,8 @@ def all_of(images: Images) -> Seen:
                 orientations[index] = orientation(image)
                 largest[index] = largest_of_16_bits(image)
                 picture = preprocessing.converted(preprocessing.turned(image), name)
-                looks.add(index, picture)
+                if looks is not None:
+                    looks.add(index, picture)
                 pixels = preprocessing.cropped(picture)
             content = pixels.tobytes()
             sha256.update(content)

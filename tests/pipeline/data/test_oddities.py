@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import struct
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from pictures import crops, data_set
 from PIL import Image
 
-from pipeline.data import digits, folder, oddities, overlap
+from pipeline.data import digits, folder, oddities, overlap, sampling, seeing
 from pipeline.data.images import Images, from_array, joined, part_of
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.data.seeing import NOT_16
@@ -24,7 +26,8 @@ GREY = Preprocessing(32, 32, "bilinear", 1, (0.5,), (0.5,))
 
 def found(root: Path, record: Preprocessing = SMALL) -> list[str]:
     data = folder.read(root)
-    return oddities.of_images(data.train, Images(data.calibration, record), Images(data.test, record))
+    test = Images(data.test, record, looked_at=True)
+    return oddities.of_images(data.train, Images(data.calibration, record), test)
 
 
 def test_nothing_is_said_of_an_honest_set(tmp_path: Path) -> None:
@@ -34,7 +37,8 @@ def test_nothing_is_said_of_an_honest_set(tmp_path: Path) -> None:
 def test_nothing_is_said_of_the_digits() -> None:
     data = digits.read()
     record = data.preprocessing
-    assert not oddities.of_images(data.train, Images(data.calibration, record), Images(data.test, record))
+    test = Images(data.test, record, looked_at=True)
+    assert not oddities.of_images(data.train, Images(data.calibration, record), test)
 
 
 def test_an_earlier_image_of_the_same_pixels_makes_a_copy(tmp_path: Path) -> None:
@@ -172,9 +176,6 @@ def sixteen(root: Path, largest: int, mode: str) -> Path:
 
 def colour_png(pixels: np.ndarray, *, alpha: bool) -> bytes:
     """PNG of 16 bits in colour (PNG specification, 3rd edition), which Pillow reads and does not write."""
-    import struct
-    import zlib
-
     if alpha:
         pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 65535)], -1)
     height, width, channels = pixels.shape
@@ -211,6 +212,28 @@ def test_one_bright_image_of_16_bits_is_enough(tmp_path: Path) -> None:
 def test_eight_bits_are_no_sixteen(tmp_path: Path) -> None:
     data = folder.read(data_set(tmp_path / "set"))
     assert (Images(data.test, SMALL).seen.largest == NOT_16).all()
+
+
+def test_sixteen_bits_for_three_channels_are_no_sixteen_for_one(tmp_path: Path) -> None:
+    """BMP of 5, 6 and 5 bits (BITMAPINFOHEADER, BI_BITFIELDS), and all of it dark."""
+    pixels = np.random.default_rng(0).integers(0, 3, (32, 32)).astype("<u2")
+    header = struct.pack("<IiiHHIIiiII", 40, 32, 32, 1, 16, 3, pixels.nbytes, 0, 0, 0, 0)
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    start = 14 + len(header) + len(masks)
+    file_header = struct.pack("<2sIHHI", b"BM", start + pixels.nbytes, 0, 0, start)
+    (tmp_path / "0.bmp").write_bytes(file_header + header + masks + pixels.tobytes())
+    seen = Images(sampling.part(tmp_path, "--images"), SMALL).seen
+    assert seen.largest.tolist() == [NOT_16]
+
+
+def test_looks_are_kept_of_images_that_judge_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training set has millions."""
+    root = data_set(tmp_path / "set")
+    data = folder.read(root)
+    assert Images(data.train, SMALL).seen.looks is None
+    monkeypatch.setattr(seeing, "MOST_PICTURES", 11)
+    monkeypatch.setattr(oddities, "MOST_PICTURES", 11)
+    assert found(root) == ["12 test images are too many to look for near copies: at most 11 are looked at"]
 
 
 def test_dark_pictures_of_8_bits_are_honest(tmp_path: Path) -> None:
