@@ -81,7 +81,7 @@ def accept(asked: Recipe) -> Request:
     test = sampling.test(recipe, data, preprocessing)
     groupings = {} if recipe.groups is None else groups.read(recipe.groups, test.part)
     calibration = sampling.calibration(recipe, data, preprocessing)
-    warnings = [*oddities.of_images(data.train, calibration, test), *weights.turned_otherwise(recipe)]
+    warnings = [*oddities.of_images(data.train, test, calibration), *weights.turned_otherwise(recipe)]
     if given is not None:
         warnings += kernels.of_whole_numbers(given[0])
     for sentence in warnings:

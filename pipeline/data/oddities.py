@@ -39,18 +39,22 @@ def left_out(*parts: Part) -> Iterator[str]:
         yield f"{_counted(len(names), 'hidden image')} left out, such as {', '.join(names[:NAMED])}"
 
 
-def of_images(train: Part, calibration: Images, test: Images) -> list[str]:
-    """A sentence for each oddity of the images that a build uses."""
-    return [
+def of_images(train: Part, test: Images, calibration: Images | None = None) -> list[str]:
+    """A sentence for each oddity of the images that train, judge and calibrate."""
+    sentences = [
         *_copies(test),
         *_contradictions(test),
         *_near_copies(test),
-        *_calibration_in_test(calibration, test),
         *_train_in_test(train, test.part),
-        *_turns({"test": test, "calibration": calibration}),
-        *_few_of_16_bits(test, "test"),
-        *_few_of_16_bits(calibration, "calibration"),
     ]
+    decoded = {"test": test}
+    if calibration is not None:
+        decoded["calibration"] = calibration
+        sentences += _calibration_in_test(calibration, test)
+    sentences += _turns(decoded)
+    for kind, images in decoded.items():
+        sentences += _few_of_16_bits(images, kind)
+    return sentences
 
 
 def _copies(test: Images) -> Iterator[str]:

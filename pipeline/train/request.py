@@ -43,7 +43,7 @@ class TrainingRequest:
 
 def accept(training: Training, device: str, team: Team) -> TrainingRequest:
     """The request for ``training``; raises BadRequest where it cannot be had."""
-    from pipeline.data import sampling, sets
+    from pipeline.data import oddities, sampling, sets
     from pipeline.models import frozen, specs, weights
 
     arch, spec = specs.find(training.arch)
@@ -61,6 +61,11 @@ def accept(training: Training, device: str, team: Team) -> TrainingRequest:
         validation = Images(data.train.take(validation_indices), preprocessing)
     _refuse(training, data.classes, train, team)
 
+    test = sampling.test(recipe, data, preprocessing)
+    if team.first:
+        for sentence in oddities.of_images(data.train, test):
+            news.say(sentence)
+
     description = frozen.describe(arch, spec, data.classes, preprocessing)
     return TrainingRequest(
         training=training,
@@ -72,7 +77,7 @@ def accept(training: Training, device: str, team: Team) -> TrainingRequest:
         description=description,
         train=train,
         validation=validation,
-        test=sampling.test(recipe, data, preprocessing),
+        test=test,
     )
 
 

@@ -124,7 +124,7 @@ def test_turned_photos_are_counted_and_what_others_do_is_said(tmp_path: Path) ->
     record = Preprocessing(32, 36, "bilinear", 3, (0.5,) * 3, (0.5,) * 3)
     for exif, done in (("ignore", "--exif apply would turn them"), ("apply", "turned here, by --exif apply")):
         preprocessing = replace(record, exif=exif)
-        found = oddities.of_images(data.train, Images(data.train, preprocessing), Images(data.test, preprocessing))
+        found = oddities.of_images(data.train, Images(data.test, preprocessing), Images(data.train, preprocessing))
         (sentence,) = found
         assert sentence.startswith("6 of 12 test images and 1 of 8 calibration images carry an EXIF turn, such as ")
         assert done in sentence

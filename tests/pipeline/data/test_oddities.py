@@ -27,7 +27,7 @@ GREY = Preprocessing(32, 32, "bilinear", 1, (0.5,), (0.5,))
 def found(root: Path, record: Preprocessing = SMALL) -> list[str]:
     data = folder.read(root)
     test = Images(data.test, record, looked_at=True)
-    return oddities.of_images(data.train, Images(data.calibration, record), test)
+    return oddities.of_images(data.train, test, Images(data.calibration, record))
 
 
 def test_nothing_is_said_of_an_honest_set(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_nothing_is_said_of_the_digits() -> None:
     data = digits.read()
     record = data.preprocessing
     test = Images(data.test, record, looked_at=True)
-    assert not oddities.of_images(data.train, Images(data.calibration, record), test)
+    assert not oddities.of_images(data.train, test, Images(data.calibration, record))
 
 
 def test_an_earlier_image_of_the_same_pixels_makes_a_copy(tmp_path: Path) -> None:
@@ -101,10 +101,10 @@ def test_what_calibrates_and_judges_is_named(tmp_path: Path) -> None:
     data = folder.read(data_set(tmp_path / "set"))
     test = Images(data.test, SMALL)
     calibration = Images(data.test.take(np.array([3, 5, 8])), SMALL)
-    (sentence,) = oddities.of_images(data.train, calibration, test)
+    (sentence,) = oddities.of_images(data.train, test, calibration)
     assert sentence.startswith("3 of 3 calibration images have the pixels of a test image, such as ")
     assert data.test.name(3) in sentence
-    assert not oddities.of_images(data.train, Images(data.train, SMALL), test)
+    assert not oddities.of_images(data.train, test, Images(data.train, SMALL))
 
 
 def test_what_trains_and_judges_is_named(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_what_trains_and_judges_is_named(tmp_path: Path) -> None:
         (str(root / "train/dog/1.png"), str(root / "val/dog/trained.png"))
     ]
     assert (pairs.sized, pairs.read) == (2, 2)
-    calibrates, trained = found(root)
+    trained, calibrates = found(root)
     assert calibrates.startswith("2 of 8 calibration images have the pixels of a test image, ")
     assert trained.startswith("1 of 14 test images are among the 8 training images byte for byte, such as ")
     assert trained.endswith(f"trained.png ({root / 'train/dog/1.png'}); only stored bytes were compared")
@@ -154,7 +154,7 @@ def test_not_more_is_read_than_a_few_seconds_take(tmp_path: Path, monkeypatch: p
     pairs = overlap.of_bytes(data.train, data.test)
     assert (pairs.sized, pairs.read) == (20, 5)
     assert [there for _, there in pairs.pairs] == [0]
-    assert "only 5 of the 20 training images that have the size of a test image were compared" in found(root)[-1]
+    assert "only 5 of the 20 training images that have the size of a test image were compared" in " ".join(found(root))
 
 
 def sixteen(root: Path, largest: int, mode: str) -> Path:
