@@ -119,7 +119,8 @@ def _refuted(exhibit: Exhibit, *names: str) -> Iterator[str]:
 
 def _alike(exhibit: Exhibit) -> list[str]:
     """Whether the answers depend on the images at all."""
-    logits = exhibit.logits
+    # Copies of one image rightly get one answer.
+    logits = exhibit.logits[exhibit.images.distinct]
     # Of each logit, by how much it differs between the images at most.
     largest_change = np.ptp(logits.astype(np.float64), axis=0).max()
     if len(logits) > 1 and largest_change <= ALIKE * np.abs(logits).max():

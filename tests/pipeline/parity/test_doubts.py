@@ -45,5 +45,10 @@ def test_a_good_network_of_few_images_is_believed() -> None:
     assert sentences(8, np.arange(8) % 4, 4) == []
 
 
+def test_images_of_one_class_show_no_skill() -> None:
+    assert sentences(0, np.zeros(40, np.int64), 2) == []
+    assert sentences(40, np.zeros(40, np.int64), 2) == []
+
+
 def test_a_network_worse_than_chance_is_doubted() -> None:
     assert len(sentences(0, np.arange(100) % 10, 10)) == 1
