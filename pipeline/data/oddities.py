@@ -65,10 +65,8 @@ def _copies(test: Images) -> Iterator[str]:
     some = ", ".join(f"{test.part.name(copy)} ({test.part.name(firsts[group[copy]])})" for copy in copies[:NAMED])
     distinct = len(test) - len(copies)
     counted = f"{len(copies)} of {len(test)} test images have the pixels of an earlier one, as the network sees them"
-    sentence = f"{counted}, such as {some}; {distinct} are distinct"
-    if distinct == 1:
-        sentence += ": all are the same image, and judge nothing"
-    yield sentence
+    left = "all show the same and judge nothing" if distinct == 1 else f"{distinct} are distinct"
+    yield f"{counted}, such as {some}; {left}"
 
 
 def _contradictions(test: Images) -> Iterator[str]:
