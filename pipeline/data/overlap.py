@@ -33,7 +33,8 @@ class Overlap:
 def of_bytes(train: Part, test: Part) -> Overlap:
     """The images of ``train`` that are those of ``test``, byte for byte.
 
-    An array counts as equal where its pixels are.
+    An array counts as equal where its pixels are. Test images are read once more at most, training images up to
+    MOST_BYTES.
     """
     tests_by_size: dict[int, list[int]] = defaultdict(list)
     for index in range(len(test)):
