@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.data.preprocessing import Preprocessing
     from pipeline.data.seeing import Seen
 
-    Stored = Path | NDArray[np.generic]
+    Stored = Path | NDArray[np.generic] | None
 
 # Decoded images are kept, as bytes, when they fit in here; larger sets are decoded again for every pass.
 CACHE_BYTES = 2**28
@@ -28,18 +28,22 @@ NO_CLASS = -1  # labels from here down are of images that nothing says the class
 BATCH_BYTES = 2**24
 
 
+def _nowhere(_: int) -> None:
+    """Where an image is stored that is made when it is asked for."""
+
+
 @dataclass(frozen=True)
 class Part:
     """Some images of a data set: ``labels`` (N,) int64, and how to decode image number i.
 
-    ``stored`` answers what image number i is decoded from: its file, or an array. ``left_out`` are the names of images
-    that lie beside these and are none of them: hidden ones, and what other programs keep.
+    ``stored`` answers what image number i is decoded from: its file, an array, or None. ``left_out`` are the names of
+    images that lie beside these and are none of them: hidden ones, and what other programs keep.
     """
 
     labels: NDArray[np.int64]
     decode: Callable[[int], Any]
     name: Callable[[int], str]
-    stored: Callable[[int], Stored]
+    stored: Callable[[int], Stored] = _nowhere
     left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:

@@ -75,7 +75,9 @@ def _within(sizes: list[int], most: int) -> list[int]:
 
 
 def _size(stored: Stored) -> int:
-    """In bytes; 0 of a file that is gone."""
+    """In bytes; 0 of a file that is gone, and of what is not stored."""
+    if stored is None:
+        return 0
     if not isinstance(stored, Path):
         return int(stored.nbytes)
     try:
@@ -88,5 +90,6 @@ def _digest(stored: Stored) -> bytes:
     if isinstance(stored, Path):
         with stored.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
+    assert stored is not None  # it has no size
     # Arrays of one size may have other shapes.
     return hashlib.sha256(repr((stored.shape, stored.dtype.str)).encode() + stored.tobytes()).digest()

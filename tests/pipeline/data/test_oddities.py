@@ -13,7 +13,7 @@ from pictures import crops, data_set
 from PIL import Image
 
 from pipeline.data import digits, folder, oddities, overlap, sampling, seeing
-from pipeline.data.images import Images, from_array, joined, part_of
+from pipeline.data.images import Images, Part, from_array, joined, part_of
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.data.seeing import NOT_16
 
@@ -132,6 +132,9 @@ def test_training_images_of_arrays_are_compared_too() -> None:
     train = part_of(array, labels, "train").take(np.arange(0, 20))
     test = part_of(array, labels, "test").take(np.array([25, 13, 30]))
     assert overlap.of_bytes(train, test).pairs == [(13, 1)]
+    # Images that are made when they are asked for lie nowhere.
+    made = Part(test.labels, test.decode, test.name)
+    assert overlap.of_bytes(made, made).sized == 0
     other_shape = part_of(array.reshape(40, 4, 16), labels, "test")
     assert not overlap.of_bytes(train, other_shape).pairs
 
