@@ -32,7 +32,8 @@ class Tolerance:
     ``sqnr_db`` bounds the median over images against the frozen network, ``step_sqnr_db`` against the file before;
     ``agreement`` is the least share of images with the same top-1 answer as the frozen network; ``drop`` the largest
     loss of top-1 accuracy against it, absolute (0.01 is one point), that its upper bound may reach; each bound holds
-    with ``confidence``. ``retrained`` weights may be others: then answers alone judge them.
+    with ``confidence``, and would with ``next_confidence`` at another look (``pipeline.parity.looks``); None: the same.
+    ``retrained`` weights may be others: then answers alone judge them.
     """
 
     sqnr_db: float
@@ -41,6 +42,7 @@ class Tolerance:
     drop: float | None = None
     confidence: float = 0.95
     retrained: bool = False
+    next_confidence: float | None = None
 
 
 @dataclass(frozen=True)

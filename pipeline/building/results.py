@@ -57,6 +57,7 @@ def write(
     import safetensors.numpy
 
     from pipeline import workspace
+    from pipeline.building import look
     from pipeline.console import news
     from pipeline.data import conformance
     from pipeline.report import evidence, page
@@ -67,7 +68,9 @@ def write(
     saved_answers = safetensors.numpy.save(
         {"labels": under_way.images.labels, "reference": under_way.reference, **under_way.kept()}
     )
-    report = _report(request, origin, under_way, stages, rows, failure)
+    # The rows get the verdicts of their own look first.
+    told = look.settle(request, under_way, stages, rows, failure)
+    report = {**_report(request, origin, under_way, stages, rows, failure), "looks": told}
     report["answers"] = hashlib.sha256(saved_answers).hexdigest()
     try:
         report["conformance"] = conformance.write(under_way.images, output, unfinished)

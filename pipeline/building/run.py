@@ -14,7 +14,9 @@ from pipeline import provenance, workspace
 from pipeline.console import news
 from pipeline.console.progress import bar
 from pipeline.errors import PipelineError, StageFailed
+from pipeline.finished.looks import Looks, Question
 from pipeline.parity.examine import examine
+from pipeline.parity.looks import under
 from pipeline.stage import Made, StageRow
 
 if TYPE_CHECKING:
@@ -35,14 +37,17 @@ class Build:
     """One build under way.
 
     ``images`` are those that judge, and ``reference`` the logits of the network in memory on them. Files are made in
-    ``unfinished`` and moved to ``output`` when they are whole. ``files`` has the path of each stage's file.
+    ``unfinished`` and moved to ``output`` when they are whole. ``looks`` are those before this one. ``files`` has the
+    path of each stage's file, and ``network`` is the SHA-256 of the frozen one, empty before there is any.
     """
 
     images: Images
     reference: NDArray[np.float32]
     output: Path
     unfinished: Path
+    looks: Looks = field(default_factory=Looks)
     files: dict[str, Path] = field(default_factory=dict)
+    network: str = ""
     # Logits only as long as a later file is compared with them; of the others the top-1 answers.
     logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     top1: dict[str, NDArray[np.int32]] = field(default_factory=dict)
@@ -94,6 +99,9 @@ class Build:
         origin = self.files.get(source)
         row = _make_or_reuse(stage, origin, path, self.unfinished)
         row.source = source or None
+        if stage.role == "reference":
+            self.network = str(row.sha256)
+        row.tolerance = under(stage.tolerance, self.looks.next(Question(self.network)))
         if not stage.runs_here:
             return row
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from exporters import engines
 from pipeline import workspace
-from pipeline.finished import saved_answers, vectors
+from pipeline.finished import looks, saved_answers, vectors
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.finished.report_json import measured
 from pipeline.parity.judge import judge, overall
-from pipeline.parity.paired import paired_drop
+from pipeline.parity.looks import under
+from pipeline.parity.paired import drop_of, paired_drop
 from pipeline.stage import StageRow, Tolerance
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.finished.report_json import Verdict
     from pipeline.finished.saved_answers import SavedAnswers
 
-    Look = Callable[[StageRow, Tolerance], StageRow]
+    Judge = Callable[[StageRow, Tolerance], StageRow]
 
 
 def recheck(
@@ -44,20 +45,31 @@ def recheck(
         raise build.damaged(KeyError("conformance"))
 
     rerunner = _Rerun(build, answers, build.test_images()) if rerun else None
-    look = rerunner.look if rerunner is not None else partial(_remembered, answers)
-    rows: list[StageRow] = []
-    for row in build.stages:
-        # A build ends with the first stage that fails: what stands behind it has no file, rightly.
-        ended = build.error is not None or any(earlier.verdict == "fail" for earlier in rows)
-        rows.append(_judged(build, row, look, ended=ended))
+    before = looks.before(build)
+    number = looks.number(before, build, answers)
+    if rerunner is None:
+        rows = _rows(build, partial(_remembered, answers), number)
+    else:
+        rows = _rows(build, rerunner.look, number)
+        answers = rerunner.answers()
+        # All files have run: other answers are another look, and only the verdicts are new.
+        rows = _rows(build, rerunner.look, looks.number(before, build, answers))
 
     # A report without stages has no row to fail; it proves nothing, and so is undecided.
     if rows:
         rows[0] = _with_what_belongs_to_no_stage(build, rows[0])
     verdict = "fail" if build.error else overall(row.verdict for row in rows)
-    if rerunner is not None:
-        answers = rerunner.answers()
     return build.judged(rows, cast("Verdict", verdict)), answers
+
+
+def _rows(build: FinishedBuild, judged_by: Judge, look: int) -> list[StageRow]:
+    """Every row judged anew by ``judged_by``, with the bounds of look number ``look``."""
+    rows: list[StageRow] = []
+    for row in build.stages:
+        # A build ends with the first stage that fails: what stands behind it has no file, rightly.
+        ended = build.error is not None or any(earlier.verdict == "fail" for earlier in rows)
+        rows.append(_judged(build, row, judged_by, look, ended=ended))
+    return rows
 
 
 def _with_what_belongs_to_no_stage(build: FinishedBuild, first: StageRow) -> StageRow:
@@ -71,7 +83,7 @@ def _with_what_belongs_to_no_stage(build: FinishedBuild, first: StageRow) -> Sta
     return first
 
 
-def _judged(build: FinishedBuild, row: StageRow, look: Look, *, ended: bool) -> StageRow:
+def _judged(build: FinishedBuild, row: StageRow, judged_by: Judge, look: int, *, ended: bool) -> StageRow:
     """``row`` judged again; ``ended``: the build was over before it came to this stage."""
     if row.file is None:
         return _unjudged(row, None if ended else "it has no file, though nothing before it failed")
@@ -83,7 +95,7 @@ def _judged(build: FinishedBuild, row: StageRow, look: Look, *, ended: bool) -> 
     if row.provider is None:
         return _unjudged(row, None if _runs_elsewhere(row) else f"{path.name} was never run")
     # Of the report only figures are believed: bounds and verdicts are this program's own.
-    return look(row, build.bounds(row.name))
+    return judged_by(row, under(build.bounds(row.name), look))
 
 
 def _runs_elsewhere(row: StageRow) -> bool:
@@ -121,9 +133,16 @@ class _Rerun:
     saved: SavedAnswers
     images: Images
     logits: dict[str, NDArray[Any]] = field(default_factory=dict)
+    examined: dict[str, StageRow] = field(default_factory=dict)
 
     def look(self, row: StageRow, tolerance: Tolerance) -> StageRow:
-        """``row`` with what running its file again gives; how the file was made stays as it was."""
+        """``row`` with what running its file again gives; how the file was made stays as it was.
+
+        The second time the file does not run again: its figures are judged under ``tolerance``.
+        """
+        if row.name in self.examined:
+            return self._judged(row, tolerance)
+
         from pipeline.parity.examine import examine
 
         # Rows come in the order their files were made in: a source that ran has its logits by now.
@@ -140,6 +159,18 @@ class _Rerun:
         )
         if logits is not None:
             self.logits[row.name] = logits
+        self.examined[row.name] = fresh
+        return self._judged(row, tolerance)
+
+    def _judged(self, row: StageRow, tolerance: Tolerance) -> StageRow:
+        """``row`` with what its file showed."""
+        fresh = self.examined[row.name]
+        figures = measured(fresh)
+        if figures is not None:
+            n = figures.accuracy.n
+            fresh.tolerance = tolerance
+            fresh.drop = drop_of(figures.drop.lost, figures.drop.gained, n, tolerance.confidence)
+            fresh.verdict, fresh.reasons = judge(tolerance, figures.drift, figures.step, fresh.drop, n, fresh.refuted)
         return replace(
             row,
             provider=fresh.provider,

@@ -18,8 +18,13 @@ def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], confidence:
     """The drop between two judgements, right or wrong, of the same N images."""
     lost = int((before & ~after).sum())
     gained = int((~before & after).sum())
-    lower, upper = bounds(lost, gained, len(before), confidence)
-    return Drop((lost - gained) / len(before), lower, upper, lost, gained)
+    return drop_of(lost, gained, len(before), confidence)
+
+
+def drop_of(lost: int, gained: int, n: int, confidence: float) -> Drop:
+    """The drop where ``lost`` and ``gained`` of ``n`` images changed."""
+    lower, upper = bounds(lost, gained, n, confidence)
+    return Drop((lost - gained) / n, lower, upper, lost, gained)
 
 
 def bounds(lost: int, gained: int, n: int, confidence: float) -> tuple[float, float]:
