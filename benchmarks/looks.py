@@ -42,10 +42,10 @@ def print_wrong_passes(users: Any, trials: int) -> None:
     print("| wrong passes, % | gained, % | error spent over the looks | every look as the first |\n|---|---|---|---|")
     for gained in GAINED:
         rates = users.Rates(users.MARGIN + gained, gained)
-        for who in USERS:
+        for who, share_of in USERS.items():
             cells = []
             for spending in (confidence_of, users.unspent):
-                share = USERS[who](users, rates, trials, spending)
+                share = share_of(users, rates, trials, spending)
                 cells.append(f"{100 * share:.2f}")
             print(f"| {who} | {100 * gained:g} | {cells[0]} | {cells[1]} |", flush=True)
 

@@ -41,5 +41,13 @@ def bounds(stage: str, role: Role, precision: str, recipe: Recipe) -> Tolerance:
     # Pixels as bytes are the same numbers, so that this stage changes no bit.
     if role == "input":
         tolerance = replace(tolerance, step_sqnr_db=EXACT.step_sqnr_db)
-    margin = None if tolerance.drop is None else recipe.max_drop
-    return replace(tolerance, drop=margin, confidence=recipe.confidence)
+    tolerance = replace(tolerance, confidence=recipe.confidence)
+    if tolerance.drop is None:
+        return tolerance
+    return replace(
+        tolerance,
+        drop=recipe.max_drop,
+        subset_drop=recipe.max_class_drop,
+        threshold=recipe.threshold,
+        crossed=recipe.max_crossed,
+    )

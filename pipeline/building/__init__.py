@@ -46,6 +46,8 @@ def build(request: Request) -> dict[str, Any]:
         stages = plan.planned(recipe, network, description, request.calibration, request.train)
         # The network in memory is what every file is held against.
         reference = answers.of_network(network).answers(request.test, "answers of the network")
-        under_way = Build(request.test, reference, request.output, unfinished, looks.read(request.output))
+        test_set = request.test_set(reference)
+        before = looks.read(request.output)
+        under_way = Build(request.test, test_set, recipe.precision, request.output, unfinished, before)
         rows, failure = results.judged(under_way, stages)
         return results.write(request, origin, under_way, stages, rows, failure)

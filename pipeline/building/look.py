@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pipeline.console import news
 from pipeline.finished import looks, report_json
-from pipeline.finished.looks import Asked
-from pipeline.parity.judge import judge, overall
+from pipeline.finished.finished_build import FinishedBuild
+from pipeline.parity import figures
+from pipeline.parity.judge import judge
 from pipeline.parity.looks import confidence_of, under
-from pipeline.parity.paired import drop_of
 from pipeline.report import ledger
 
 if TYPE_CHECKING:
     from pipeline.building.request import Request
     from pipeline.building.run import Build
-    from pipeline.errors import PipelineError
-    from pipeline.finished.report_json import Verdict
-    from pipeline.stage import Stage, StageRow
+    from pipeline.stage import Stage, StageRow, Tolerance
 
 
 def foreseen(request: Request) -> str | None:
@@ -31,7 +29,7 @@ def foreseen(request: Request) -> str | None:
     before = looks.read(request.output)
     if PRECISIONS[request.recipe.precision].tolerance.drop is None:
         return None
-    n = len(request.test)
+    n = int(request.test.distinct.sum())
     margin = request.recipe.max_drop
     # Which network it is shows later; most directories see one only.
     look = before.next(before.asked[-1].question) if before.asked else 1
@@ -44,57 +42,38 @@ def foreseen(request: Request) -> str | None:
     return sentence
 
 
-def settle(
-    request: Request,
-    under_way: Build,
-    stages: list[Stage],
-    rows: list[StageRow],
-    failure: PipelineError | None,
-) -> dict[str, Any] | None:
-    """Give ``rows`` the verdicts of the look that they are; returns what report.json says of it, and notes it.
+def settle(request: Request, under_way: Build, stages: list[Stage], rows: list[StageRow]) -> None:
+    """Give ``rows`` the verdicts of the look that they are.
 
-    While its answers were not known a build is judged as a new look; those of an earlier one have its number. None
-    where no margin was judged.
+    While its answers were not known a build was judged as a new look; those of an earlier one have its number.
     """
     shipped = report_json.shipped(rows, request.recipe.precision)
-    if shipped is None or shipped.drop is None or not shipped.tolerance or shipped.tolerance.drop is None:
-        return None
-    question = looks.Question(under_way.network)
-    labels = under_way.images.labels
-    before = under_way.reference.argmax(1)
-    answers = looks.identity(labels, before, under_way.top1[shipped.name], under_way.images.digest)
+    if shipped is None or not looks.judges_a_margin(shipped):
+        return
+    question = looks.question(rows)
+    answers = looks.answers_of(shipped, under_way.answers(), under_way.images.digest)
     look = under_way.looks.number(question, answers)
-    if look != under_way.looks.next(question):
-        news.say(f"these are the answers of look {look}, and are judged as that")
-        _rejudge(rows, stages, look, len(labels))
+    if look == under_way.looks.next(question):
+        return
 
-    asked = Asked(
-        look=look,
-        day=looks.today(),
-        command="build",
-        n=len(labels),
-        margin=request.recipe.max_drop,
-        confidence=request.recipe.confidence,
-        verdict="fail" if failure else cast("Verdict", overall(row.verdict for row in rows)),
-        answers=answers,
-        images=under_way.images.digest,
-        network=question.network,
-    )
-    looks.note(under_way.output, asked)
-    return looks.told(under_way.looks, asked, shipped.drop)
-
-
-def _rejudge(rows: list[StageRow], stages: list[Stage], look: int, n: int) -> None:
-    """Give each of ``rows`` that answered ``n`` images its bounds and its verdict at look number ``look``."""
+    news.say(f"these are the answers of look {look}, and are judged as that")
     tolerances = {stage.name: stage.tolerance for stage in stages}
     for row in rows:
-        figures = report_json.measured(row)
-        if figures is None:
-            continue
-        tolerance = under(tolerances[row.name], look)
-        row.tolerance = tolerance
-        row.drop = drop_of(figures.drop.lost, figures.drop.gained, n, tolerance.confidence)
-        before = row.verdict
-        row.verdict, row.reasons = judge(tolerance, figures.drift, figures.step, row.drop, n, row.refuted)
-        if row.verdict != before:
-            news.say(ledger.line(row))
+        if row.name in under_way.kept:
+            _rejudge(row, under_way, under(tolerances[row.name], look))
+
+
+def _rejudge(row: StageRow, under_way: Build, tolerance: Tolerance) -> None:
+    """Derive ``row`` from its answers again, under ``tolerance``; another verdict is said."""
+    before = row.verdict
+    row.tolerance = tolerance
+    figures.fill(row, under_way.test_set, under_way.kept[row.name], under_way.kept.get(row.source or ""))
+    row.verdict, row.reasons = judge(row)
+    if row.verdict != before:
+        news.say(ledger.line(row))
+
+
+def noted(under_way: Build, report: dict[str, Any]) -> dict[str, Any] | None:
+    """Note the verdict of ``report``, and answer what it says of its look; None where no margin was judged."""
+    build = FinishedBuild.of(under_way.output, report)
+    return looks.noted(under_way.looks, build, under_way.answers(), "build")

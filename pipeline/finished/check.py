@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 # Seconds that two engines are timed side by side at most.
 SECONDS = 30.0
-NOT_COUNTED = (
-    "The build is of a version that counted no looks: verdicts that were asked before this check are not known."
-)
+NOT_COUNTED = "The build is of a version that counted no looks: verdicts asked before this check are not known."
 
 
 @dataclass(frozen=True)
@@ -46,23 +44,23 @@ def check(
     directory: Path,
     baseline: Path | None = None,
     *,
-    max_drop: float | None = None,
-    confidence: float | None = None,
+    margins: Mapping[str, float | None] | None = None,
     rerun: bool = False,
-    **margins: float | None,
+    **worse: float | None,
 ) -> Checked:
     """Judge the build in ``directory`` again, and hold it against the one of ``baseline``.
 
-    ``margins`` are those of regressions.Margins; None is its default. Raises BadRequest where either is no build, or
+    ``margins`` take the place of those that the build was asked for (recipe.MARGINS), ``worse`` are those of
+    regressions.Margins; None is the default. Raises BadRequest where either is no build, or
     they cannot be compared, or a margin makes no sense.
     """
     # All that can be refused comes before the work.
-    _refuse(baseline, margins)
+    _refuse(baseline, worse)
     old = None if baseline is None else baselines.read(baseline)
-    if old is not None and margins.get("slowdown") is not None and not old.path.is_dir():
+    if old is not None and worse.get("slowdown") is not None and not old.path.is_dir():
         raise BadRequest(f"--max-slowdown times two engines side by side, and {old.path} has none; give its directory")
 
-    build, answers = recheck.recheck(directory, max_drop, confidence, rerun=rerun)
+    build, answers = recheck.recheck(directory, rerun=rerun, **(margins or {}))
     shown = claims(build, rerun=rerun)
     all_findings = findings(build)
     told = _noted(build, answers, rerun=rerun)
@@ -70,7 +68,7 @@ def check(
         shown += Claims([], [], [NOT_COUNTED])
     if old is not None:
         baselines.refuse(build, answers, old)
-        given = {name: value for name, value in margins.items() if value is not None}
+        given = {name: value for name, value in worse.items() if value is not None}
         confidence = _noted_against(build, answers, old)
         allowed = regressions.Margins(build.max_drop, confidence, **given)
         # Only of the files that are those that were judged.
@@ -99,16 +97,11 @@ def _refuse(baseline: Path | None, margins: Mapping[str, float | None]) -> None:
 
 
 def _noted(build: FinishedBuild, answers: SavedAnswers, *, rerun: bool) -> dict[str, Any] | None:
-    """What the report says of the look that ``answers`` are, which is noted; None where no margin was judged."""
+    """What the report says of the look that ``answers`` are, which is noted; None where there is none."""
     # What is no answer of this build is no look at it.
     if not rerun and build.answers_touched():
         return None
-    before = looks.before(build)
-    asked = looks.asked_of(build, answers, looks.number(before, build, answers))
-    if asked is None or build.shipped is None or build.shipped.drop is None:
-        return None
-    looks.note(build.directory, asked)
-    return looks.told(before, asked, build.shipped.drop)
+    return looks.noted(looks.before(build), build, answers, "check")
 
 
 def _noted_against(build: FinishedBuild, answers: SavedAnswers, old: baselines.Baseline) -> float:
@@ -116,12 +109,13 @@ def _noted_against(build: FinishedBuild, answers: SavedAnswers, old: baselines.B
 
     The same answers need no bounds, and so use nothing of the error.
     """
-    asked = looks.asked_of(build, answers, 1)
-    if asked is None or baselines.same_answers(build, answers, old):
+    if not looks.judges_a_margin(build.shipped) or baselines.same_answers(build, answers, old):
         return confidence_of(1, build.confidence)
-    asked = replace(asked, baseline=baselines.digest(old))
-    look = looks.read(build.directory).number(asked.question, asked.answers)
-    looks.note(build.directory, replace(asked, look=look))
+    question = replace(looks.question(build.stages), baseline=baselines.digest(old))
+    before = looks.read(build.directory)
+    look = before.number(question, looks.answers_of(build.shipped, answers, build.images.test))
+    asked = looks.asked_of(build, answers, look, "check")
+    looks.note(build.directory, replace(asked, baseline=question.baseline))
     return confidence_of(look, build.confidence)
 
 

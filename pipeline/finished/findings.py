@@ -23,6 +23,9 @@ RULES = {
     "step": ("P005", "the logits are close enough to those of the file before"),
     "agreement": ("P006", "enough images get the same top-1 answer as from the PyTorch network"),
     "accuracy": ("P007", "top-1 fell by less than the margin against the PyTorch network"),
+    "classes": ("P008", "no class is proven to have lost more than it may"),
+    "groups": ("P009", "no group of images is proven to have lost more than it may"),
+    "threshold": ("P010", "few enough images cross the softmax threshold"),
     "baseline-judged": ("B001", "an engine that was judged in the baseline is judged here too"),
     "baseline-accuracy": ("B002", "top-1 fell by less than the margin against the baseline, on the same images"),
     "baseline-drift": ("B003", "the SQNR against the PyTorch network fell by less than the margin"),
@@ -103,10 +106,7 @@ def _of_a_file(row: StageRow) -> Iterator[tuple[str, str, str]]:
 
 def _weighed(row: StageRow) -> dict[str, tuple[str, list[str]]]:
     """The verdict and the reasons of each check of its answers; empty where there are none."""
-    figures = measured(row)
-    if figures is None:
-        return {}
-    return weigh(figures.tolerance, figures.drift, figures.step, figures.drop, figures.accuracy.n, row.refuted)
+    return {} if measured(row) is None else weigh(row)
 
 
 def failed(all_findings: list[Finding]) -> list[Finding]:

@@ -23,6 +23,7 @@ from pipeline.parity.looks import confidence_of, share
 from pipeline.parity.paired import bounds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from pipeline.finished.finished_build import FinishedBuild
     from pipeline.finished.report_json import Report
     from pipeline.finished.saved_answers import SavedAnswers
-    from pipeline.stage import Drop
+    from pipeline.stage import Drop, StageRow
 
 FILE = "looks.json"
 SCHEMA = 1
+Command = Literal["build", "check"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Asked:
 
     look: int
     day: str
-    command: Literal["build", "check"]
+    command: Command
     n: int
     margin: float
     confidence: float
@@ -168,22 +170,58 @@ def before(build: FinishedBuild) -> Looks:
         raise build.damaged(error) from error
 
 
-def question(build: Report) -> Question:
-    """What a look at ``build`` is at: its frozen network."""
-    return Question(next((str(row.sha256) for row in build.stages if row.role == "reference"), ""))
+def question(rows: Sequence[StageRow]) -> Question:
+    """What a look at the build of ``rows`` is at: its frozen network."""
+    return Question(next((str(row.sha256) for row in rows if row.role == "reference"), ""))
 
 
-def answers_of(build: Report, answers: SavedAnswers) -> str:
-    """The identity of what ``build`` ships and of its network, as they answered; empty where nothing was judged."""
-    shipped = build.shipped
+def answers_of(shipped: StageRow | None, answers: SavedAnswers, images: str) -> str:
+    """The identity of the answers of ``shipped`` to the images with this digest; empty where nothing was judged."""
     if shipped is None or shipped.name not in answers.top1:
         return ""
-    return identity(answers.labels, answers.reference.argmax(1), answers.top1[shipped.name], build.images.test)
+    return identity(answers.labels, answers.reference.argmax(1), answers.top1[shipped.name], images)
 
 
-def number(looks: Looks, build: Report, answers: SavedAnswers) -> int:
-    """The number of the look that ``answers`` are."""
-    return looks.number(question(build), answers_of(build, answers))
+def number(before: Looks, build: Report, answers: SavedAnswers) -> int:
+    """The number of the look at ``build`` that ``answers`` are, after those ``before``."""
+    return before.number(question(build.stages), answers_of(build.shipped, answers, build.images.test))
+
+
+def judges_a_margin(shipped: StageRow | None) -> bool:
+    """Whether the verdict on what is ``shipped`` rests on how many images were lost."""
+    return shipped is not None and shipped.tolerance is not None and shipped.tolerance.drop is not None
+
+
+def asked_of(build: FinishedBuild, answers: SavedAnswers, look: int, command: Command) -> Asked:
+    """The verdict that ``command`` gave ``build``, of which something was judged."""
+    assert build.shipped is not None
+    assert build.shipped.accuracy is not None
+    return Asked(
+        look=look,
+        day=today(),
+        command=command,
+        n=build.shipped.accuracy.n,
+        margin=build.max_drop,
+        confidence=build.confidence,
+        verdict=build.verdict,
+        answers=answers_of(build.shipped, answers, build.images.test),
+        images=build.images.test,
+        network=question(build.stages).network,
+    )
+
+
+def noted(before: Looks, build: FinishedBuild, answers: SavedAnswers, command: Command) -> dict[str, Any] | None:
+    """Note the verdict that ``command`` gave ``build``, and answer what its report says of that look.
+
+    ``before`` are the looks before it. None where no margin was judged.
+    """
+    if not judges_a_margin(build.shipped):
+        return None
+    assert build.shipped is not None
+    assert build.shipped.drop is not None
+    asked = asked_of(build, answers, number(before, build, answers), command)
+    note(build.directory, asked)
+    return told(before, asked, build.shipped.drop)
 
 
 def note(directory: Path, asked: Asked) -> None:
@@ -200,30 +238,11 @@ def note(directory: Path, asked: Asked) -> None:
         news.say(f"this look was not noted in {path} ({workspace.explain(error)}): the next one will not know of it")
 
 
-def asked_of(build: Report, answers: SavedAnswers, look: int) -> Asked | None:
-    """The verdict that a check gave ``build``; None where no margin was judged."""
-    shipped = build.shipped
-    if shipped is None or shipped.tolerance is None or shipped.tolerance.drop is None:
-        return None
-    return Asked(
-        look=look,
-        day=today(),
-        command="check",
-        n=len(answers.labels),
-        margin=build.max_drop,
-        confidence=build.confidence,
-        verdict=build.verdict,
-        answers=answers_of(build, answers),
-        images=build.images.test,
-        network=question(build).network,
-    )
-
-
-def told(looks: Looks, asked: Asked, drop: Drop) -> dict[str, Any]:
-    """What report.json says of the look ``asked`` at what lost ``drop``; ``looks`` are those before it."""
-    before = looks.of(asked.question)
-    numbers = {known.look for known in before} | {asked.look}
-    at_these_images = {known.look for known in before if known.images == asked.images} | {asked.look}
+def told(before: Looks, asked: Asked, drop: Drop) -> dict[str, Any]:
+    """What report.json says of the look ``asked`` at what lost ``drop``, after those ``before``."""
+    known_ones = before.of(asked.question)
+    numbers = {known.look for known in known_ones} | {asked.look}
+    at_these_images = {known.look for known in known_ones if known.images == asked.images} | {asked.look}
     _, upper = bounds(drop.lost, drop.gained, asked.n, confidence_of(1, asked.confidence))
     return {
         "look": asked.look,
@@ -233,5 +252,5 @@ def told(looks: Looks, asked: Asked, drop: Drop) -> dict[str, Any]:
         "confidence_of_this_look": confidence_of(asked.look, asked.confidence),
         "upper": drop.upper,
         "upper_at_first_look": upper,
-        "earlier": [asdict(known) for known in before if known.look != asked.look],
+        "earlier": [asdict(known) for known in known_ones if known.look != asked.look],
     }

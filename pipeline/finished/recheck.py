@@ -11,65 +11,75 @@ from pipeline import workspace
 from pipeline.finished import looks, saved_answers, vectors
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.finished.report_json import measured
+from pipeline.finished.saved_answers import SavedAnswers
+from pipeline.parity import figures
 from pipeline.parity.judge import judge, overall
 from pipeline.parity.looks import under
-from pipeline.parity.paired import drop_of, paired_drop
+from pipeline.parity.paired import paired_drop
 from pipeline.stage import StageRow, Tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from pipeline.data.images import Images
     from pipeline.finished.report_json import Verdict
-    from pipeline.finished.saved_answers import SavedAnswers
+    from pipeline.parity.figures import TestSet
+    from pipeline.parity.per_image import PerImage
 
     Judge = Callable[[StageRow, Tolerance], StageRow]
 
 
-def recheck(
-    directory: Path, max_drop: float | None = None, confidence: float | None = None, *, rerun: bool = False
-) -> tuple[FinishedBuild, SavedAnswers]:
-    """The build in ``directory`` with every verdict computed anew, under other margins if given, and its answers.
+def recheck(directory: Path, *, rerun: bool = False, **margins: float | None) -> tuple[FinishedBuild, SavedAnswers]:
+    """The build in ``directory`` with every verdict computed anew, and its answers.
 
+    ``margins`` are those of recipe.MARGINS that take the place of what the build was asked for, None where they do not.
     With ``rerun`` every file runs again on the images that judged it, and the answers are those. Raises BadRequest
     where the directory holds no finished build, or those images are no longer to be had.
     """
-    build = FinishedBuild.open(directory).under(max_drop=max_drop, confidence=confidence)
+    build = FinishedBuild.open(directory).under(**margins)
     answers = build.read_answers()
     if build.answers_digest is None:
         raise build.damaged(KeyError("answers"))
     if build.conformance_digests is None:
         raise build.damaged(KeyError("conformance"))
 
-    rerunner = _Rerun(build, answers, build.test_images()) if rerun else None
+    test_set = build.test_set(answers)
     before = looks.before(build)
     number = looks.number(before, build, answers)
-    if rerunner is None:
-        rows = _rows(build, partial(_remembered, answers), number)
-    else:
-        rows = _rows(build, rerunner.look, number)
-        answers = rerunner.answers()
-        # All files have run: other answers are another look, and only the verdicts are new.
-        rows = _rows(build, rerunner.look, looks.number(before, build, answers))
-
-    # A report without stages has no row to fail; it proves nothing, and so is undecided.
-    if rows:
-        rows[0] = _with_what_belongs_to_no_stage(build, rows[0])
-    verdict = "fail" if build.error else overall(row.verdict for row in rows)
-    return build.judged(rows, cast("Verdict", verdict)), answers
-
-
-def _rows(build: FinishedBuild, judged_by: Judge, look: int) -> list[StageRow]:
-    """Every row judged anew by ``judged_by``, with the bounds of look number ``look``."""
+    rerunner = _Rerun(build, test_set, build.test_images()) if rerun else None
+    judged_by = rerunner.look if rerunner is not None else partial(_remembered, answers, test_set)
     rows: list[StageRow] = []
     for row in build.stages:
         # A build ends with the first stage that fails: what stands behind it has no file, rightly.
         ended = build.error is not None or any(earlier.verdict == "fail" for earlier in rows)
-        rows.append(_judged(build, row, judged_by, look, ended=ended))
-    return rows
+        rows.append(_judged(build, row, judged_by, number, ended=ended))
+    if rerunner is not None:
+        answers = rerunner.answers(answers)
+        own_number = looks.number(before, build, answers)
+        # Other answers are another look; no file runs again for that.
+        if own_number != number:
+            rows = list(_at_look(build, rows, rerunner, answers, own_number))
+
+    # A report without stages has no row to fail; it proves nothing, and so is undecided.
+    if rows:
+        rows[0] = _with_what_belongs_to_no_stage(build, rows[0])
+    deciding = [row.verdict for row in rows if not row.stands_beside(build.precision)]
+    verdict = "fail" if build.error else overall(deciding)
+    return build.judged(rows, cast("Verdict", verdict)), answers
+
+
+def _at_look(
+    build: FinishedBuild, rows: list[StageRow], rerunner: _Rerun, answers: SavedAnswers, look: int
+) -> Iterator[StageRow]:
+    """Each of ``rows``, those that ``rerunner`` has answers of with the bounds of look number ``look``."""
+    for row in rows:
+        if row.name in rerunner.kept:
+            yield _remembered(answers, rerunner.test_set, row, under(build.bounds(row.name), look))
+        else:
+            yield row
 
 
 def _with_what_belongs_to_no_stage(build: FinishedBuild, first: StageRow) -> StageRow:
@@ -113,36 +123,34 @@ def _unjudged(row: StageRow, wrong: str | None) -> StageRow:
     return replace(row, verdict="fail", reasons=[wrong])
 
 
-def _remembered(answers: SavedAnswers, row: StageRow, tolerance: Tolerance) -> StageRow:
+def _remembered(answers: SavedAnswers, test_set: TestSet, row: StageRow, tolerance: Tolerance) -> StageRow:
     """``row`` judged by its saved answers."""
-    top1 = answers.top1.get(row.name)
-    figures = measured(row)
-    if top1 is None or figures is None:
+    if row.name not in answers.top1 or measured(row) is None:
         return replace(row, verdict="fail", reasons=row.refuted)  # its answers were no numbers
-    labels = answers.labels
-    drop = paired_drop(answers.reference_is_right(), top1 == labels, tolerance.confidence)
-    verdict, reasons = judge(tolerance, figures.drift, figures.step, drop, len(labels), row.refuted)
-    return replace(row, tolerance=tolerance, drop=drop, verdict=verdict, reasons=reasons)
+    fresh = replace(row, tolerance=tolerance)
+    kept = answers.kept(row.name)
+    if kept is None:
+        # Version 0.1 kept less: what it did not is believed.
+        right = answers.top1[row.name] == answers.labels
+        fresh.drop = paired_drop(answers.reference_is_right(), right, tolerance.confidence)
+    else:
+        figures.fill(fresh, test_set, kept, answers.kept(row.source or ""))
+    fresh.verdict, fresh.reasons = judge(fresh)
+    return fresh
 
 
 @dataclass
 class _Rerun:
-    """Every file of ``build`` run again on ``images``; ``saved`` are the answers that were kept."""
+    """Every file of ``build`` run again on ``images``, and judged on ``test_set``."""
 
     build: FinishedBuild
-    saved: SavedAnswers
+    test_set: TestSet
     images: Images
     logits: dict[str, NDArray[Any]] = field(default_factory=dict)
-    examined: dict[str, StageRow] = field(default_factory=dict)
+    kept: dict[str, PerImage] = field(default_factory=dict)
 
     def look(self, row: StageRow, tolerance: Tolerance) -> StageRow:
-        """``row`` with what running its file again gives; how the file was made stays as it was.
-
-        The second time the file does not run again: its figures are judged under ``tolerance``.
-        """
-        if row.name in self.examined:
-            return self._judged(row, tolerance)
-
+        """``row`` with what running its file again gives; how the file was made stays as it was."""
         from pipeline.parity.examine import examine
 
         # Rows come in the order their files were made in: a source that ran has its logits by now.
@@ -154,23 +162,19 @@ class _Rerun:
             source = self.build.path(self.build.stage(row.source))
 
         fresh = StageRow(row.name, row.role, row.precision, tolerance=tolerance)
-        logits = examine(
-            fresh, self.build.path(row), source, self.images, self.saved.reference, self.logits.get(row.source or "")
+        before = row.source or ""
+        examined = examine(
+            fresh,
+            self.build.path(row),
+            source,
+            self.images,
+            self.test_set,
+            self.logits.get(before),
+            self.kept.get(before),
         )
-        if logits is not None:
-            self.logits[row.name] = logits
-        self.examined[row.name] = fresh
-        return self._judged(row, tolerance)
-
-    def _judged(self, row: StageRow, tolerance: Tolerance) -> StageRow:
-        """``row`` with what its file showed."""
-        fresh = self.examined[row.name]
-        figures = measured(fresh)
-        if figures is not None:
-            n = figures.accuracy.n
-            fresh.tolerance = tolerance
-            fresh.drop = drop_of(figures.drop.lost, figures.drop.gained, n, tolerance.confidence)
-            fresh.verdict, fresh.reasons = judge(tolerance, figures.drift, figures.step, fresh.drop, n, fresh.refuted)
+        if examined is not None:
+            self.logits[row.name] = examined.logits
+            self.kept[row.name] = examined.kept
         return replace(
             row,
             provider=fresh.provider,
@@ -178,6 +182,8 @@ class _Rerun:
             step=fresh.step,
             accuracy=fresh.accuracy,
             drop=fresh.drop,
+            spread=fresh.spread,
+            subsets=fresh.subsets,
             certificate=fresh.certificate,
             refuted=fresh.refuted,
             tolerance=fresh.tolerance,
@@ -185,13 +191,7 @@ class _Rerun:
             reasons=fresh.reasons,
         )
 
-    def answers(self) -> SavedAnswers:
-        """The answers of the files that ran again; of the others those that were kept."""
-        from exporters.portable.sqnr import sqnr_db
-
-        top1 = dict(self.saved.top1)
-        ratios = dict(self.saved.sqnr_db)
-        for name, logits in self.logits.items():
-            top1[name] = logits.argmax(1)
-            ratios[name] = sqnr_db(self.saved.reference, logits).astype("float32")
-        return replace(self.saved, top1=top1, sqnr_db=ratios)
+    def answers(self, saved: SavedAnswers) -> SavedAnswers:
+        """The answers of the files that ran again; of the others those that were ``saved``."""
+        fresh = SavedAnswers.of(self.test_set, self.kept)
+        return replace(saved, per_image={**saved.per_image, **fresh.per_image})

@@ -157,12 +157,7 @@ def _accuracy(comparison: Comparison) -> Change | None:
     if alike:
         return weigh("top-1 fell", 100, "points", margins.drop, 0.0, 0.0, 0.0)
     if both is not None:
-        labels = comparison.answers_now.labels
-        drop = paired_drop(both[0] == labels, both[1] == labels, margins.confidence)
-        change = weigh("top-1 fell", 100, "points", margins.drop, drop.value, drop.lower, drop.upper)
-        if change.verdict == "undecided" and _same_file(comparison):
-            return replace(change, verdict="pass", message=f"{change.message}; the file is the same")
-        return change
+        return _accuracy_of_each_image(comparison, *both)
 
     # From the counts alone.
     images = now.accuracy.n
@@ -176,6 +171,19 @@ def _accuracy(comparison: Comparison) -> Change | None:
     else:
         lower, upper = unpaired_bounds(right_then, right_now, images, margins.confidence)
     return weigh("top-1 fell", 100, "points", margins.drop, fewer_right / images, lower, upper)
+
+
+def _accuracy_of_each_image(comparison: Comparison, then: NDArray[Any], now: NDArray[Any]) -> Change:
+    """The change between the answers ``then`` and ``now``, (N,)."""
+    labels = comparison.answers_now.labels
+    distinct = comparison.answers_now.distinct
+    margins = comparison.margins
+    drop = paired_drop((then == labels)[distinct], (now == labels)[distinct], margins.confidence)
+    change = weigh("top-1 fell", 100, "points", margins.drop, drop.value, drop.lower, drop.upper)
+    # Only what runs it can have changed, and the images do not convict that.
+    if change.verdict == "undecided" and _same_file(comparison):
+        return replace(change, verdict="pass", message=f"{change.message}; the file is the same")
+    return change
 
 
 def _drift(comparison: Comparison) -> Change | None:
@@ -193,6 +201,7 @@ def _drift(comparison: Comparison) -> Change | None:
         return weigh("the median SQNR fell", 1, "dB", margin, fall, fall, fall)
 
     falls = np.minimum(both[0], CEILING) - np.minimum(both[1], CEILING)
+    falls = falls[comparison.answers_now.distinct]
     lower, upper = median_bounds(falls, 1 - comparison.margins.confidence)
     what = "SQNR fell, in the median over the images,"
     return weigh(what, 1, "dB", margin, float(np.median(falls)), lower, upper)

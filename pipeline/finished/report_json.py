@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pipeline.finished import json_records
 from pipeline.recipe import Recipe
-from pipeline.stage import StageRow
+from pipeline.stage import StageRow, Subset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ def measured(row: StageRow) -> Measured | None:
 class Report:
     """report.json, key by key as docs/report.md has them; ``knobs`` are the fields of its recipe.
 
-    The last three came with later versions: None in a report before them.
+    Those with a default came with later versions: None in a report before them.
     """
 
     knobs: dict[str, Any]
@@ -98,6 +98,8 @@ class Report:
     environment: Environment
     not_proven: list[str]
     speed: Speed | None = None
+    groups: dict[str, list[str]] | None = None  # by column of --groups, in the order of the codes that are kept
+    subsets: dict[str, list[Subset]] | None = None  # of what is shipped, every class and group, the worst first
     answers_digest: str | None = None  # SHA-256 of the file that keeps them
     conformance_digests: dict[str, str] | None = None  # of each file of the contract of preprocessing, by name
 
@@ -153,7 +155,7 @@ class Report:
 
 def shipped(rows: Sequence[StageRow], precision: str) -> StageRow | None:
     """The stage of a build in ``precision`` whose answers count, as ``Report.shipped`` says it."""
-    judged = [row for row in rows if row.accuracy is not None]
+    judged = [row for row in rows if row.accuracy is not None and not row.stands_beside(precision)]
     last = judged[-1] if judged else None
     return _judged_engine(rows, precision) or last
 
@@ -210,7 +212,10 @@ def _with_role(row: Mapping[str, Any], asked_precision: str) -> dict[str, Any]:
 def rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of ``report`` as this version writes them, each of them whole."""
     complete_rows = []
-    for row in report["stages"]:
+    # Of a row that is written now every key is asked for.
+    newer: dict[str, Any] = {} if "subsets" in report else {"spread": None, "subsets": {}}
+    for written in report["stages"]:
+        row = {**newer, **written}
         complete = row if "role" in row else _with_role(row, report["recipe"]["precision"])
         _refuse(complete)
         complete_rows.append(complete)
