@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 POWER = 0.8
 # Draws of the true rates; the share of decided ones is then known to 0.6 points.
 DRAWS = 4000
-# To label more images is no advice.
-MOST_IMAGES = 10**6
+# No test set has more.
+MOST_IMAGES = 10**5
 LEAST_MEAN = 1e-12
 # From so many changed images on their difference is taken as normal.
 MANY = 100

@@ -11,21 +11,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Where not even so many images would tell, none would.
-MOST_IMAGES = 10**5
-
 
 def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], confidence: float) -> Drop:
     """The drop between two judgements, right or wrong, of the same N images."""
     lost = int((before & ~after).sum())
     gained = int((~before & after).sum())
-    return drop_of(lost, gained, len(before), confidence)
-
-
-def drop_of(lost: int, gained: int, n: int, confidence: float) -> Drop:
-    """The drop where ``lost`` and ``gained`` of ``n`` images changed."""
-    lower, upper = bounds(lost, gained, n, confidence)
-    return Drop((lost - gained) / n, lower, upper, lost, gained)
+    lower, upper = bounds(lost, gained, len(before), confidence)
+    return Drop((lost - gained) / len(before), lower, upper, lost, gained)
 
 
 # The stages of a build often have the same counts.
@@ -65,20 +57,6 @@ def median_bounds(values: NDArray[np.float64], error: float) -> tuple[float, flo
     ranked = np.sort(values)
     place = int(binom.ppf(error, len(ranked), 0.5))
     return float(ranked[place - 1]), float(ranked[-place])
-
-
-def images_that_decide(drop: Drop, n: int, margin: float, confidence: float) -> int | None:
-    """About how many images would settle the same rates of change against ``margin``; None where none would."""
-    size = n
-    while size < MOST_IMAGES:
-        # By a quarter at a time: the answer need only be about right.
-        size = size * 5 // 4 + 1
-        lost = round(drop.lost * size / n)
-        gained = round(drop.gained * size / n)
-        lower, upper = bounds(lost, gained, size, confidence)
-        if upper < margin or lower > margin:
-            return size
-    return None
 
 
 def rate_at_most(count: int, n: int, error: float) -> float:
