@@ -72,9 +72,9 @@ def write(
     saved_answers = safetensors.numpy.save(under_way.answers().tensors())
     look.settle(request, under_way, stages, rows)
     report = _report(request, origin, under_way, stages, rows, failure)
-    report["looks"] = look.noted(under_way, report)
     report["answers"] = hashlib.sha256(saved_answers).hexdigest()
     try:
+        report["looks"] = look.noted(under_way, report)
         report["conformance"] = conformance.write(under_way.images, output, unfinished)
         workspace.write_bytes(output / ANSWERS, saved_answers, unfinished)
         workspace.write_json(output / "report.json", report, unfinished)

@@ -115,7 +115,7 @@ def _noted_against(build: FinishedBuild, answers: SavedAnswers, old: baselines.B
     before = looks.read(build.directory)
     look = before.number(question, looks.answers_of(build.shipped, answers, build.images.test))
     asked = looks.asked_of(build, answers, look, "check")
-    looks.note(build.directory, replace(asked, baseline=question.baseline))
+    looks.note(build.directory, before, replace(asked, baseline=question.baseline))
     return confidence_of(look, build.confidence)
 
 

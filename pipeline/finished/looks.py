@@ -220,13 +220,19 @@ def noted(before: Looks, build: FinishedBuild, answers: SavedAnswers, command: C
     assert build.shipped is not None
     assert build.shipped.drop is not None
     asked = asked_of(build, answers, number(before, build, answers), command)
-    note(build.directory, asked)
+    note(build.directory, before, asked)
     return told(before, asked, build.shipped.drop)
 
 
-def note(directory: Path, asked: Asked) -> None:
-    """Add ``asked`` to looks.json; where nothing can be written there, a line says so."""
+def note(directory: Path, before: Looks, asked: Asked) -> None:
+    """Add ``asked`` to looks.json, or to those ``before`` it where there is none.
+
+    Where nothing can be written there, a line says so.
+    """
+    # Another process may have added something since.
     looks = read(directory)
+    if not looks.asked:
+        looks = before
     if asked in looks.asked:
         return
     memory = _Memory(SCHEMA, [*looks.asked, asked])

@@ -105,11 +105,14 @@ def look(looks: Mapping[str, Any] | None) -> str | None:
     """The sentence for a look that is not the first at its network; None where nothing counted them, or it is."""
     if looks is None or looks["look"] == 1:
         return None
-    last = looks["earlier"][-1]
-    sentence = (
-        f"look {looks['look']} at this network, the last one of {last['n']:,} images on {last['day']} was "
-        f"{last['verdict']}: with {100 * looks['share']:.2g} % of the error its drop is < {100 * looks['upper']:.2f} "
-        f"points, where a first look would say < {100 * looks['upper_at_first_look']:.2f}"
+    sentence = f"look {looks['look']} at this network"
+    # The oldest of a memory may be lost.
+    if looks["earlier"]:
+        last = looks["earlier"][-1]
+        sentence += f", the last one of {last['n']:,} images on {last['day']} was {last['verdict']}"
+    sentence += (
+        f": with {100 * looks['share']:.2g} % of the error its drop is < {100 * looks['upper']:.2f} points, where a "
+        f"first look would say < {100 * looks['upper_at_first_look']:.2f}"
     )
     alike = looks["at_these_images"]
     if alike > 1:
