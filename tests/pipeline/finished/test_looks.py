@@ -10,12 +10,15 @@ import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from checking import check, refused
 from conftest import ROOT, TINY
 
 from pipeline.finished import looks
+from pipeline.finished.finished_build import FinishedBuild
 from pipeline.finished.looks import Asked, Looks, Question
+from pipeline.finished.regressions import CHECKS, Comparison, Margins
 from pipeline.parity.looks import confidence_of, share
 from pipeline.parity.paired import bounds
 
@@ -67,8 +70,6 @@ def test_the_same_answers_are_the_same_look_for_ever_and_others_are_another() ->
 
 
 def test_every_part_of_a_look_tells_it_from_others() -> None:
-    import numpy as np
-
     parts: list[Any] = [np.array([0, 1, 2]), np.array([0, 1, 1]), np.array([0, 0, 1]), "images"]
     others: list[Any] = [np.array([0, 1, 3]), np.array([0, 1, 2]), np.array([0, 1, 1]), "others"]
     first = looks.identity(*parts)
@@ -326,3 +327,41 @@ def test_too_few_images_are_said_before_the_build_and_enough_are_not(cli: Cli, b
     assert "cannot prove" not in enough.stdout
     # A float network has no margin to prove.
     assert "cannot prove" not in cli("--arch", "resnext_tiny", "--test-samples", 200, "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("lost", "same_file", "verdict"), [(5, True, "pass"), (5, False, "undecided"), (40, True, "fail")]
+)
+def test_the_same_file_with_other_answers_is_not_undecided_and_can_still_be_convicted(
+    built: Path, lost: int, same_file: bool, verdict: str
+) -> None:
+    build = FinishedBuild.open(built)
+    then = build.saved_answers()
+    right = np.flatnonzero(then.top1["engine"] == then.labels)
+    worse = then.top1["engine"].copy()
+    worse[right[:lost]] = (worse[right[:lost]] + 1) % 10
+    now = replace(then, per_image={**then.per_image, "engine": {**then.per_image["engine"], "top1": worse}})
+    row = build.stage("engine")
+    row_now = row if same_file else replace(row, sha256="0" * 64)
+    comparison = Comparison(row_now, row, now, then, Margins(0.01, 0.95), same_network=True)
+    change = CHECKS["baseline-accuracy"](comparison)
+    assert change is not None
+    assert change.verdict == verdict
+
+
+def test_copies_of_an_image_are_not_counted_against_a_baseline(built: Path) -> None:
+    build = FinishedBuild.open(built)
+    then = build.saved_answers()
+    right = np.flatnonzero(then.top1["engine"] == then.labels)
+    worse = then.top1["engine"].copy()
+    worse[right[:40]] = (worse[right[:40]] + 1) % 10
+    distinct = np.ones(len(worse), np.bool_)
+    distinct[right[1:40]] = False
+    per_image = {**then.per_image, "engine": {**then.per_image["engine"], "top1": worse}}
+    now = replace(then, per_image=per_image, distinct=distinct)
+    row = replace(build.stage("engine"), sha256="0" * 64)
+    comparison = Comparison(row, build.stage("engine"), now, then, Margins(0.01, 0.95), same_network=True)
+    change = CHECKS["baseline-accuracy"](comparison)
+    assert change is not None
+    assert change.figures["value"] == pytest.approx(1 / (len(worse) - 39))
+    assert change.verdict == "pass"
