@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.console import news
 from pipeline.finished import looks, report_json
 from pipeline.finished.finished_build import FinishedBuild
+from pipeline.finished.looks import Question
 from pipeline.parity import figures
 from pipeline.parity.judge import judge
 from pipeline.parity.looks import confidence_of, under
@@ -32,11 +33,12 @@ def foreseen(request: Request) -> str | None:
     n = int(request.test.distinct.sum())
     margin = request.recipe.max_drop
     # Which network it is shows later; most directories see one only.
-    look = before.next(before.asked[-1].question) if before.asked else 1
+    look = before.next(Question(before.asked[-1].network)) if before.asked else 1
     needed = images_needed(n, margin, confidence_of(look, request.recipe.confidence))
     if needed == n:
         return None
-    sentence = f"{n:,} images cannot prove --max-drop {margin:g}, even if none is lost; {needed:,} could"
+    could = "no test set could" if needed is None else f"{needed:,} could"
+    sentence = f"{n:,} images cannot prove --max-drop {margin:g}, even if none is lost; {could}"
     if look > 1:
         sentence += f" (at look {look}; the same answers as at an earlier look are that look)"
     return sentence

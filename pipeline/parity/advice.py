@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 POWER = 0.8
 # Draws of the true rates; the share of decided ones is then known to 0.6 points.
 DRAWS = 4000
+# Bounds are known to a millionth: beyond so many images they do not shrink.
+LARGEST = 10**7
 # No test set has more.
 MOST_IMAGES = 10**5
 LEAST_MEAN = 1e-12
@@ -26,11 +28,16 @@ MANY = 100
 JEFFREYS = 0.5
 
 
-def images_needed(n: int, margin: float, confidence: float) -> int:
-    """How many images could show a drop below ``margin`` where none is lost: ``n`` where these can."""
+def images_needed(n: int, margin: float, confidence: float) -> int | None:
+    """How many images could show a drop below ``margin`` where none is lost: ``n`` where these can.
+
+    None where no number could that a bound is known well enough for.
+    """
     too_few = n
     enough = n
     while not _can_show(enough, margin, confidence):
+        if enough > LARGEST:
+            return None
         too_few = enough
         enough *= 2
     while enough - too_few > 1:
@@ -90,8 +97,9 @@ def _about(images: float) -> int:
 def _drawn(rates: NDArray[np.float64], images: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many of ``images`` are lost and gained under each of ``rates`` (N, 3): of lost, gained and same."""
     rng = np.random.default_rng(1)
-    lost = rng.binomial(images, rates[:, 0])
-    gained = rng.binomial(images - lost, rates[:, 1] / (1 - rates[:, 0]))
+    lost_rate, gained_rate, same_rate = rates.T
+    lost = rng.binomial(images, lost_rate)
+    gained = rng.binomial(images - lost, gained_rate / (gained_rate + same_rate))
     return lost, gained
 
 

@@ -20,10 +20,16 @@ SECOND = confidence_of(2, 0.95)
 @pytest.mark.parametrize("confidence", [0.5, 0.95, SECOND])
 def test_so_many_images_could_and_one_fewer_could_not(margin: float, confidence: float) -> None:
     needed = images_needed(1, margin, confidence)
+    assert needed is not None
     assert bounds(0, 0, needed, confidence)[1] < margin
     assert bounds(0, 0, needed - 1, confidence)[1] >= margin
     assert images_needed(needed, margin, confidence) == needed
     assert images_needed(needed + 50, margin, confidence) == needed + 50
+
+
+@pytest.mark.parametrize("margin", [1e-7, 1e-12, 5e-324])
+def test_a_margin_that_no_number_of_images_can_prove_is_no_endless_search(margin: float) -> None:
+    assert images_needed(360, margin, 0.95) is None
 
 
 @pytest.mark.parametrize("n", [360, 900, 10_000])
@@ -69,6 +75,13 @@ def test_the_advice_is_quick_and_always_the_same() -> None:
     first = more_images.__wrapped__(2, 0, 360, 0.01, SECOND)
     assert time.perf_counter() - started < 0.5
     assert first == more_images.__wrapped__(2, 0, 360, 0.01, SECOND)
+
+
+@pytest.mark.parametrize(("lost", "gained", "n"), [(0, 0, 1), (1, 0, 1), (20, 0, 20), (0, 20, 20), (10, 10, 20)])
+@pytest.mark.parametrize("margin", [1e-12, 0.01, 0.5, 0.999])
+def test_no_counts_are_beyond_advice(lost: int, gained: int, n: int, margin: float) -> None:
+    more = more_images(lost, gained, n, margin, SECOND)
+    assert more is None or 0 < more <= 10**5
 
 
 def test_on_the_margin_itself_there_is_no_advice() -> None:

@@ -35,8 +35,11 @@ def test_the_first_look_costs_at_most_four_percent_more_images(margin: float, co
 
     spent = confidence_of(1, confidence)
     alone = images_needed(1, margin, confidence)
+    at_first = images_needed(1, margin, spent)
+    assert alone is not None
+    assert at_first is not None
     # One image more is what rounding can cost.
-    assert images_needed(1, margin, spent) <= 1.04 * alone + 1
+    assert at_first <= 1.04 * alone + 1
     # Where some are, the images grow with the square of the quantile.
     assert (norm.ppf(spent) / norm.ppf(confidence)) ** 2 <= 1.04
 
