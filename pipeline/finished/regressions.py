@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.finished.baseline import same_network
 from pipeline.finished.findings import Finding
-from pipeline.parity.paired import bounds, median_bounds, paired_drop, unpaired_bounds
+from pipeline.parity.paired import counted_bounds, median_bounds, paired_drop, unpaired_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,9 +165,9 @@ def _accuracy(comparison: Comparison) -> Change | None:
     right_then = round(then.accuracy.top1 * images)
     fewer_right = right_then - right_now
     if comparison.same_network:
-        # Which images is not known; no more than these can have changed, and the more do, the wider the bounds.
+        # Which images is not known, but no more than these can have changed.
         most_lost = then.drop.gained + now.drop.lost
-        lower, upper = bounds(most_lost, most_lost - fewer_right, images, margins.confidence)
+        lower, upper = counted_bounds(fewer_right, most_lost, images, margins.confidence)
     else:
         lower, upper = unpaired_bounds(right_then, right_now, images, margins.confidence)
     return weigh("top-1 fell", 100, "points", margins.drop, fewer_right / images, lower, upper)
@@ -222,7 +222,7 @@ def _of_each_image(
 
 
 def _same_file(comparison: Comparison) -> bool:
-    return comparison.now.sha256 == comparison.then.sha256
+    return comparison.same_network and comparison.now.sha256 == comparison.then.sha256
 
 
 def _median_db(drift: Drift) -> float:

@@ -30,6 +30,23 @@ def bounds(lost: int, gained: int, n: int, confidence: float) -> tuple[float, fl
     return -float(turned), float(upper)
 
 
+def counted_bounds(fewer_right: int, most_lost: int, n: int, confidence: float) -> tuple[float, float]:
+    """Bounds of the drop where ``fewer_right`` of ``n`` images are, and at most ``most_lost`` were lost.
+
+    They hold however many were lost, and as many fewer gained.
+    """
+    import numpy as np
+
+    from pipeline.parity.unconditional import upper_bounds
+
+    lost = np.arange(max(0, fewer_right), max(most_lost, fewer_right, 0) + 1)
+    gained = lost - fewer_right
+    sizes = np.full(len(lost), n)
+    upper = upper_bounds(lost, gained, sizes, 1 - confidence).max()
+    turned = upper_bounds(gained, lost, sizes, 1 - confidence).max()
+    return -float(turned), float(upper)
+
+
 def unpaired_bounds(before: int, after: int, n: int, confidence: float) -> tuple[float, float]:
     """Bounds of the drop between ``before`` and ``after`` right answers to ``n`` images, where nothing says which.
 
