@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.console import news
@@ -10,7 +11,7 @@ from pipeline.finished.finished_build import FinishedBuild
 from pipeline.finished.looks import Question
 from pipeline.parity import figures
 from pipeline.parity.judge import judge
-from pipeline.parity.looks import confidence_of, under
+from pipeline.parity.looks import confidence_of
 from pipeline.report import ledger
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def settle(request: Request, under_way: Build, stages: list[Stage], rows: list[S
     tolerances = {stage.name: stage.tolerance for stage in stages}
     for row in rows:
         if row.name in under_way.kept:
-            _rejudge(row, under_way, under(tolerances[row.name], look))
+            _rejudge(row, under_way, replace(tolerances[row.name], look=look))
 
 
 def _rejudge(row: StageRow, under_way: Build, tolerance: Tolerance) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import PipelineError, StageFailed
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity.figures import every_subset
+from pipeline.parity.looks import spent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,7 +114,7 @@ def _report(
 def _subsets(under_way: Build, finished: FinishedBuild) -> dict[str, Any]:
     """Every class and group of what is shipped, the worst first."""
     shipped = finished.shipped
-    if shipped is None:
+    if shipped is None or shipped.tolerance is None:
         return {}
-    found = every_subset(under_way.test_set, under_way.kept[shipped.name], finished.confidence)
+    found = every_subset(under_way.test_set, under_way.kept[shipped.name], spent(shipped.tolerance))
     return {column: [asdict(subset) for subset in worst_first[:LISTED]] for column, worst_first in found.items()}

@@ -14,7 +14,6 @@ from pipeline.errors import PipelineError, StageFailed
 from pipeline.finished.looks import Looks, Question
 from pipeline.finished.saved_answers import SavedAnswers
 from pipeline.parity.examine import examine
-from pipeline.parity.looks import under
 from pipeline.stage import Made, StageRow
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class Build:
         row.source = source or None
         if stage.role == "reference":
             self.network = str(row.sha256)
-        row.tolerance = under(stage.tolerance, self.looks.next(Question(self.network)))
+        row.tolerance = replace(stage.tolerance, look=self.looks.next(Question(self.network)))
         if not stage.runs_here:
             return row
 

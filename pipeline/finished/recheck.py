@@ -14,7 +14,7 @@ from pipeline.finished.report_json import measured
 from pipeline.finished.saved_answers import SavedAnswers
 from pipeline.parity import figures
 from pipeline.parity.judge import judge, overall
-from pipeline.parity.looks import under
+from pipeline.parity.looks import spent
 from pipeline.parity.paired import paired_drop
 from pipeline.stage import StageRow, Tolerance
 
@@ -77,7 +77,7 @@ def _at_look(
     """Each of ``rows``, those that ``rerunner`` has answers of with the bounds of look number ``look``."""
     for row in rows:
         if row.name in rerunner.kept:
-            yield _remembered(answers, rerunner.test_set, row, under(build.bounds(row.name), look))
+            yield _remembered(answers, rerunner.test_set, row, replace(build.bounds(row.name), look=look))
         else:
             yield row
 
@@ -105,7 +105,7 @@ def _judged(build: FinishedBuild, row: StageRow, judged_by: Judge, look: int, *,
     if row.provider is None:
         return _unjudged(row, None if _runs_elsewhere(row) else f"{path.name} was never run")
     # Of the report only figures are believed: bounds and verdicts are this program's own.
-    return judged_by(row, under(build.bounds(row.name), look))
+    return judged_by(row, replace(build.bounds(row.name), look=look))
 
 
 def _runs_elsewhere(row: StageRow) -> bool:
@@ -132,7 +132,7 @@ def _remembered(answers: SavedAnswers, test_set: TestSet, row: StageRow, toleran
     if kept is None:
         # Version 0.1 kept less: what it did not is believed.
         right = answers.top1[row.name] == answers.labels
-        fresh.drop = paired_drop(answers.reference_is_right(), right, tolerance.confidence)
+        fresh.drop = paired_drop(answers.reference_is_right(), right, spent(tolerance))
     else:
         figures.fill(fresh, test_set, kept, answers.kept(row.source or ""))
     fresh.verdict, fresh.reasons = judge(fresh)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.parity.looks import spent_next
 from pipeline.stage import CLASSES, SAME_BITS
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ def weigh(row: StageRow) -> dict[str, tuple[str, list[str]]]:
     if tolerance.drop is not None:
         assert row.accuracy is not None
         assert row.drop is not None
-        next_confidence = tolerance.next_confidence or tolerance.confidence
-        verdict_of["accuracy"] = _weigh_drop(row.drop, row.accuracy.n, tolerance.drop, next_confidence)
+        verdict_of["accuracy"] = _weigh_drop(row.drop, row.accuracy.n, tolerance.drop, spent_next(tolerance))
         verdict_of |= _weigh_subsets(row.subsets)
         if row.spread is not None and row.spread.crossing is not None and tolerance.crossed is not None:
             verdict_of["threshold"] = _weigh_crossing(row.spread.crossing, tolerance.crossed)

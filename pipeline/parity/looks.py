@@ -9,7 +9,6 @@ Journal of the Royal Statistical Society B 70:429).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,10 +36,15 @@ def confidence_of(look: int, confidence: float) -> float:
     return min(1 - share(look) * (1 - confidence), MOST)
 
 
-def under(tolerance: Tolerance, look: int) -> Tolerance:
-    """``tolerance`` as it is at look number ``look``."""
-    return replace(
-        tolerance,
-        confidence=confidence_of(look, tolerance.confidence),
-        next_confidence=confidence_of(look + 1, tolerance.confidence),
-    )
+def spent(tolerance: Tolerance) -> float:
+    """What each bound of the look of ``tolerance`` must hold with."""
+    if tolerance.look is None:
+        return tolerance.confidence
+    return confidence_of(tolerance.look, tolerance.confidence)
+
+
+def spent_next(tolerance: Tolerance) -> float:
+    """What each bound must hold with at the look after that of ``tolerance``."""
+    if tolerance.look is None:
+        return tolerance.confidence
+    return confidence_of(tolerance.look + 1, tolerance.confidence)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 from users import MARGIN, Rates, unspent, who_adds, who_follows_the_advice, who_keeps_the_best
 
 from pipeline.parity.advice import images_needed
-from pipeline.parity.looks import MOST, confidence_of, share, under
+from pipeline.parity.looks import MOST, confidence_of, share, spent, spent_next
 from pipeline.stage import Tolerance
 
 TRIALS = 2000
@@ -52,9 +53,9 @@ def test_no_look_is_asked_for_more_than_a_double_can_hold(look: int, confidence:
 
 def test_a_tolerance_says_what_this_look_and_the_next_one_hold_with() -> None:
     tolerance = Tolerance(sqnr_db=15, step_sqnr_db=15, agreement=0.97, drop=0.01, confidence=0.9)
-    second = under(tolerance, 2)
-    assert (second.confidence, second.next_confidence) == (confidence_of(2, 0.9), confidence_of(3, 0.9))
-    assert second.drop == tolerance.drop
+    assert (spent(tolerance), spent_next(tolerance)) == (0.9, 0.9)
+    second = replace(tolerance, look=2)
+    assert (spent(second), spent_next(second)) == (confidence_of(2, 0.9), confidence_of(3, 0.9))
 
 
 # The true drop is exactly the margin: every pass is wrong.
