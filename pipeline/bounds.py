@@ -41,12 +41,12 @@ def bounds(stage: str, role: Role, precision: str, recipe: Recipe) -> Tolerance:
     # Pixels as bytes are the same numbers, so that this stage changes no bit.
     if role == "input":
         tolerance = replace(tolerance, step_sqnr_db=EXACT.step_sqnr_db)
+    tolerance = replace(tolerance, confidence=recipe.confidence)
     if tolerance.drop is None:
         return tolerance
     return replace(
         tolerance,
         drop=recipe.max_drop,
-        confidence=recipe.confidence,
         subset_drop=recipe.max_class_drop,
         threshold=recipe.threshold,
         crossed=recipe.max_crossed,

@@ -34,7 +34,8 @@ class Tolerance:
     ``sqnr_db`` bounds the median over images against the frozen network, ``step_sqnr_db`` against the file before;
     ``agreement`` is the least share of images with the same top-1 answer as the frozen network; ``drop`` the largest
     loss of top-1 accuracy against it, absolute (0.01 is one point), that its upper bound may reach; each bound holds
-    with ``confidence``. ``retrained`` weights may be others: then answers alone judge them.
+    with ``confidence``, over all looks where ``look`` is the number of this one (``pipeline.parity.looks``); None: they
+    are not counted. ``retrained`` weights may be others: then answers alone judge them.
 
     Where a drop is asked for: ``subset_drop`` is the loss that one class or group may have, None where nobody asked;
     ``threshold`` a softmax that the user acts on, and ``crossed`` the largest share of images that may cross it.
@@ -49,6 +50,7 @@ class Tolerance:
     subset_drop: float | None = None
     threshold: float | None = None
     crossed: float | None = None
+    look: int | None = None
 
 
 @dataclass(frozen=True)

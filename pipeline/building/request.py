@@ -115,7 +115,7 @@ def _default_output(asked: Recipe, recipe: Recipe) -> Path:
 
 def outline(request: Request) -> Iterator[str]:
     """What the build would do, line by line; nothing is trained or written."""
-    from pipeline.building import plan
+    from pipeline.building import look, plan
     from pipeline.building.run import file_name
 
     if request.given is not None:
@@ -125,6 +125,9 @@ def outline(request: Request) -> Iterator[str]:
         origin = f"weights trained here, {request.epochs} epochs, or kept of an earlier run"
     yield f"{request.description.arch} in {request.recipe.precision}; {origin}"
     yield f"{len(request.calibration)} images calibrate, {len(request.test)} judge: {request.source}"
+    foreseen = look.foreseen(request)
+    if foreseen is not None:
+        yield foreseen
 
     stages = plan.planned(request.recipe, network, request.description, request.calibration, request.train)
     for number, stage in enumerate(stages, start=1):

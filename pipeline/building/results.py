@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import PipelineError, StageFailed
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity.figures import every_subset
+from pipeline.parity.looks import spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +64,7 @@ def write(
     import safetensors.numpy
 
     from pipeline import workspace
+    from pipeline.building import look
     from pipeline.console import news
     from pipeline.data import conformance
     from pipeline.report import evidence, page
@@ -71,9 +73,11 @@ def write(
     unfinished = under_way.unfinished
     workspace.forget_others(output, {path.name for path in under_way.files.values()})
     saved_answers = safetensors.numpy.save(under_way.answers().tensors())
+    look.settle(request, under_way, stages, rows)
     report = _report(request, origin, under_way, stages, rows, failure)
     report["answers"] = hashlib.sha256(saved_answers).hexdigest()
     try:
+        report["looks"] = look.noted(under_way, report)
         report["conformance"] = conformance.write(under_way.images, output, unfinished)
         workspace.write_bytes(output / ANSWERS, saved_answers, unfinished)
         workspace.write_json(output / "report.json", report, unfinished)
@@ -123,7 +127,7 @@ def _doubts(request: Request, test: TestSet) -> Iterator[str]:
 def _subsets(under_way: Build, finished: FinishedBuild) -> dict[str, Any]:
     """Every class and group of what is shipped, the worst first."""
     shipped = finished.shipped
-    if shipped is None:
+    if shipped is None or shipped.tolerance is None:
         return {}
-    found = every_subset(under_way.test_set, under_way.kept[shipped.name], finished.confidence)
+    found = every_subset(under_way.test_set, under_way.kept[shipped.name], spent(shipped.tolerance))
     return {column: [asdict(subset) for subset in worst_first[:LISTED]] for column, worst_first in found.items()}

@@ -11,6 +11,7 @@ from pipeline import provenance, workspace
 from pipeline.console import news
 from pipeline.console.progress import bar
 from pipeline.errors import PipelineError, StageFailed
+from pipeline.finished.looks import Looks, Question
 from pipeline.finished.saved_answers import SavedAnswers
 from pipeline.parity.examine import examine
 from pipeline.stage import Made, StageRow
@@ -36,8 +37,9 @@ class Build:
     """One build under way.
 
     ``images`` are those that judge, as ``test_set`` has them. Files are made in ``unfinished`` and moved to ``output``
-    when they are whole. ``files`` has the path of each stage's file. Stages of the precision ``asked`` for decide; what
-    stands beside does not.
+    when they are whole. ``looks`` are those before this one. ``files`` has the path of each stage's file, and
+    ``network`` is the SHA-256 of the frozen one, empty before there is any. Stages of the precision ``asked`` for
+    decide; what stands beside does not.
     """
 
     images: Images
@@ -45,7 +47,9 @@ class Build:
     asked: str
     output: Path
     unfinished: Path
+    looks: Looks = field(default_factory=Looks)
     files: dict[str, Path] = field(default_factory=dict)
+    network: str = ""
     # Logits only as long as a later file is compared with them; of the others what is kept of each image.
     logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     kept: dict[str, PerImage] = field(default_factory=dict)
@@ -97,6 +101,9 @@ class Build:
         origin = self.files.get(source)
         row = _make_or_reuse(stage, origin, path, self.unfinished)
         row.source = source or None
+        if stage.role == "reference":
+            self.network = str(row.sha256)
+        row.tolerance = replace(stage.tolerance, look=self.looks.next(Question(self.network)))
         if not stage.runs_here:
             return row
 

@@ -76,6 +76,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         yield f"then:                {_figures(result['after'])} ({count})"
         for layer, reason in result["because"].items():
             yield f"{layer}: {reason}"
+        yield "chosen on images that judge the build: what it is worth with those in float, other images must prove"
 
 
 def _figures(trial: dict[str, Any]) -> str:

@@ -120,6 +120,23 @@ def same_network(build: FinishedBuild, old: Baseline) -> bool:
     return _weights(build) == _weights(old.build)
 
 
+def same_answers(build: FinishedBuild, answers: SavedAnswers, old: Baseline) -> bool:
+    """Whether what both builds ship answers every image alike, or is the same file where no answers were kept."""
+    now = build.shipped
+    then = old.build.shipped
+    if now is None or then is None:
+        return False
+    if old.answers is None or now.name not in answers.top1 or then.name not in old.answers.top1:
+        return now.sha256 == then.sha256
+    return np.array_equal(answers.top1[now.name], old.answers.top1[then.name])
+
+
+def digest(old: Baseline) -> str:
+    """What tells one baseline from another: the SHA-256 of its answers, or of what it ships where none were kept."""
+    shipped = old.build.shipped
+    return old.build.answers_digest or str(shipped.sha256 if shipped is not None else None)
+
+
 def _weights(build: FinishedBuild) -> str | None:
     """SHA-256 of the frozen network."""
     return next((row.sha256 for row in build.stages if row.role == "reference"), None)

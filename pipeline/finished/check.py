@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadRequest
 from pipeline.finished import baseline as baselines
-from pipeline.finished import recheck, regressions
+from pipeline.finished import looks, recheck, regressions
 from pipeline.finished.claims import Claims, claims
 from pipeline.finished.findings import Finding, findings
 from pipeline.parity.judge import overall
+from pipeline.parity.looks import confidence_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from pipeline.finished.finished_build import FinishedBuild
+    from pipeline.finished.saved_answers import SavedAnswers
 
 # Seconds that two engines are timed side by side at most.
 SECONDS = 30.0
+NOT_COUNTED = "The build is of a version that counted no looks: verdicts asked before this check are not known."
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,14 @@ def check(
     build, answers = recheck.recheck(directory, rerun=rerun, **(margins or {}))
     shown = claims(build, rerun=rerun)
     all_findings = findings(build)
+    told = _noted(build, answers, rerun=rerun)
+    if told is not None and "looks" not in build.report:
+        shown += Claims([], [], [NOT_COUNTED])
     if old is not None:
-        given = {name: value for name, value in worse.items() if value is not None}
-        allowed = regressions.Margins(build.max_drop, build.confidence, **given)
         baselines.refuse(build, answers, old)
+        given = {name: value for name, value in worse.items() if value is not None}
+        confidence = _noted_against(build, answers, old)
+        allowed = regressions.Margins(build.max_drop, confidence, **given)
         # Only of the files that are those that were judged.
         intact = {
             finding.stage: str(finding.file)
@@ -71,13 +78,14 @@ def check(
             if finding.check == "intact" and finding.verdict == "pass"
         }
         all_findings += regressions.compare(build, answers, old, allowed, intact)
-        shown += _left_open(build, old)
+        shown += _left_open(build, answers, old)
         if allowed.slowdown is not None:
-            all_findings.append(_timed(build, old, allowed.slowdown, allowed.confidence))
+            # Rounds are measured anew each time: they are no look at the test images.
+            all_findings.append(_timed(build, old, allowed.slowdown, build.confidence))
 
     verdict = overall([build.verdict, *(finding.verdict for finding in all_findings)])
     rows = [{"rule": finding.rule, **asdict(finding)} for finding in all_findings]
-    report = {**build.report, **asdict(shown), "verdict": verdict, "findings": rows}
+    report = {**build.report, **asdict(shown), "verdict": verdict, "looks": told, "findings": rows}
     return Checked(directory.resolve().name, report, all_findings)
 
 
@@ -89,7 +97,30 @@ def _refuse(baseline: Path | None, margins: Mapping[str, float | None]) -> None:
             raise BadRequest(f"--max-{name} {value:g}: give a number from 0 on")
 
 
-def _left_open(build: FinishedBuild, old: baselines.Baseline) -> Claims:
+def _noted(build: FinishedBuild, answers: SavedAnswers, *, rerun: bool) -> dict[str, Any] | None:
+    """What the report says of the look that ``answers`` are, which is noted; None where there is none."""
+    # What is no answer of this build is no look at it.
+    if not rerun and build.answers_touched():
+        return None
+    return looks.noted(looks.before(build), build, answers, "check")
+
+
+def _noted_against(build: FinishedBuild, answers: SavedAnswers, old: baselines.Baseline) -> float:
+    """The confidence of the bounds of this look next to the baseline, which is noted.
+
+    The same answers need no bounds, and so use nothing of the error.
+    """
+    if not looks.judges_a_margin(build.shipped) or baselines.same_answers(build, answers, old):
+        return confidence_of(1, build.confidence)
+    question = replace(looks.question(build.stages), baseline=baselines.digest(old))
+    before = looks.read(build.directory)
+    look = before.number(question, looks.answers_of(build.shipped, answers, build.images.test))
+    asked = looks.asked_of(build, answers, look, "check")
+    looks.note(build.directory, before, replace(asked, baseline=question.baseline))
+    return confidence_of(look, build.confidence)
+
+
+def _left_open(build: FinishedBuild, answers: SavedAnswers, old: baselines.Baseline) -> Claims:
     """What the comparison itself leaves open."""
     proxy = []
     if not baselines.same_network(build, old):
@@ -103,6 +134,11 @@ def _left_open(build: FinishedBuild, old: baselines.Baseline) -> Claims:
         )
     elif not old.answers.sqnr_db:
         not_proven.append("The baseline did not keep the drift of every image: medians are compared, without bounds.")
+    if not baselines.same_answers(build, answers, old):
+        not_proven.append(
+            "Both builds were judged on the same images: each bound holds for one of them alone, and whoever keeps the "
+            "better of the two needs other images to prove how good it is."
+        )
     if old.build.verdict != "pass":
         not_proven.append(f"The baseline did not pass itself: its verdict is {old.build.verdict}.")
     return Claims([], proxy, not_proven)

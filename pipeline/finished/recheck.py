@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from exporters import engines
 from pipeline import workspace
-from pipeline.finished import saved_answers, vectors
+from pipeline.finished import looks, saved_answers, vectors
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.finished.report_json import measured
 from pipeline.finished.saved_answers import SavedAnswers
 from pipeline.parity import figures
 from pipeline.parity.judge import judge, overall
+from pipeline.parity.looks import spent
 from pipeline.parity.paired import paired_drop
 from pipeline.stage import StageRow, Tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.parity.figures import TestSet
     from pipeline.parity.per_image import PerImage
 
-    Look = Callable[[StageRow, Tolerance], StageRow]
+    Judge = Callable[[StageRow, Tolerance], StageRow]
 
 
 def recheck(directory: Path, *, rerun: bool = False, **margins: float | None) -> tuple[FinishedBuild, SavedAnswers]:
@@ -46,22 +47,39 @@ def recheck(directory: Path, *, rerun: bool = False, **margins: float | None) ->
         raise build.damaged(KeyError("conformance"))
 
     test_set = build.test_set(answers)
+    before = looks.before(build)
+    number = looks.number(before, build, answers)
     rerunner = _Rerun(build, test_set, build.test_images()) if rerun else None
-    look = rerunner.look if rerunner is not None else partial(_remembered, answers, test_set)
+    judged_by = rerunner.look if rerunner is not None else partial(_remembered, answers, test_set)
     rows: list[StageRow] = []
     for row in build.stages:
         # A build ends with the first stage that fails: what stands behind it has no file, rightly.
         ended = build.error is not None or any(earlier.verdict == "fail" for earlier in rows)
-        rows.append(_judged(build, row, look, ended=ended))
+        rows.append(_judged(build, row, judged_by, number, ended=ended))
+    if rerunner is not None:
+        answers = rerunner.answers(answers)
+        own_number = looks.number(before, build, answers)
+        # Other answers are another look; no file runs again for that.
+        if own_number != number:
+            rows = list(_at_look(build, rows, rerunner, answers, own_number))
 
     # A report without stages has no row to fail; it proves nothing, and so is undecided.
     if rows:
         rows[0] = _with_what_belongs_to_no_stage(build, rows[0])
     deciding = [row.verdict for row in rows if not row.stands_beside(build.precision)]
     verdict = "fail" if build.error else overall(deciding)
-    if rerunner is not None:
-        answers = rerunner.answers(answers)
     return build.judged(rows, cast("Verdict", verdict)), answers
+
+
+def _at_look(
+    build: FinishedBuild, rows: list[StageRow], rerunner: _Rerun, answers: SavedAnswers, look: int
+) -> Iterator[StageRow]:
+    """Each of ``rows``, those that ``rerunner`` has answers of with the bounds of look number ``look``."""
+    for row in rows:
+        if row.name in rerunner.kept:
+            yield _remembered(answers, rerunner.test_set, row, replace(build.bounds(row.name), look=look))
+        else:
+            yield row
 
 
 def _with_what_belongs_to_no_stage(build: FinishedBuild, first: StageRow) -> StageRow:
@@ -75,7 +93,7 @@ def _with_what_belongs_to_no_stage(build: FinishedBuild, first: StageRow) -> Sta
     return first
 
 
-def _judged(build: FinishedBuild, row: StageRow, look: Look, *, ended: bool) -> StageRow:
+def _judged(build: FinishedBuild, row: StageRow, judged_by: Judge, look: int, *, ended: bool) -> StageRow:
     """``row`` judged again; ``ended``: the build was over before it came to this stage."""
     if row.file is None:
         return _unjudged(row, None if ended else "it has no file, though nothing before it failed")
@@ -87,7 +105,7 @@ def _judged(build: FinishedBuild, row: StageRow, look: Look, *, ended: bool) -> 
     if row.provider is None:
         return _unjudged(row, None if _runs_elsewhere(row) else f"{path.name} was never run")
     # Of the report only figures are believed: bounds and verdicts are this program's own.
-    return look(row, build.bounds(row.name))
+    return judged_by(row, replace(build.bounds(row.name), look=look))
 
 
 def _runs_elsewhere(row: StageRow) -> bool:
@@ -114,7 +132,7 @@ def _remembered(answers: SavedAnswers, test_set: TestSet, row: StageRow, toleran
     if kept is None:
         # Version 0.1 kept less: what it did not is believed.
         right = answers.top1[row.name] == answers.labels
-        fresh.drop = paired_drop(answers.reference_is_right(), right, tolerance.confidence)
+        fresh.drop = paired_drop(answers.reference_is_right(), right, spent(tolerance))
     else:
         figures.fill(fresh, test_set, kept, answers.kept(row.source or ""))
     fresh.verdict, fresh.reasons = judge(fresh)

@@ -11,7 +11,7 @@ from pipeline.recipe import Recipe
 from pipeline.stage import StageRow, Subset
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pipeline.stage import Accuracy, Drift, Drop, Role, Tolerance
 
@@ -146,15 +146,26 @@ class Report:
     @property
     def judged_engine(self) -> StageRow | None:
         """The engine that was judged, of the precision asked for; None where none was."""
-        return next((row for row in self.engines if row.accuracy is not None), None)
+        return _judged_engine(self.stages, self.precision)
 
     @property
     def shipped(self) -> StageRow | None:
         """The stage whose answers count: the engine that was judged, else the last stage that was; None without any."""
-        if self.judged_engine is not None:
-            return self.judged_engine
-        judged = [row for row in self.stages if row.accuracy is not None]
-        return judged[-1] if judged else None
+        return shipped(self.stages, self.precision)
+
+
+def shipped(rows: Sequence[StageRow], precision: str) -> StageRow | None:
+    """The stage of a build in ``precision`` whose answers count, as ``Report.shipped`` says it."""
+    judged = [row for row in rows if row.accuracy is not None and not row.stands_beside(precision)]
+    last = judged[-1] if judged else None
+    return _judged_engine(rows, precision) or last
+
+
+def _judged_engine(rows: Sequence[StageRow], precision: str) -> StageRow | None:
+    for row in rows:
+        if row.role == "engine" and row.precision == precision and row.accuracy is not None:
+            return row
+    return None
 
 
 def knobs(kept: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.parity import per_image
 from pipeline.parity.drift import summary
+from pipeline.parity.looks import spent
 from pipeline.parity.paired import paired_drop
 from pipeline.parity.spread import spread
 from pipeline.parity.subsets import Counted, family
@@ -75,7 +76,7 @@ def fill(row: StageRow, test_set: TestSet, kept: PerImage, before: PerImage | No
     row.accuracy = accuracy(answers, labels)
     right_before = reference.top1 == labels
     right = answers.top1 == labels
-    row.drop = paired_drop(right_before, right, row.tolerance.confidence)
+    row.drop = paired_drop(right_before, right, spent(row.tolerance))
     row.spread = spread(reference, answers, kept.drift.sqnr_db[places], labels, places, test_set.name, row.tolerance)
 
     # Where no loss is asked for, the bounds of the drift allow none.
@@ -88,7 +89,7 @@ def fill(row: StageRow, test_set: TestSet, kept: PerImage, before: PerImage | No
             grouping.of(places),
             right_before & ~right,
             ~right_before & right,
-            row.tolerance.confidence,
+            spent(row.tolerance),
             max_drop,
             row.tolerance.subset_drop,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.parity.paired import images_that_decide
+from pipeline.parity.looks import spent_next
 from pipeline.stage import CLASSES, SAME_BITS
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def weigh(row: StageRow) -> dict[str, tuple[str, list[str]]]:
     if tolerance.drop is not None:
         assert row.accuracy is not None
         assert row.drop is not None
-        verdict_of["accuracy"] = _weigh_drop(row.drop, row.accuracy.n, tolerance.drop, tolerance.confidence)
+        verdict_of["accuracy"] = _weigh_drop(row.drop, row.accuracy.n, tolerance.drop, spent_next(tolerance))
         verdict_of |= _weigh_subsets(row.subsets)
         if row.spread is not None and row.spread.crossing is not None and tolerance.crossed is not None:
             verdict_of["threshold"] = _weigh_crossing(row.spread.crossing, tolerance.crossed)
@@ -84,16 +84,21 @@ def _weigh_crossing(crossing: Crossing, margin: float) -> tuple[str, list[str]]:
     return "undecided", [f"{found}, which the images cannot tell from {100 * margin:g}"]
 
 
-def _weigh_drop(drop: Drop, n: int, margin: float, confidence: float) -> tuple[str, list[str]]:
-    """Pass where the upper bound of the drop lies below the margin, fail where the lower lies above, else undecided."""
+def _weigh_drop(drop: Drop, n: int, margin: float, next_confidence: float) -> tuple[str, list[str]]:
+    """Pass where the upper bound of the drop lies below the margin, fail where the lower lies above, else undecided.
+
+    ``next_confidence`` is that of a look at these and more images.
+    """
     if drop.upper < margin:
         return "pass", []
     if drop.lower > margin:
         return "fail", [f"top-1 fell by {_points(drop)}, more than {100 * margin:g} points"]
-    enough = images_that_decide(drop, n, margin, confidence)
+    from pipeline.parity.advice import more_images
+
+    more = more_images(drop.lost, drop.gained, n, margin, next_confidence)
     cure = "the change lies on the margin itself"
-    if enough is not None:
-        cure = f"about {enough - n} more images would tell"
+    if more is not None:
+        cure = f"about {more:,} more images would tell (4 times in 5)"
     return "undecided", [f"top-1 fell by {_points(drop)}, which {n} images cannot tell from {100 * margin:g}; {cure}"]
 
 

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Where not even so many images would tell, none would.
-MOST_IMAGES = 10**5
-
 
 def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], confidence: float) -> Drop:
     """The drop between two judgements, right or wrong, of the same N images."""
@@ -30,6 +27,23 @@ def bounds(lost: int, gained: int, n: int, confidence: float) -> tuple[float, fl
     from pipeline.parity.unconditional import upper_bounds
 
     upper, turned = upper_bounds([lost, gained], [gained, lost], [n, n], 1 - confidence)
+    return -float(turned), float(upper)
+
+
+def counted_bounds(fewer_right: int, most_lost: int, n: int, confidence: float) -> tuple[float, float]:
+    """Bounds of the drop where ``fewer_right`` of ``n`` images are, and at most ``most_lost`` were lost.
+
+    They hold however many were lost, and as many fewer gained.
+    """
+    import numpy as np
+
+    from pipeline.parity.unconditional import upper_bounds
+
+    lost = np.arange(max(0, fewer_right), max(most_lost, fewer_right, 0) + 1)
+    gained = lost - fewer_right
+    sizes = np.full(len(lost), n)
+    upper = upper_bounds(lost, gained, sizes, 1 - confidence).max()
+    turned = upper_bounds(gained, lost, sizes, 1 - confidence).max()
     return -float(turned), float(upper)
 
 
@@ -60,20 +74,6 @@ def median_bounds(values: NDArray[np.float64], error: float) -> tuple[float, flo
     ranked = np.sort(values)
     place = int(binom.ppf(error, len(ranked), 0.5))
     return float(ranked[place - 1]), float(ranked[-place])
-
-
-def images_that_decide(drop: Drop, n: int, margin: float, confidence: float) -> int | None:
-    """About how many images would settle the same rates of change against ``margin``; None where none would."""
-    size = n
-    while size < MOST_IMAGES:
-        # By a quarter at a time: the answer need only be about right.
-        size = size * 5 // 4 + 1
-        lost = round(drop.lost * size / n)
-        gained = round(drop.gained * size / n)
-        lower, upper = bounds(lost, gained, size, confidence)
-        if upper < margin or lower > margin:
-            return size
-    return None
 
 
 def rate_at_most(count: int, n: int, error: float) -> float:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.parity.looks import spent
 from pipeline.parity.paired import rate_at_least, rate_at_most
 from pipeline.stage import Crossing, Noisy, Spread
 
@@ -42,7 +43,7 @@ def spread(
     ``sqnr_db`` (N,) is that of each image; ``name`` says what the image at a place is called.
     """
     n = len(labels)
-    error = 1 - tolerance.confidence
+    error = 1 - spent(tolerance)
     # The value itself and none between two: one of them may be infinite.
     worst_db = float(np.percentile(sqnr_db, WORST_PERCENT, method="lower"))
     below = int((sqnr_db < NOISY_DB).sum())

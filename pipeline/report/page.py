@@ -99,6 +99,7 @@ class BuildPage:
     reach: float
     sizes: dict[str, float]
     speed: str | None
+    look: str | None
     answers: BeforeAndAfter | None
     changes: Changes | None
     ranges: list[RangeChart]
@@ -154,6 +155,7 @@ def gathered(directory: Path) -> BuildPage | UnfinishedPage:
         reach=figures.reach(rows),
         sizes=figures.shares({row.name: row.bytes for row in finished.stages if row.bytes}),
         speed=terminal.speed(finished.report["speed"]) if finished.speed else None,
+        look=terminal.look(finished.report.get("looks")),
         answers=answers,
         changes=None if answers is None else changes.changes(answers, finished.classes),
         ranges=_ranges(finished.stages),

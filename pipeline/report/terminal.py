@@ -56,6 +56,9 @@ def show(report: Mapping[str, Any], where: str) -> None:
     for row in report["stages"]:
         for reason in row["reasons"]:
             console.print(f"{row['name']}: {reason}")
+    counted = look(report.get("looks"))
+    if counted is not None:
+        console.print(counted)
     for sentence in _against_baseline(report.get("findings", ())):
         console.print(sentence)
     if report.get("speed"):
@@ -98,6 +101,25 @@ def _against_baseline(findings: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         yield f"against the baseline: {passed} of {passed + len(others)} checks pass"
     for finding in others:
         yield f"{finding['stage']}: {finding['check']}: {finding['verdict']}: {finding['message']}"
+
+
+def look(looks: Mapping[str, Any] | None) -> str | None:
+    """The sentence for a look that is not the first at its network; None where nothing counted them, or it is."""
+    if looks is None or looks["look"] == 1:
+        return None
+    sentence = f"look {looks['look']} at this network"
+    # The oldest of a memory may be lost.
+    if looks["earlier"]:
+        last = looks["earlier"][-1]
+        sentence += f", the last one of {last['n']:,} images on {last['day']} was {last['verdict']}"
+    sentence += (
+        f": with {100 * looks['share']:.2g} % of the error its drop is < {100 * looks['upper']:.2f} points, where a "
+        f"first look would say < {100 * looks['upper_at_first_look']:.2f}"
+    )
+    alike = looks["at_these_images"]
+    if alike > 1:
+        sentence += f"; {alike} looks were at these images, and the bounds hold for the best of them"
+    return sentence
 
 
 def speed(comparison: Mapping[str, Any]) -> str:

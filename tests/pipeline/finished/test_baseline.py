@@ -19,7 +19,7 @@ from pipeline.finished import check as checks
 from pipeline.finished import race, regressions
 from pipeline.finished.findings import RULES
 from pipeline.finished.finished_build import FinishedBuild
-from pipeline.parity.paired import bounds, median_bounds, paired_drop, unpaired_bounds
+from pipeline.parity.paired import counted_bounds, median_bounds, paired_drop, unpaired_bounds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +106,7 @@ def test_the_bounds_of_the_time_hold_with_the_confidence_asked_for(
 
     monkeypatch.setattr(race, "race", raced)
     for confidence, verdict in ((0.95, "pass"), (0.999, "undecided")):
-        found = checks.check(built, built, confidence=confidence, slowdown=0.5).findings[-1]
+        found = checks.check(built, built, margins={"confidence": confidence}, slowdown=0.5).findings[-1]
         assert (found.check, found.verdict) == ("baseline-latency", verdict)
     assert asked == [0.95, 0.999]
 
@@ -206,7 +206,7 @@ def test_bounds_from_counts_hold_those_of_the_same_images() -> None:
             (int((right & ~each).sum()), int((~right & each).sum())) for each in (now, then)
         )
         most = gained_then + lost
-        lower, upper = bounds(most, most - (int(then.sum()) - int(now.sum())), 400, 0.95)
+        lower, upper = counted_bounds(int(then.sum()) - int(now.sum()), most, 400, 0.95)
         assert most - (int(then.sum()) - int(now.sum())) == lost_then + gained
         assert lower <= drop.lower <= drop.upper <= upper
         wide = unpaired_bounds(int(then.sum()), int(now.sum()), 400, 0.95)

@@ -209,13 +209,6 @@ def test_a_far_step_fails_as_well() -> None:
     assert judged(TOLERANCE, NEAR, far, drop(0, 0, 900), 900)[0] == "fail"
 
 
-def test_how_many_images_would_decide() -> None:
-    enough = paired.images_that_decide(drop(0, 0, 200), 200, 0.01, 0.95)
-    assert enough is not None
-    assert paired.bounds(0, 0, enough, 0.95)[1] < 0.01
-    assert paired.images_that_decide(drop(1, 0, 100), 100, 0.01, 0.95) is None
-
-
 def test_the_worst_row_decides() -> None:
     assert overall(["pass", "not_run"]) == "pass"
     assert overall(["pass", "undecided", "fail"]) == "fail"
