@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from pipeline.finished.finished_build import FinishedBuild
     from pipeline.stage import StageRow
 
+# What means something in Markdown or HTML.
+MARKUP = frozenset("<>&|*_`[]\\")
+
 
 def card(build: FinishedBuild, manifest: Mapping[str, Any], row: StageRow) -> str:
     """What it is, where it comes from, how it was judged and what nobody proved, as Markdown.
@@ -34,6 +37,7 @@ def card(build: FinishedBuild, manifest: Mapping[str, Any], row: StageRow) -> st
         f"- Weights: {weights}.",
         f"- Top-1 {100 * accuracy.top1:.2f} % and top-5 {100 * accuracy.top5:.2f} % of {accuracy.n} images.",
         f"- Top-1 lost against float32: {lost}.",
+        *_by_class(bounds["worst_class"]),
         f"- Median SQNR that an engine keeps on the goldens: {bounds['sqnr_db']:g} dB against PyTorch,",
         f"  {bounds['judged_db']:g} dB against the file that was judged.",
         f"- Made by edge-resnet {build.environment.pipeline}.",
@@ -43,3 +47,18 @@ def card(build: FinishedBuild, manifest: Mapping[str, Any], row: StageRow) -> st
         *(f"- {sentence}" for sentence in build.not_proven),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _by_class(worst: Mapping[str, Any] | None) -> list[str]:
+    """The class that lost most for certain, and what no class lost more than."""
+    if worst is None:
+        return ["- Of single classes nothing is known: the build kept no answers by class."]
+    points = 100 * (worst["lost"] - worst["gained"]) / worst["images"]
+    counts = f"{worst['lost']} lost, {worst['gained']} gained of {worst['images']} images"
+    found = f"{_escaped(worst['name'])} lost {points:.2f} points ({counts})"
+    return [f"- Worst class: {found}; no class lost more than {100 * worst['at_most']:.2f} points."]
+
+
+def _escaped(name: str) -> str:
+    """``name`` without a meaning in Markdown or HTML."""
+    return "".join(f"&#{ord(character)};" if character in MARKUP else character for character in name)
