@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import BadRequest
 from pipeline.finished.findings import failed
-from pipeline.report import subsets
+from pipeline.report import markdown, subsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 LEVELS = {"fail": "error", "undecided": "warning"}
 # Characters of a text in the summary: GitHub drops a summary above 1 MiB whole.
 LONGEST = 300
-# What means something in Markdown or HTML.
-MARKUP = frozenset("<>&|*_`[]\\")
 
 
 def on() -> bool:
@@ -102,4 +100,4 @@ def _plain(text: str) -> str:
     line = " ".join(text.split())
     if len(line) > LONGEST:
         line = line[:LONGEST] + " …"
-    return "".join(f"&#{ord(character)};" if character in MARKUP else character for character in line)
+    return markdown.plain(line)

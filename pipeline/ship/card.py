@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.report import markdown, subsets
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pipeline.finished.finished_build import FinishedBuild
     from pipeline.stage import StageRow
-
-# What means something in Markdown or HTML.
-MARKUP = frozenset("<>&|*_`[]\\")
 
 
 def card(build: FinishedBuild, manifest: Mapping[str, Any], row: StageRow) -> str:
@@ -25,7 +24,8 @@ def card(build: FinishedBuild, manifest: Mapping[str, Any], row: StageRow) -> st
     accuracy, drop = row.accuracy, row.drop
     takes = f"images (N, {', '.join(map(str, model['input']))}) {model['dtype']} 0..255"
     least, _, most = model["batches"]
-    lost = f"{100 * drop.value:.2f} points (95 % bounds {100 * drop.lower:.2f} to {100 * drop.upper:.2f})"
+    confidence = 100 * build.confidence
+    lost = f"{100 * drop.value:.2f} points ({confidence:g} % bounds {100 * drop.lower:.2f} to {100 * drop.upper:.2f})"
     # Where the weights are kept is a folder of whoever built it.
     weights = build.sources.weights.split(" and kept in ")[0]
     lines = [
@@ -37,7 +37,7 @@ def card(build: FinishedBuild, manifest: Mapping[str, Any], row: StageRow) -> st
         f"- Weights: {weights}.",
         f"- Top-1 {100 * accuracy.top1:.2f} % and top-5 {100 * accuracy.top5:.2f} % of {accuracy.n} images.",
         f"- Top-1 lost against float32: {lost}.",
-        *_by_class(bounds["worst_class"]),
+        *_by_class(row),
         f"- Median SQNR that an engine keeps on the goldens: {bounds['sqnr_db']:g} dB against PyTorch,",
         f"  {bounds['judged_db']:g} dB against the file that was judged.",
         f"- Made by edge-resnet {build.environment.pipeline}.",
@@ -49,16 +49,9 @@ def card(build: FinishedBuild, manifest: Mapping[str, Any], row: StageRow) -> st
     return "\n".join(lines) + "\n"
 
 
-def _by_class(worst: Mapping[str, Any] | None) -> list[str]:
-    """The class that lost most for certain, and what no class lost more than."""
-    if worst is None:
-        return ["- Of single classes nothing is known: the build kept no answers by class."]
-    points = 100 * (worst["lost"] - worst["gained"]) / worst["images"]
-    counts = f"{worst['lost']} lost, {worst['gained']} gained of {worst['images']} images"
-    found = f"{_escaped(worst['name'])} lost {points:.2f} points ({counts})"
-    return [f"- Worst class: {found}; no class lost more than {100 * worst['at_most']:.2f} points."]
-
-
-def _escaped(name: str) -> str:
-    """``name`` without a meaning in Markdown or HTML."""
-    return "".join(f"&#{ord(character)};" if character in MARKUP else character for character in name)
+def _by_class(row: StageRow) -> Iterator[str]:
+    """The worst class, the worst groups, and what their images cannot show."""
+    if not row.subsets:
+        yield "- Of single classes nothing is known: the build kept no answers by class."
+    for sentence in subsets.sentences(row.subsets):
+        yield f"- {markdown.plain(sentence)}."

@@ -29,13 +29,16 @@ NAMES = ("tench, Tinca tinca", "<b>goldfish</b> & co", "Größe 大白鲨", "a" 
 
 @dataclass(frozen=True)
 class Made:
-    """What was asked of a directory: how many ``classes``, with ``each`` images; ``worst`` loses ``lost`` of them."""
+    """How many ``classes``, with how many images ``each``; class 1 loses ``lost``, all others a share of ``changed``.
+
+    ``groups`` of ``camera``; ``noise`` as a share of the largest logit; ``beside`` that of a file in fp16.
+    """
 
     classes: int
     each: int
-    worst: int = 1
     lost: int = 0
-    noise: float = 0.02
+    changed: float = 0.0
+    noise: float = 0.005
     groups: int = 0
     threshold: float | None = None
     beside: float | None = None
@@ -53,8 +56,11 @@ def directory(output: Path, made: Made) -> dict[str, Any]:
     answered = np.where(random.random(len(labels)) < 0.98, labels, (labels + 1) % made.classes)
     reference[np.arange(len(labels)), answered] += 12
     int8 = reference + made.noise * np.abs(reference).max() * random.standard_normal(reference.shape, np.float32)
-    chosen = np.flatnonzero((labels == made.worst) & (answered == labels))[: made.lost]
-    int8[chosen, (made.worst + 1) % made.classes] = 30
+    right = answered == labels
+    spoilt = np.flatnonzero(random.random(len(labels)) < made.changed)
+    spoilt = np.union1d(spoilt, np.flatnonzero((labels == 1) & right)[: made.lost])
+    # Those that were right are no longer so, and the others are now.
+    int8[spoilt, (labels[spoilt] + right[spoilt]) % made.classes] = 30
 
     groupings = {CLASSES: Grouping(made.names(), labels)}
     for column, count in {"camera": made.groups}.items():
@@ -102,7 +108,8 @@ def _report(
     # Of the network only its name and its classes are in a report.
     description = NetworkDescription("resnext_tiny", cast("Any", None), made.names(), {"input_size": 32})
     sources = {"data": "made-up answers", "weights": "none"}
-    report = ledger.header(recipe, output, description, sources, {"calibration": "0" * 64, "test": "1" * 64})
+    images = {"calibration": "0" * 64, "test": hashlib.sha256(repr(made).encode()).hexdigest()}
+    report = ledger.header(recipe, output, description, sources, images)
     report |= ledger.ledger(rows, [], None, recipe.precision)
     listed = every_subset(test_set, engine, recipe.confidence)
     subsets = {column: [asdict(subset) for subset in found[:2000]] for column, found in listed.items()}
