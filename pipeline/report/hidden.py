@@ -17,7 +17,7 @@ def sentences(row: StageRow) -> Iterator[str]:
     spread = row.spread
     if spread is None or row.drift is None or not spread.noisiest:
         return
-    noisy = f"{below(spread)}, at most {100 * spread.below_upper:.2f} % of all are"
+    noisy = f"{below(spread)}, at most {100 * spread.below_upper:.2f} % of all"
     yield f"worst images: {_worst(row.drift, spread)}{noisy}"
     yield f"noisiest images: {', '.join(f'{noisy.name} ({noisy.sqnr_db:.1f} dB)' for noisy in spread.noisiest)}"
     lead = "lead of the first logit {:.2f} → {:.2f} in the median".format(*spread.lead)

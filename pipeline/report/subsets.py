@@ -47,7 +47,8 @@ def unseen(column: str, family: Family) -> str:
     if family.shows is not None:
         shows = f"only losses above {100 * family.shows:.1f} points would show"
     allowed = f"{100 * family.allowed:g} are allowed"
-    if not family.asked:
+    # Said once: what holds for classes holds for groups.
+    if not family.asked and column == CLASSES:
         allowed += " unless --max-class-drop says less"
     return f"{images} {noun} a {singular(column)}: {shows} ({allowed})"
 

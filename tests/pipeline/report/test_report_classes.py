@@ -76,7 +76,7 @@ def test_the_terminal_says_what_a_median_hides(ten: Path, capsys: pytest.Capture
     row = rows_of(ten)["engine"]
     spread = row["spread"]
     worst = f"one in 100 keeps {spread['worst_db']:.1f} dB or less, the median {row['drift']['sqnr_db']:.1f}"
-    below = f"2 images are below 15 dB, at most {100 * spread['below_upper']:.2f} % of all are"
+    below = f"2 images are below 15 dB, at most {100 * spread['below_upper']:.2f} % of all"
     assert f"worst images: {worst}; {below}" in lines
     noisiest = next(line for line in lines if line.startswith("noisiest images: "))
     assert re.findall(r"val/\d+\.png", noisiest) == [noisy["name"] for noisy in spread["noisiest"]]
