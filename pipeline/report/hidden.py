@@ -48,10 +48,10 @@ def crossed(crossing: Crossing) -> str:
 
 
 def beside(rows: Sequence[StageRow], asked: str) -> Iterator[str]:
-    """The verdict on each precision that stands beside the one ``asked`` for, with the reasons for it."""
+    """The verdict on each precision that ran beside the one ``asked`` for, with the reasons for it."""
     rows_of: dict[str, list[StageRow]] = {}
     for row in rows:
-        if row.stands_beside(asked):
+        if row.stands_beside(asked) and row.verdict != "not_run":
             rows_of.setdefault(row.precision, []).append(row)
     for precision, its_rows in rows_of.items():
         verdict = overall(row.verdict for row in its_rows)

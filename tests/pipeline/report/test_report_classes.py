@@ -12,8 +12,8 @@ import pytest
 from pages import Page, change, read
 from synthetic import NAMES, Made, directory
 
-from pipeline.report import compare, page, subsets, terminal
-from pipeline.stage import CLASSES, Family, Subset
+from pipeline.report import compare, hidden, page, subsets, terminal
+from pipeline.stage import CLASSES, Family, StageRow, Subset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -241,3 +241,14 @@ def test_a_page_of_a_thousand_classes_is_made_at_once(thousand: Path) -> None:
     started = time.process_time()
     assert len(page.html(thousand)) < 500_000
     assert time.process_time() - started < 2
+
+
+def test_what_did_not_run_beside_has_no_verdict() -> None:
+    def row(name: str, verdict: str, *reasons: str) -> StageRow:
+        return StageRow(name, "engine", "fp16", verdict=verdict, reasons=list(reasons))
+
+    assert list(hidden.beside([row("a", "not_run")], "int8")) == []
+    rows = [row("fp16_halve", "undecided", "too few"), row("fp16_engine", "not_run")]
+    assert list(hidden.beside(rows, "int8")) == ["beside, not shipped: fp16 undecided (fp16_halve: too few)"]
+    assert list(hidden.beside([row("fp16", "pass")], "int8")) == ["beside, not shipped: fp16 pass"]
+    assert list(hidden.beside(rows, "fp16")) == []
