@@ -102,10 +102,11 @@ class _Check(pytest.Item):
 
     def runtest(self) -> None:
         """Hand on the verdict."""
-        if self.finding.verdict == "not_run":
-            pytest.skip(self.finding.message)
-        if self.finding.verdict != "pass":
-            pytest.fail(f"{self.finding.rule} {self.finding.verdict}: {self.finding.message}", pytrace=False)
+        if self.finding.verdict == "pass":
+            return
+        if self.finding.verdict == "not_run" or self.finding.beside:
+            pytest.skip(self.finding.told)
+        pytest.fail(f"{self.finding.rule} {self.finding.verdict}: {self.finding.message}", pytrace=False)
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Where a reader finds it."""

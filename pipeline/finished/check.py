@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pipeline.finished.finished_build import FinishedBuild
     from pipeline.finished.saved_answers import SavedAnswers
+    from pipeline.stage import StageRow
 
 # Seconds that two engines are timed side by side at most.
 SECONDS = 30.0
@@ -28,11 +29,15 @@ NOT_COUNTED = "The build is of a version that counted no looks: verdicts asked b
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check of the build ``name`` found: its ``report`` with every verdict anew, and one finding a check."""
+    """What a check of the build ``name`` found: its ``report`` with every verdict anew, and one finding a check.
+
+    ``shipped`` is the row of the file that the verdict is on, None where none was judged.
+    """
 
     name: str
     report: dict[str, Any]
     findings: list[Finding]
+    shipped: StageRow | None = None
 
     @property
     def evidence(self) -> dict[str, list[str]]:
@@ -83,10 +88,11 @@ def check(
             # Rounds are measured anew each time: they are no look at the test images.
             all_findings.append(_timed(build, old, allowed.slowdown, build.confidence))
 
-    verdict = overall([build.verdict, *(finding.verdict for finding in all_findings)])
+    deciding = [finding.verdict for finding in all_findings if not finding.beside]
+    verdict = overall([build.verdict, *deciding])
     rows = [{"rule": finding.rule, **asdict(finding)} for finding in all_findings]
     report = {**build.report, **asdict(shown), "verdict": verdict, "looks": told, "findings": rows}
-    return Checked(directory.resolve().name, report, all_findings)
+    return Checked(directory.resolve().name, report, all_findings, build.shipped)
 
 
 def _refuse(baseline: Path | None, margins: Mapping[str, float | None]) -> None:

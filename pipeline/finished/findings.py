@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.finished.report_json import measured
 from pipeline.parity.judge import weigh
+from pipeline.stage import CLASSES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pipeline.finished.finished_build import FinishedBuild
-    from pipeline.stage import StageRow
+    from pipeline.stage import Family, StageRow
 
 # The rule of each check: its id never changes and is never given to another. docs/ci.md has the table.
 RULES = {
@@ -38,7 +39,8 @@ RULES = {
 class Finding:
     """What one check says of one stage; ``verdict`` is pass, fail, undecided or not_run, ``message`` a sentence.
 
-    ``file`` is its path, where it has one, and ``figures`` are those behind the verdict.
+    ``file`` is its path, where it has one, and ``figures`` are those behind the verdict. One ``beside`` is of a stage
+    that leads to no engine that was asked for: it decides nothing.
     """
 
     stage: str
@@ -47,6 +49,12 @@ class Finding:
     message: str = ""
     file: str | None = None
     figures: dict[str, Any] = field(default_factory=dict)
+    beside: bool = False
+
+    @property
+    def told(self) -> str:
+        """Its sentence; of one beside also that it decides nothing."""
+        return f"beside, not shipped: {self.verdict}: {self.message}" if self.beside and self.message else self.message
 
     @property
     def rule(self) -> str:
@@ -59,13 +67,15 @@ def findings(build: FinishedBuild) -> list[Finding]:
     every_finding: list[Finding] = []
     error = build.error
     for row in build.stages:
+        beside = row.stands_beside(build.precision)
         if row.file is None:
-            every_finding.append(_not_made(row, error))
+            every_finding.append(replace(_not_made(row, error), beside=beside))
             error = None  # of the first stage without a file: those behind it were never tried
             continue
         path = str(build.path(row))
         for check, verdict, message in _of_a_file(row):
-            every_finding.append(Finding(row.name, check, verdict, message, path))
+            figures = FIGURES[check](row) if check in FIGURES else {}
+            every_finding.append(Finding(row.name, check, verdict, message, path, figures, beside))
     return every_finding
 
 
@@ -107,6 +117,39 @@ def _of_a_file(row: StageRow) -> Iterator[tuple[str, str, str]]:
 def _weighed(row: StageRow) -> dict[str, tuple[str, list[str]]]:
     """The verdict and the reasons of each check of its answers; empty where there are none."""
     return {} if measured(row) is None else weigh(row)
+
+
+def _classes(row: StageRow) -> dict[str, Any]:
+    return _of_family(row.subsets[CLASSES]) if CLASSES in row.subsets else {}
+
+
+def _groups(row: StageRow) -> dict[str, Any]:
+    return {column: _of_family(family) for column, family in row.subsets.items() if column != CLASSES}
+
+
+def _threshold(row: StageRow) -> dict[str, Any]:
+    if row.spread is None or row.spread.crossing is None:
+        return {}
+    return asdict(row.spread.crossing)
+
+
+def _of_family(family: Family) -> dict[str, Any]:
+    """The worst subset, what none lost more than, and from which loss on one would show."""
+    return {
+        "worst": asdict(family.worst),
+        "at_most": family.at_most,
+        "shows": family.shows,
+        "allowed": family.allowed,
+        "count": family.count,
+    }
+
+
+# The figures behind the verdict of a check, where it is not a sentence alone that holds them.
+FIGURES: dict[str, Callable[[StageRow], dict[str, Any]]] = {
+    "classes": _classes,
+    "groups": _groups,
+    "threshold": _threshold,
+}
 
 
 def failed(all_findings: list[Finding]) -> list[Finding]:

@@ -9,6 +9,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
+# What is known of a dataclass: a report has thousands of records of a few of them.
+KNOWN: dict[type[Any], dict[str, tuple[Any, bool]]] = {}
 
 
 def read(record: type[Record], values: object) -> Record:
@@ -35,12 +37,14 @@ def arguments(record: type[Any], values: object) -> dict[str, Any]:
 
 def _fields(record: type[Any]) -> dict[str, tuple[Any, bool]]:
     """The type of each field, and whether it has no default."""
-    hints = get_type_hints(record)
-    by_name = {}
-    for field in fields(record):
-        required = field.default is MISSING and field.default_factory is MISSING
-        by_name[field.name] = (hints[field.name], required)
-    return by_name
+    if record not in KNOWN:
+        hints = get_type_hints(record)
+        by_name = {}
+        for field in fields(record):
+            required = field.default is MISSING and field.default_factory is MISSING
+            by_name[field.name] = (hints[field.name], required)
+        KNOWN[record] = by_name
+    return KNOWN[record]
 
 
 def _typed(hint: Any, value: Any, name: str) -> Any:

@@ -89,7 +89,8 @@ def compare(
                 message = f"made from {row.source}, which is worse already; {message}"
             if follows or verdict == "fail":
                 worse.add((row.name, check))
-            findings.append(Finding(row.name, check, verdict, message, files[row.name], change.figures))
+            beside = row.stands_beside(build.precision)
+            findings.append(Finding(row.name, check, verdict, message, files[row.name], change.figures, beside))
     return findings + _engines_not_judged(build, rows_then, files)
 
 
@@ -100,14 +101,15 @@ def _engines_not_judged(build: FinishedBuild, rows_then: dict[str, StageRow], fi
     for name, row in rows_then.items():
         if row.role != "engine" or row.accuracy is None:
             continue
+        beside = row.stands_beside(build.precision)
         if name in judged:
-            findings.append(Finding(name, "baseline-judged", "pass", "", files.get(name)))
+            findings.append(Finding(name, "baseline-judged", "pass", "", files.get(name), beside=beside))
             continue
         message = (
             f"the baseline judged it on {row.accuracy.n} images and this build did not: "
             "nothing tells whether it got worse"
         )
-        findings.append(Finding(name, "baseline-judged", "undecided", message, files.get(name)))
+        findings.append(Finding(name, "baseline-judged", "undecided", message, files.get(name), beside=beside))
     return findings
 
 

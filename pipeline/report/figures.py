@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pipeline.stage import Subset
+
 # Of a line chart: its height in pixels, and the percent at its left that the figures of the y axis take.
 HEIGHT = 220
 MARGIN = 9.0
 # Of a histogram, in pixels.
 HISTOGRAM = 60
+# Of a picture of all subsets, in pixels.
+BAND = 200
 # A step of an axis is one of these times a power of ten.
 ROUND_STEPS = (1, 2, 2.5, 5, 10)
 # Fields of a drop that count images, and have no place on an axis of shares.
@@ -142,3 +146,56 @@ def shares(values: Mapping[str, float]) -> dict[str, float]:
     """Each value in percent of the largest."""
     largest = max(values.values(), default=0) or 1
     return {name: round(100 * value / largest, 2) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A ``text`` at a place of an axis."""
+
+    at: float
+    text: str
+
+
+def loss_scale(subsets: Sequence[Subset], allowed: float) -> Scale:
+    """Losses across a picture, so that all bounds, no loss and what is ``allowed`` are in it."""
+    low = min(0.0, *(subset.lower for subset in subsets))
+    high = max(allowed, *(subset.upper for subset in subsets))
+    # Room for half a dot at the left end, and half a number at the right one.
+    return Scale(low, high, 2, 96)
+
+
+def loss_marks(scale: Scale) -> list[Mark]:
+    """Round losses within ``scale``, in points."""
+    inside = [loss for loss in ticks(scale.low, scale.high, 3) if scale.low <= loss <= scale.high]
+    return [Mark(scale(loss), _points(loss)) for loss in inside]
+
+
+def band(subsets: Sequence[Subset], allowed: float) -> dict[str, Any]:
+    """All ``subsets`` from left to right, in their order: a dot for each value, an area between their bounds."""
+    reached = loss_scale(subsets, allowed)
+    marks = ticks(reached.low, reached.high)
+    across = Scale(0, len(subsets), MARGIN, 99)
+    up = Scale(marks[0], marks[-1], BAND - 8, 14)
+
+    # Each subset is as wide as all others: there along the upper bounds, and back along the lower ones.
+    upper = lower = dots = ""
+    for place, subset in enumerate(subsets):
+        left, middle, right = across(place), across(place + 0.5), across(place + 1)
+        upper += f"V{up(subset.upper):g}H{right:g}"
+        lower = f"V{up(subset.lower):g}H{left:g}" + lower
+        dots += f"M{middle:g} {up(subset.value):g}h0"
+    return {
+        "height": BAND,
+        "area": f"M{across(0):g} {up(0):g}{upper}{lower}Z",
+        "dots": dots,
+        "y": [Mark(up(mark), _points(mark)) for mark in marks],
+        "x": [Mark(across(0), "1"), Mark(across(len(subsets)), f"{len(subsets)}")],
+        "zero": up(0),
+        "allowed": up(allowed),
+        "count": len(subsets),
+    }
+
+
+def _points(share: float) -> str:
+    # A minus sign, not a hyphen.
+    return f"{round(100 * share, 6):g}".replace("-", "−")

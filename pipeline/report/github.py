@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import BadRequest
 from pipeline.finished.findings import failed
+from pipeline.report import markdown, subsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 LEVELS = {"fail": "error", "undecided": "warning"}
 # Characters of a text in the summary: GitHub drops a summary above 1 MiB whole.
 LONGEST = 300
-# What means something in Markdown or HTML.
-MARKUP = frozenset("<>&|*_`[]\\")
 
 
 def on() -> bool:
@@ -33,8 +32,10 @@ def tell(checked: Checked) -> None:
     for finding in failed(checked.findings):
         # The title is a property of the command: there a colon or a comma would end it.
         title = _escaped(f"{finding.rule} {finding.check}: {checked.name}, {finding.stage}", "%\r\n:,")
-        message = _escaped(finding.message, "%\r\n")
-        sys.stderr.write(f"::{LEVELS[finding.verdict]} title={title}::{message}\n")
+        message = _escaped(finding.told, "%\r\n")
+        # What stands beside is told, and asks for nothing.
+        level = "notice" if finding.beside else LEVELS[finding.verdict]
+        sys.stderr.write(f"::{level} title={title}::{message}\n")
 
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if not summary:
@@ -59,7 +60,10 @@ def _lines(checked: Checked) -> Iterator[str]:
     yield f"### edge-resnet: {_plain(checked.name)}: {checked.report['verdict'].upper()}\n"
     for finding in failed(checked.findings):
         subject = f"{finding.rule} `{finding.check}` of {_plain(finding.stage)}"
-        yield f"- **{finding.verdict}** {subject}: {_plain(finding.message)}"
+        yield f"- **{finding.verdict}** {subject}: {_plain(finding.told)}"
+    families = {} if checked.shipped is None else checked.shipped.subsets
+    for sentence in subsets.sentences(families):
+        yield f"- {_plain(sentence)}"
     yield from _table_lines(checked)
     for title, sentences in checked.evidence.items():
         yield f"\n**{title}**\n"
@@ -96,4 +100,4 @@ def _plain(text: str) -> str:
     line = " ".join(text.split())
     if len(line) > LONGEST:
         line = line[:LONGEST] + " …"
-    return "".join(f"&#{ord(character)};" if character in MARKUP else character for character in line)
+    return markdown.plain(line)

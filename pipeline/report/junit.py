@@ -35,7 +35,7 @@ def render(checked: Checked) -> str:
 
 def _counts(findings: Sequence[Finding]) -> dict[str, str]:
     """How many test cases there are, and of each result but a pass."""
-    verdicts = [finding.verdict for finding in findings]
+    verdicts = [_verdict(finding) for finding in findings]
     return {
         "tests": str(len(verdicts)),
         "failures": str(verdicts.count("fail")),
@@ -47,13 +47,19 @@ def _counts(findings: Sequence[Finding]) -> dict[str, str]:
 def _add_case(suite: ET.Element, build: str, finding: Finding) -> None:
     classname = f"{_text(build)}.{_text(finding.stage)}"
     case = ET.SubElement(suite, "testcase", {"classname": classname, "name": finding.check})
-    if finding.verdict not in TAGS:
+    verdict = _verdict(finding)
+    if verdict not in TAGS:
         return
-    attributes = {"message": _text(finding.message)}
+    attributes = {"message": _text(finding.told)}
     # A test that was skipped has no type in JUnit.
-    if finding.verdict != "not_run":
+    if verdict != "not_run":
         attributes["type"] = finding.rule
-    ET.SubElement(case, TAGS[finding.verdict], attributes)
+    ET.SubElement(case, TAGS[verdict], attributes)
+
+
+def _verdict(finding: Finding) -> str:
+    """That of ``finding``; what stands beside is no test of what is shipped, and counts as left out."""
+    return "not_run" if finding.beside and finding.verdict != "pass" else finding.verdict
 
 
 def _text(text: str) -> str:

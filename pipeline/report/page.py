@@ -12,7 +12,7 @@ from pipeline.finished import json_records, report_json
 from pipeline.finished.benchmark import Benchmark
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.recipe import Recipe, flag
-from pipeline.report import changes, evidence, figures, layers, terminal
+from pipeline.report import changes, evidence, figures, hidden, layers, subsets, terminal
 from pipeline.report.render import refusing, rendered
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.report.changes import BeforeAndAfter, Changes
     from pipeline.report.evidence import Depth, DepthStep, Flip
+    from pipeline.report.subsets import FamilyChart
     from pipeline.stage import StageRow
 
 FILE = "report.html"
@@ -100,6 +101,8 @@ class BuildPage:
     sizes: dict[str, float]
     speed: str | None
     look: str | None
+    families: list[FamilyChart]
+    beside: list[str]
     answers: BeforeAndAfter | None
     changes: Changes | None
     ranges: list[RangeChart]
@@ -123,6 +126,15 @@ class BuildPage:
     def title(self) -> str:
         """What it is."""
         return f"{self.finished.arch} in {self.finished.precision}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What does not decide, and should be looked at."""
+        return list(self.finished.report.get("warnings") or ())
+
+    def is_beside(self, row: StageRow) -> bool:
+        """Whether ``row`` leads to no engine that is asked for, and so decides nothing."""
+        return row.stands_beside(self.finished.precision)
 
 
 def html(directory: Path) -> str:
@@ -156,6 +168,8 @@ def gathered(directory: Path) -> BuildPage | UnfinishedPage:
         sizes=figures.shares({row.name: row.bytes for row in finished.stages if row.bytes}),
         speed=terminal.speed(finished.report["speed"]) if finished.speed else None,
         look=terminal.look(finished.report.get("looks")),
+        families=[] if shipped is None else subsets.charts(shipped, finished.subsets or {}),
+        beside=list(hidden.beside(finished.stages, finished.precision)),
         answers=answers,
         changes=None if answers is None else changes.changes(answers, finished.classes),
         ranges=_ranges(finished.stages),

@@ -32,7 +32,13 @@ def rendered(template: str, **known: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"points": points, "percent": percent, "decibels": decibels, "size": size}
+    environment.filters |= {
+        "points": points,
+        "percent": percent,
+        "decibels": decibels,
+        "size": size,
+        "capitalise": capitalise,
+    }
 
     # The browser applies the one style whose hash the policy has, and nothing that came in with the data.
     style = (TEMPLATES / "style.css").read_text("utf-8")
@@ -71,7 +77,12 @@ def percent(value: float) -> str:
 
 def decibels(value: float | None) -> str:
     """Decibels; None is no difference at all."""
-    return "same" if value is None else f"{value:.1f}"
+    return "same" if value is None else f"{value:.1f}".replace("-", "−")
+
+
+def capitalise(sentence: str) -> str:
+    """With a capital at its start, and all names in it as they are."""
+    return sentence[:1].upper() + sentence[1:]
 
 
 def size(value: float) -> str:

@@ -56,8 +56,9 @@ def _result(build: str, finding: Finding) -> dict[str, Any]:
     return {
         "ruleId": finding.rule,
         "ruleIndex": list(RULES).index(finding.check),
-        "level": LEVELS[finding.verdict],
-        "message": {"text": f"{finding.stage}: {finding.message}"},
+        # What stands beside is told, and asks for nothing.
+        "level": "note" if finding.beside else LEVELS[finding.verdict],
+        "message": {"text": f"{finding.stage}: {finding.told}"},
         "locations": [
             {
                 "physicalLocation": place,

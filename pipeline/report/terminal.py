@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.console.tables import COLOURS, table, wide_console
 from pipeline.errors import EXITS, Exit
+from pipeline.report import hidden, subsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from rich.table import Table
+
+    from pipeline.finished.finished_build import FinishedBuild
 
 # The headings of the table, and whether a column holds numbers, which go to the right.
 COLUMNS = {
@@ -26,6 +30,8 @@ COLUMNS = {
     "drop, {confidence:g} %": True,
     "verdict": False,
 }
+# Of a build of version 0.1.
+NO_CLASSES = "worst class: not known, since this build kept no answers by class; build again"
 # What stands in the table where a stage was not judged.
 NO_FIGURES = ["–"] * 6
 
@@ -44,32 +50,50 @@ def deliver(report: Mapping[str, Any], where: str, *, as_json: bool) -> Exit:
 
 
 def show(report: Mapping[str, Any], where: str) -> None:
-    """The table, what was not proven, and the verdict."""
+    """The table, what it does not show, what was not proven, and the verdict."""
     from rich.text import Text
 
+    from pipeline.finished.finished_build import FinishedBuild
+
+    build = FinishedBuild.of(Path(report["recipe"]["output"]), dict(report))
     console = wide_console()
     console.print(_stage_table(report))
-    for sentence in _evidence(report):
-        console.print(sentence)
-    for sentence in report.get("warnings") or ():
-        console.print(f"warning: {sentence}")
-    for row in report["stages"]:
-        for reason in row["reasons"]:
-            console.print(f"{row['name']}: {reason}")
-    counted = look(report.get("looks"))
-    if counted is not None:
-        console.print(counted)
-    for sentence in _against_baseline(report.get("findings", ())):
-        console.print(sentence)
+    for sentence in _sentences(build):
+        console.print(printable(sentence))
     if report.get("speed"):
         console.print(speed(report["speed"]))
 
     # A build that failed before its engine, or whose engine is for another machine, has a verdict on graphs alone.
-    engine_judged = any(row["role"] == "engine" and row["accuracy"] for row in report["stages"])
     verdict = report["verdict"].upper()
-    if not engine_judged:
+    if build.judged_engine is None:
         verdict += ", no engine judged"
     console.print("verdict:", Text(f"{verdict},", COLOURS[report["verdict"]]), where)
+
+
+def _sentences(build: FinishedBuild) -> Iterator[str]:
+    """Of what is shipped first; then what stands beside it, what is not proven, and why the verdict is none better."""
+    report = build.report
+    for warning in report.get("warnings") or ():
+        yield f"warning: {warning}"
+    if build.shipped is not None:
+        if build.subsets is None:
+            yield NO_CLASSES
+        yield from subsets.sentences(build.shipped.subsets)
+        yield from hidden.sentences(build.shipped)
+    yield from hidden.beside(build.stages, build.precision)
+    counted = look(report.get("looks"))
+    if counted is not None:
+        yield counted
+    yield from _evidence(report)
+    for row in build.stages:
+        if not row.stands_beside(build.precision):
+            yield from (f"{row.name}: {reason}" for reason in row.reasons)
+    yield from _against_baseline(report.get("findings", ()))
+
+
+def printable(text: str) -> str:
+    """``text`` as a terminal may have it: what is none in a name would move its cursor or change its colours."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _stage_table(report: Mapping[str, Any]) -> Table:
@@ -100,7 +124,8 @@ def _against_baseline(findings: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     if passed:
         yield f"against the baseline: {passed} of {passed + len(others)} checks pass"
     for finding in others:
-        yield f"{finding['stage']}: {finding['check']}: {finding['verdict']}: {finding['message']}"
+        beside = "beside, not shipped: " if finding["beside"] else ""
+        yield f"{beside}{finding['stage']}: {finding['check']}: {finding['verdict']}: {finding['message']}"
 
 
 def look(looks: Mapping[str, Any] | None) -> str | None:

@@ -18,7 +18,9 @@ from pipeline.errors import BadRequest
 from pipeline.finished import recheck, report_json, vectors
 from pipeline.finished.report_json import measured
 from pipeline.precisions import PRECISIONS
+from pipeline.ship.agent.manifest import LONGEST_NAME
 from pipeline.ship.card import card
+from pipeline.stage import CLASSES
 from pipeline.targets import table
 
 if TYPE_CHECKING:
@@ -145,7 +147,31 @@ def _bounds(
         "latency_ms": latency,
         "top1": figures.accuracy.top1,
         "images": figures.accuracy.n,
+        "worst_class": _worst_class(row),
     }
+
+
+def _worst_class(row: StageRow) -> dict[str, Any] | None:
+    """The class that lost most for certain; None of a build that kept no answers by class."""
+    classes = row.subsets.get(CLASSES)
+    if classes is None:
+        return None
+    worst = classes.worst
+    return {
+        "name": _printable(worst.name),
+        "images": worst.n,
+        "lost": worst.lost,
+        "gained": worst.gained,
+        "lower": worst.lower,
+        "upper": worst.upper,
+        "at_most": classes.at_most,
+    }
+
+
+def _printable(name: str) -> str:
+    """``name`` as a device takes it: classes are folders, which may be called anything."""
+    text = "".join(character if character.isprintable() else "\ufffd" for character in name)
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
 def _described(path: Path, build: FinishedBuild, shape: list[int]) -> dict[str, Any]:

@@ -103,7 +103,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     text = "\n".join(result["lines"])
     if arguments.json:
         text = json.dumps(result, indent=1)
-    sys.stdout.write(f"{text}\n")
+    # The name of a class may hold what this terminal cannot write.
+    encoding = sys.stdout.encoding or "ascii"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     return int(code)
 
 
@@ -170,7 +172,8 @@ def _verify(arguments: Any) -> Dict[str, Any]:
         f"{100 * figures['agreement']:.2f} % with PyTorch's answer; "
         f"99 % of runs within {figures['latency']['p99_ms']:.3f} ms; verified"
     )
-    return {"version": version, "lines": [line], **figures}
+    lines = [line, *verify.worst_class(container.opened(store.path(version), store.keys))]
+    return {"version": version, "lines": lines, **figures}
 
 
 def _activate(arguments: Any) -> Dict[str, Any]:
@@ -204,7 +207,11 @@ def _status(arguments: Any) -> Dict[str, Any]:
     store = _existing_store(arguments)
     rows = list(_rows(store))
     pending = store.pending()
-    lines = [f"{row['version']}: {', '.join(row['is'])}" for row in rows] or ["no version yet"]
+    lines = []
+    for row in rows:
+        lines.append(f"{row['version']}: {', '.join(row['is'])}")
+        lines += [f"  {sentence}" for sentence in row["worst_class"]]
+    lines = lines or ["no version yet"]
     if pending:
         lines.append(f"pending: {pending['version']} was not asked whether it is well; activate it again, or rollback")
     return {"versions": rows, "active": store.linked(CURRENT), "pending": pending or None, "lines": lines}
@@ -216,13 +223,15 @@ def _rows(store: Store) -> Iterator[Dict[str, Any]]:
     for version in store.all():
         states = [links[version]] if version in links else []
         loadable = True
+        worst_class: List[str] = []
         try:
-            store.loadable(version, _device(store, version))
+            bundle = store.loadable(version, _device(store, version))
+            worst_class = verify.worst_class(bundle)
             states.append("verified")
         except AgentError as error:
             states.append(str(error))
             loadable = False
-        yield {"version": version, "is": states, "loadable": loadable}
+        yield {"version": version, "is": states, "loadable": loadable, "worst_class": worst_class}
 
 
 def _bench(arguments: Any) -> Dict[str, Any]:

@@ -18,6 +18,7 @@ MOST_MEMBERS = 256
 LARGEST = 2**31  # bytes of one member, and of all of them
 LATEST = 2**40  # seconds since 1970
 MOST_FLAGS = 8
+LONGEST_NAME = 200  # characters of a class's
 TOLD = 5  # fields that a sentence names at most
 
 # The members that a bundle must have, and those that it may have.
@@ -109,6 +110,19 @@ BOUNDS: Dict[str, Check] = {
     "latency_ms": _maybe(_number(1e-6, 1e9)),  # 99 % of the runs of the smallest batch
     "top1": _number(0, 1),  # measured where it was judged, on this many images
     "images": _whole(1, 10**9),
+    "worst_class": _maybe(lambda value: isinstance(value, dict)),
+}
+# Bundles that were made before there was such a field lack it, and say nothing of it.
+NEWER = {"worst_class"}
+# The class that lost most for certain against PyTorch, where it was judged; None where no loss was asked for.
+WORST_CLASS: Dict[str, Check] = {
+    "name": lambda value: isinstance(value, str) and len(value) <= LONGEST_NAME and value.isprintable(),
+    "images": _whole(1, 10**9),
+    "lost": _whole(0, 10**9),
+    "gained": _whole(0, 10**9),
+    "lower": _number(-1, 1),  # of its loss of top-1, with those of all classes
+    "upper": _number(-1, 1),
+    "at_most": _number(-1, 1),  # what no class lost more than
 }
 
 
@@ -126,6 +140,7 @@ def parsed(content: bytes, origin: str) -> Manifest:
     _hold(manifest["model"], MODEL, origin, "model")
     _hold_typing(manifest["model"], origin)
     _hold(manifest["bounds"], BOUNDS, origin, "bounds")
+    _hold_worst_class(manifest["bounds"].get("worst_class"), origin)
     for member in manifest["members"]:
         _hold(member, MEMBER, origin, "member")
     _hold_members([member["name"] for member in manifest["members"]], origin)
@@ -141,16 +156,16 @@ def encoded(value: Any) -> bytes:
 
 
 def _hold(row: Any, fields: Dict[str, Check], origin: str, what: str) -> None:
-    """Raise Refused unless ``row`` has exactly these fields, each as its check wants it."""
-    if not isinstance(row, dict) or set(row) != set(fields):
-        keys = sorted(row) if isinstance(row, dict) else []
-        wrong = sorted(set(keys) ^ set(fields))
+    """Raise Refused unless ``row`` has exactly these fields, but for newer ones, each as its check wants it."""
+    keys = set(row) if isinstance(row, dict) else set()
+    wrong = sorted((keys ^ set(fields)) - (NEWER - keys))
+    if wrong:
         raise Refused(
             f"{origin}: its {what} lacks or has too much: {', '.join(map(repr, wrong[:TOLD]))}; "
             "make the bundle with the version of bundle create that belongs to this agent"
         )
-    for name, check in fields.items():
-        if not check(row[name]):
+    for name in row:
+        if not fields[name](row[name]):
             shown = repr(row[name])[:60]
             raise Refused(f"{origin}: {name} of its {what} is {shown}, which makes no sense; make the bundle again")
 
@@ -162,6 +177,18 @@ def _hold_typing(model: Dict[str, Any], origin: str) -> None:
         raise Refused(
             f"{origin}: weak_flags of its model is {model['weak_flags']}, which makes no sense where its typing is "
             f"{model['typing']}; make the bundle again"
+        )
+
+
+def _hold_worst_class(worst: Any, origin: str) -> None:
+    """Raise Refused unless it is a class that can be: no more answers changed than there are images."""
+    if worst is None:
+        return
+    _hold(worst, WORST_CLASS, origin, "worst_class")
+    if worst["lost"] + worst["gained"] > worst["images"] or worst["lower"] > worst["upper"]:
+        raise Refused(
+            f"{origin}: worst_class has {worst['lost']} lost and {worst['gained']} gained of {worst['images']} images, "
+            f"between {worst['lower']:g} and {worst['upper']:g}, which makes no sense; make the bundle again"
         )
 
 

@@ -126,6 +126,17 @@ def loaded(job: Dict[str, Any]) -> Tuple[Bundle, Run]:
     return bundle, runtime.load(build.job_of(bundle, engine_path))
 
 
+def worst_class(bundle: Bundle) -> List[str]:
+    """What became of the class that lost most for certain, where it was judged; nothing where the bundle has none."""
+    worst = bundle.manifest["bounds"].get("worst_class")
+    if worst is None:
+        return []
+    lost = 100 * (worst["lost"] - worst["gained"]) / worst["images"]
+    counts = f"{worst['lost']} lost, {worst['gained']} gained of {worst['images']} images"
+    found = f"{worst['name']} lost {lost:.2f} points ({counts})"
+    return [f"worst class where it was judged: {found}; no class lost more than {100 * worst['at_most']:.2f}"]
+
+
 def _drifted(goldens: Goldens, bounds: Dict[str, Any]) -> Iterator[str]:
     """Each bound on the answers to the goldens that is not kept, as a sentence."""
     answers = goldens.answers

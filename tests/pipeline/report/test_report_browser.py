@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+from synthetic import Made, directory
 
 from pipeline.api import Result
 from pipeline.report import compare, page
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-WIDTHS = (1200, 390, 320)
+WIDTHS = (1400, 1200, 390, 320)
 OPEN = "document.querySelectorAll('details').forEach(each => each.open = true)"
 # What the browser asked for, though the policy of the page keeps it from the network.
 ASKED = "performance.getEntriesByType('resource').map(each => each.name).filter(name => !name.startsWith('data:'))"
@@ -37,8 +38,10 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(built: Path, mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A finished build, an unfinished one, two side by side, and a notebook's frame."""
+    """A finished build, an unfinished one, two side by side, a notebook's frame, ten classes and a thousand."""
     folder = tmp_path_factory.mktemp("pages")
+    directory(folder / "of-ten", Made(10, 100, lost=2, groups=3, threshold=0.9, beside=0.2))
+    directory(folder / "of-thousand", Made(1000, 8, lost=8, changed=0.004, groups=40))
     stopped = shutil.copytree(built, folder / "stopped")
     (stopped / "report.json").unlink()
     frame = Result("pass", built, {})._repr_html_()
@@ -46,6 +49,8 @@ def pages(built: Path, mixed: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "finished": page.html(built),
         "unfinished": page.html(stopped),
         "compared": compare.html(built, mixed),
+        "ten": page.html(folder / "of-ten"),
+        "thousand": page.html(folder / "of-thousand"),
         "notebook": f'<!DOCTYPE html><html lang="en"><title>a notebook</title><main><h1>a</h1>{frame}</main></html>',
     }
     for name, text in texts.items():
@@ -73,7 +78,7 @@ class Tab:
         self.context.close()
 
 
-NAMES = ("finished", "unfinished", "compared", "notebook")
+NAMES = ("finished", "unfinished", "compared", "notebook", "ten", "thousand")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,11 +116,27 @@ def test_axe_would_find_something(chromium: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["finished", "unfinished", "compared"])
+@pytest.mark.parametrize("name", ["finished", "unfinished", "compared", "ten", "thousand"])
 def test_it_fits_every_width(chromium: Any, pages: dict[str, Path], name: str, width: int) -> None:
     with Tab(chromium, pages[name], width) as tab:
         tab.page.evaluate(OPEN)
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_dot_of_a_class_stands_between_its_bounds_and_in_its_row(
+    chromium: Any, pages: dict[str, Path], width: int
+) -> None:
+    with Tab(chromium, pages["thousand"], width) as tab:
+        rows = tab.page.locator(".losses").first.locator("tbody tr").all()
+        assert len(rows) == 30
+        for row in rows[:5]:
+            whole, dot, bar = (row.bounding_box(), *(row.locator(each).bounding_box() for each in (".value", ".bound")))
+            middle = dot["x"] + dot["width"] / 2
+            assert bar["x"] - 1 <= middle <= bar["x"] + bar["width"] + 1
+            assert whole["x"] <= bar["x"]
+            assert bar["x"] + bar["width"] <= whole["x"] + whole["width"]
+            assert whole["y"] <= dot["y"] <= whole["y"] + whole["height"] - dot["height"]
 
 
 def test_a_keyboard_reaches_and_opens_everything(chromium: Any, pages: dict[str, Path]) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 NAMES = ("../evil", "/etc/passwd", "..", ".", "a/b", "A.onnx", "model.onnx\0", "", "x" * 65, "card.md/", "\u202e.md")
 # What no field may be, whichever it is.
 ODD: tuple[Any, ...] = (-(10**9), 2**64, 10**400, "", "é", "a b", [], {}, True, [[[]]], ["x"], {"a": 1})
+# What no class is called.
+NO_NAMES: tuple[Any, ...] = (None, 7, True, [], {}, "x" * 201, "a\nb", "\x1b[2J", "\u202e", "\ud800")
 EXTERNAL = bytes(
     [0x3A, 12, 10, 0, 0x2A, 8, 0x6A, 6, 10, 1, 97, 18, 1, 98]
 )  # graph: a node, and a tensor kept in a file
@@ -84,13 +86,18 @@ class Factory:
     def field(self) -> tuple[bytes, str]:
         """Validly signed, and one field is another, missing or too much."""
         said = copy.deepcopy(self.manifest)
-        place: Any = self.random.choice(
-            [said, said["model"], said["bounds"], self.random.choice(said["members"]), said["model"]["batches"]]
-        )
+        bounds = said["bounds"]
+        tables = [said, said["model"], bounds, bounds["worst_class"], self.random.choice(said["members"])]
+        place: Any = self.random.choice([*tables, said["model"]["batches"]])
         names = list(place) if isinstance(place, dict) else list(range(len(place)))
         name = self.random.choice(names)
         action = self.random.randrange(4)
-        if action == 0:
+        # The one field that may be missing, and the one that may be any text.
+        if name == "worst_class" and action == 0:
+            action = 1
+        if place is bounds["worst_class"] and name == "name":
+            place[name] = self.random.choice(NO_NAMES)
+        elif action == 0:
             del place[name]
         elif action == 1 and isinstance(place, dict):
             place[f"{name}_"] = 1
