@@ -15,6 +15,7 @@ from pipeline.console import news
 from pipeline.console.progress import bar
 from pipeline.errors import PipelineError, StageFailed
 from pipeline.parity.examine import examine
+from pipeline.rows import file_name
 from pipeline.stage import Made, StageRow
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Build:
         """Each row as soon as it is judged; ends after one that fails, since what follows would stand on sand."""
         sources = _sources(stages)
         for number, (stage, source) in enumerate(zip(stages, sources, strict=True), start=1):
-            path = self.output / file_name(number, stage)
+            path = self.output / file_name(number, stage.name, stage.suffix)
             row = self._row(stage, source, path)
             self.files[stage.name] = path
             # Only the logits that a stage to come is compared with are kept.
@@ -119,11 +120,6 @@ def _unchanged(src: Path, dst: Path) -> Made:
     """The stage that stands in for one that failed and may be passed over."""
     dst.write_bytes(src.read_bytes())
     return Made(f"nothing: {src.name} goes on as it was")
-
-
-def file_name(number: int, stage: Stage) -> str:
-    """``05-int8.onnx``."""
-    return f"{number:02d}-{stage.name}{stage.suffix}"
 
 
 def _make_or_reuse(stage: Stage, source: Path | None, path: Path, unfinished: Path) -> StageRow:

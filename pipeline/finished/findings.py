@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.finished import report_json
 from pipeline.finished.report_json import measured
 from pipeline.parity.judge import weigh
 
@@ -23,12 +24,24 @@ RULES = {
     "step": ("P005", "the logits are close enough to those of the file before"),
     "agreement": ("P006", "enough images get the same top-1 answer as from the PyTorch network"),
     "accuracy": ("P007", "top-1 fell by less than the margin against the PyTorch network"),
+    "asked": ("P011", "the rows are those that the recipe asks for, each made from the right one by the right backend"),
+    "figures": ("P012", "what the report says of the answers is what the saved answers give"),
+    "network": ("P013", "the classes and the preprocessing of every file are those of the frozen network"),
+    "proof": (
+        "P014",
+        "the file has the certificate of its kind, proven, and Q/DQ pairs where it is quantised",
+    ),
+    "same-build": ("P015", "the report, its notes, evidence and page, and the answers are of one build"),
     "baseline-judged": ("B001", "an engine that was judged in the baseline is judged here too"),
     "baseline-accuracy": ("B002", "top-1 fell by less than the margin against the baseline, on the same images"),
     "baseline-drift": ("B003", "the SQNR against the PyTorch network fell by less than the margin"),
     "baseline-size": ("B004", "the file grew by less than the margin"),
     "baseline-latency": ("B005", "the engine takes less than the margin longer than the baseline's, side by side"),
 }
+
+
+# In place of a stage, of what belongs to none.
+REPORT = "report"
 
 
 @dataclass(frozen=True)
@@ -51,32 +64,68 @@ class Finding:
         return RULES[self.check][0]
 
 
+# The checks that hold a report against what it follows from: of every stage, and of what belongs to no stage.
+DERIVED = ("asked", "figures", "network", "proof", "same-build")
+OF_NO_STAGE = ("figures", "network", "same-build")
+
+
 def findings(build: FinishedBuild) -> list[Finding]:
     """Every check of every stage of ``build``, whose verdicts were computed anew."""
-    every_finding: list[Finding] = []
+    every_finding = _of_the_report(build)
     error = build.error
     for row in build.stages:
         if row.file is None:
-            every_finding.append(_not_made(row, error))
-            error = None  # of the first stage without a file: those behind it were never tried
+            made = _not_made(build, row, error)
+            every_finding += _failed(build, row)
+            if made is not None:
+                every_finding.append(made)
+                error = None  # of the first stage without a file: those behind it were never tried
             continue
         path = str(build.path(row))
-        for check, verdict, message in _of_a_file(row):
+        for check, verdict, message in _of_a_file(build, row):
             every_finding.append(Finding(row.name, check, verdict, message, path))
     return every_finding
 
 
-def _not_made(row: StageRow, error: str | None) -> Finding:
-    """``error``: why the stage could not make its file, where it was tried."""
-    reasons = "; ".join(row.reasons)
+def _of_the_report(build: FinishedBuild) -> list[Finding]:
+    """Of all that belongs to no stage."""
+    path = str(build.directory / report_json.FILE)
+    return [_derived(build, None, check, path) for check in OF_NO_STAGE]
+
+
+def _failed(build: FinishedBuild, row: StageRow) -> list[Finding]:
+    """What is wrong with a row that has no file."""
+    every_finding = [_derived(build, row.name, check, None) for check in DERIVED]
+    return [finding for finding in every_finding if finding.verdict == "fail"]
+
+
+def _derived(build: FinishedBuild, stage: str | None, check: str, path: str | None) -> Finding:
+    sentences = [item.sentence for item in build.mismatches if (item.stage, item.check) == (stage, check)]
+    return Finding(stage or REPORT, check, "fail" if sentences else "pass", "; ".join(sentences), path)
+
+
+def _own_reasons(build: FinishedBuild, row: StageRow) -> list[str]:
+    """Why ``row`` has its verdict, mismatches aside."""
+    told = {item.sentence for item in build.mismatches}
+    return [reason for reason in row.reasons if reason not in told]
+
+
+def _not_made(build: FinishedBuild, row: StageRow, error: str | None) -> Finding | None:
+    """``error``: why the stage could not make its file, where it was tried; None of one that nobody asked for."""
+    reasons = "; ".join(_own_reasons(build, row))
     if error or reasons:
         return Finding(row.name, "made", "fail", error or reasons)
+    if row.verdict == "fail":
+        return None
     return Finding(row.name, "made", "not_run", "not reached: a stage before it failed")
 
 
-def _of_a_file(row: StageRow) -> Iterator[tuple[str, str, str]]:
+def _of_a_file(build: FinishedBuild, row: StageRow) -> Iterator[tuple[str, str, str]]:
     """Check, verdict and sentence."""
     yield "made", "pass", str(row.work)
+    for check in DERIVED:
+        finding = _derived(build, row.name, check, None)
+        yield check, finding.verdict, finding.message
 
     checks = _weighed(row)
     of_its_checks = list(row.refuted)
@@ -84,7 +133,7 @@ def _of_a_file(row: StageRow) -> Iterator[tuple[str, str, str]]:
         of_its_checks += reasons
 
     # A reason that no check of its answers gave: the file itself is gone, or another.
-    broken = [reason for reason in row.reasons if reason not in of_its_checks]
+    broken = [reason for reason in _own_reasons(build, row) if reason not in of_its_checks]
     if broken:
         yield "intact", "fail", "; ".join(broken)
         for check in checks:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from exporters import engines
+from exporters import onnx_glance
 from pipeline import workspace
-from pipeline.finished import saved_answers, vectors
+from pipeline.finished import derived_figures, proofs, rows_asked, same_build, same_network
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.finished.report_json import measured
 from pipeline.parity.judge import judge, overall
@@ -16,13 +17,16 @@ from pipeline.parity.paired import paired_drop
 from pipeline.stage import StageRow, Tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from exporters.onnx_glance import Glance
     from pipeline.data.images import Images
+    from pipeline.finished.mismatch import Mismatch
     from pipeline.finished.report_json import Verdict
+    from pipeline.finished.rows_asked import Pair
     from pipeline.finished.saved_answers import SavedAnswers
 
     Look = Callable[[StageRow, Tolerance], StageRow]
@@ -33,46 +37,83 @@ def recheck(
 ) -> tuple[FinishedBuild, SavedAnswers]:
     """The build in ``directory`` with every verdict computed anew, under other margins if given, and its answers.
 
+    All that the report tells is held against what it follows from: its ``mismatches`` fail the stages that they are of.
     With ``rerun`` every file runs again on the images that judged it, and the answers are those. Raises BadRequest
     where the directory holds no finished build, or those images are no longer to be had.
     """
-    build = FinishedBuild.open(directory).under(max_drop=max_drop, confidence=confidence)
+    saved = FinishedBuild.open(directory)
+    build = saved.under(max_drop=max_drop, confidence=confidence)
     answers = build.read_answers()
     if build.answers_digest is None:
         raise build.damaged(KeyError("answers"))
     if build.conformance_digests is None:
         raise build.damaged(KeyError("conformance"))
 
+    pairs = rows_asked.pairs(build)
+    found = _mismatches(saved, pairs, answers)
     rerunner = _Rerun(build, answers, build.test_images()) if rerun else None
     look = rerunner.look if rerunner is not None else partial(_remembered, answers)
     rows: list[StageRow] = []
-    for row in build.stages:
+    for pair in pairs:
         # A build ends with the first stage that fails: what stands behind it has no file, rightly.
         ended = build.error is not None or any(earlier.verdict == "fail" for earlier in rows)
-        rows.append(_judged(build, row, look, ended=ended))
+        rows.append(_judged(build, pair, look, ended=ended))
 
-    # A report without stages has no row to fail; it proves nothing, and so is undecided.
-    if rows:
-        rows[0] = _with_what_belongs_to_no_stage(build, rows[0])
-    verdict = "fail" if build.error else overall(row.verdict for row in rows)
     if rerunner is not None:
+        found += rerunner.mismatches
         answers = rerunner.answers()
-    return build.judged(rows, cast("Verdict", verdict)), answers
+    rows = _with_mismatches(rows, found)
+    verdict = "fail" if build.error else overall(row.verdict for row in rows)
+    return build.judged(rows, cast("Verdict", verdict), found), answers
 
 
-def _with_what_belongs_to_no_stage(build: FinishedBuild, first: StageRow) -> StageRow:
-    """The ``first`` row, which fails where the saved answers or the contract of preprocessing were touched."""
-    if build.answers_touched():
-        first = replace(first, verdict="fail", reasons=[f"{saved_answers.FILE} is not what this build wrote"])
-    touched = vectors.touched(build.directory, build.conformance_digests or {})
-    if touched:
-        sentences = [f"{name} is gone or not what this build wrote" for name in touched]
-        first = replace(first, verdict="fail", reasons=[*first.reasons, *sentences])
-    return first
+def _mismatches(build: FinishedBuild, pairs: list[Pair], answers: SavedAnswers) -> list[Mismatch]:
+    """Where ``build``, as its report has it, does not follow from its recipe, its answers and its files."""
+    glances = {row.name: glance for row in build.stages if (glance := _glance(build, row)) is not None}
+    return [
+        *same_build.mismatches(build),
+        *rows_asked.mismatches(pairs, [row.name for row in build.stages]),
+        *derived_figures.mismatches(build, answers),
+        *same_network.mismatches(build, answers, glances),
+        *proofs.mismatches(build, glances),
+    ]
 
 
-def _judged(build: FinishedBuild, row: StageRow, look: Look, *, ended: bool) -> StageRow:
-    """``row`` judged again; ``ended``: the build was over before it came to this stage."""
+def _glance(build: FinishedBuild, row: StageRow) -> Glance | None:
+    """What the file of ``row`` says of itself; None where it is there and no ONNX file by its name."""
+    path = build.path(row)
+    if path.suffix != ".onnx" or not path.is_file():
+        return None
+    try:
+        return onnx_glance.glance(path)
+    except (OSError, ValueError):
+        # It says nothing: neither which network it is, nor that it is quantised.
+        return onnx_glance.Glance({}, Counter())
+
+
+def _with_mismatches(rows: list[StageRow], found: Iterable[Mismatch]) -> list[StageRow]:
+    """``rows``, of which those fail that anything was ``found`` of; what belongs to no stage is told by the first."""
+    sentences: dict[str, list[str]] = {}
+    for mismatch in found:
+        stage = rows[0].name if mismatch.stage is None else mismatch.stage
+        sentences.setdefault(stage, []).append(mismatch.sentence)
+
+    failing = []
+    for row in rows:
+        # Of two rows of one name the first one tells.
+        told = sentences.pop(row.name, [])
+        # Reasons of another verdict than this one would be taken for its own.
+        reasons = row.reasons if row.verdict == "fail" else []
+        failing.append(replace(row, verdict="fail", reasons=[*reasons, *told]) if told else row)
+    return failing
+
+
+def _judged(build: FinishedBuild, pair: Pair, look: Look, *, ended: bool) -> StageRow:
+    """The row of ``pair`` judged again; ``ended``: the build was over before it came to this stage."""
+    row = pair.told
+    # What is wrong with it is told by its mismatch.
+    if pair.missing or pair.asked is None:
+        return _unjudged(row, None)
     if row.file is None:
         return _unjudged(row, None if ended else "it has no file, though nothing before it failed")
     path = build.path(row)
@@ -81,17 +122,11 @@ def _judged(build: FinishedBuild, row: StageRow, look: Look, *, ended: bool) -> 
         return replace(row, verdict="fail", reasons=[changed])
     # A file that can run here did when it was built; whoever takes its answers away hides something.
     if row.provider is None:
-        return _unjudged(row, None if _runs_elsewhere(row) else f"{path.name} was never run")
+        backend = pair.asked.backend
+        runs_here = backend is None or backend.runs_here
+        return _unjudged(row, f"{path.name} was never run" if runs_here else None)
     # Of the report only figures are believed: bounds and verdicts are this program's own.
     return look(row, build.bounds(row.name))
-
-
-def _runs_elsewhere(row: StageRow) -> bool:
-    """Whether the file of ``row`` is an engine of a backend that only builds here."""
-    backend = row.details.get("backend")
-    if row.role != "engine" or backend not in (*engines.BACKENDS, *engines.RECIPES):
-        return False
-    return not engines.named(backend).runs_here
 
 
 def _unjudged(row: StageRow, wrong: str | None) -> StageRow:
@@ -106,7 +141,8 @@ def _remembered(answers: SavedAnswers, row: StageRow, tolerance: Tolerance) -> S
     top1 = answers.top1.get(row.name)
     figures = measured(row)
     if top1 is None or figures is None:
-        return replace(row, verdict="fail", reasons=row.refuted)  # its answers were no numbers
+        # They were no numbers, or somebody took them away.
+        return replace(row, verdict="fail", reasons=row.refuted or ["nothing is left of its answers"])
     labels = answers.labels
     drop = paired_drop(answers.reference_is_right(), top1 == labels, tolerance.confidence)
     verdict, reasons = judge(tolerance, figures.drift, figures.step, drop, len(labels), row.refuted)
@@ -121,6 +157,7 @@ class _Rerun:
     saved: SavedAnswers
     images: Images
     logits: dict[str, NDArray[Any]] = field(default_factory=dict)
+    mismatches: list[Mismatch] = field(default_factory=list)
 
     def look(self, row: StageRow, tolerance: Tolerance) -> StageRow:
         """``row`` with what running its file again gives; how the file was made stays as it was."""
@@ -140,6 +177,7 @@ class _Rerun:
         )
         if logits is not None:
             self.logits[row.name] = logits
+            self.mismatches += derived_figures.run_again(self.saved, row.name, logits, tolerance)
         return replace(
             row,
             provider=fresh.provider,

@@ -35,7 +35,7 @@ def drift(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> Drift
         max_abs=float(largest_error),
         max_rel=float(largest_error / max(np.abs(expected).max(), LEAST_MAGNITUDE)),
         cosine=float(min(1.0, _cosines(expected, answered).min())),
-        sqnr_db=_median_db(sqnr_db(reference, answers)) if errors.any() else None,
+        sqnr_db=median_db(sqnr_db(reference, answers)) if errors.any() else None,
         top1_agreement=float((expected.argmax(1) == answered.argmax(1)).mean()),
     )
 
@@ -51,7 +51,7 @@ def _cosines(expected: NDArray[np.float64], answered: NDArray[np.float64]) -> ND
     return np.asarray(np.where(norms > 0, cosines, equal * 1.0))
 
 
-def _median_db(ratios_db: NDArray[np.float64]) -> float:
+def median_db(ratios_db: NDArray[np.float64]) -> float:
     """The median of the images' SQNR, of which not all are infinite.
 
     None in the report means the same bits. Where most images have them, the best of the others stands for the median.

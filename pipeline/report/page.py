@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.report.evidence import Depth, DepthStep, Flip
     from pipeline.stage import StageRow
 
-FILE = "report.html"
+FILE = report_json.PAGE
 # Histograms that are shown at once; the others open on request.
 FIRST = 12
 # What the command always says; the defaults of other flags may depend on it.
