@@ -20,6 +20,15 @@ STAND_INS = {float16.NOT_PROVEN, device.NOT_PROVEN}
 SAVED = "No file ran in this check: its answers are those that were saved when it was built (--rerun runs every file)."
 
 
+# What a report before this version lacks, by the field that is None there, and what is open for want of it.
+NOT_KEPT = {
+    "content": "The report is of a version that kept no hash of it: nothing proves that it is as its build wrote it.",
+    "note_digests": "The report is of a version that kept no hash of its notes: only what they say was compared.",
+    "evidence_digest": "The report is of a version that kept no hash of evidence.json: only whose answers it names was "
+    "compared.",
+}
+
+
 @dataclass(frozen=True)
 class Claims:
     """Sentences: ``proven`` here, shown by a stand-in (``proxy``), and ``not_proven``."""
@@ -37,7 +46,7 @@ def claims(build: FinishedBuild, *, rerun: bool) -> Claims:
     """What ``build`` shows, whose verdicts were computed anew."""
     proxy = [] if rerun else [SAVED]
     proxy += _judged_in_place_of_an_engine(build.stages)
-    not_proven = list(_without_a_pass(build.stages))
+    not_proven = [*_without_a_pass(build.stages), *_not_kept(build)]
     for sentence in build.not_proven:
         if sentence in STAND_INS:
             proxy.append(sentence)
@@ -71,6 +80,13 @@ def _judged_in_place_of_an_engine(rows: list[StageRow]) -> Iterator[str]:
     for row in rows:
         if row.file is not None and row.provider is None and row.source in providers:
             yield f"{row.name}: its graph, {row.source}, was judged by {providers[row.source]} in its place."
+
+
+def _not_kept(build: FinishedBuild) -> Iterator[str]:
+    """What cannot be asked of a build of an earlier version."""
+    for key, sentence in NOT_KEPT.items():
+        if getattr(build, key) is None:
+            yield sentence
 
 
 def _without_a_pass(rows: list[StageRow]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from exporters import onnx_glance
 from pipeline import workspace
+from pipeline.bounds import bounds
 from pipeline.finished import derived_figures, proofs, rows_asked, same_build, same_network
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.finished.report_json import measured
@@ -49,7 +50,7 @@ def recheck(
     if build.conformance_digests is None:
         raise build.damaged(KeyError("conformance"))
 
-    pairs = rows_asked.pairs(build)
+    pairs = rows_asked.pairs(saved)
     found = _mismatches(saved, pairs, answers)
     rerunner = _Rerun(build, answers, build.test_images()) if rerun else None
     look = rerunner.look if rerunner is not None else partial(_remembered, answers)
@@ -72,7 +73,7 @@ def _mismatches(build: FinishedBuild, pairs: list[Pair], answers: SavedAnswers) 
     glances = {row.name: glance for row in build.stages if (glance := _glance(build, row)) is not None}
     return [
         *same_build.mismatches(build),
-        *rows_asked.mismatches(pairs, [row.name for row in build.stages]),
+        *rows_asked.mismatches(build, pairs),
         *derived_figures.mismatches(build, answers),
         *same_network.mismatches(build, answers, glances),
         *proofs.mismatches(build, glances),
@@ -126,7 +127,7 @@ def _judged(build: FinishedBuild, pair: Pair, look: Look, *, ended: bool) -> Sta
         runs_here = backend is None or backend.runs_here
         return _unjudged(row, f"{path.name} was never run" if runs_here else None)
     # Of the report only figures are believed: bounds and verdicts are this program's own.
-    return look(row, build.bounds(row.name))
+    return look(row, bounds(pair.asked.name, pair.asked.role, pair.asked.precision, build.recipe))
 
 
 def _unjudged(row: StageRow, wrong: str | None) -> StageRow:

@@ -106,8 +106,8 @@ def _engine_name(backend: Backend) -> str:
     return f"engine_{backend.name.replace('-', '_')}"
 
 
-def mismatches(found: list[Pair], names: list[str]) -> Iterator[Mismatch]:
-    """What is wrong with the rows that the report has by these ``names``, in that order; ``found`` are their pairs."""
+def mismatches(build: FinishedBuild, found: list[Pair]) -> Iterator[Mismatch]:
+    """What is wrong with the rows of ``build``, whose pairs are ``found``."""
     for pair in found:
         name = pair.told.name
         if pair.missing:
@@ -116,18 +116,20 @@ def mismatches(found: list[Pair], names: list[str]) -> Iterator[Mismatch]:
             yield Mismatch(name, CHECK, f"{name} is a row that the recipe does not ask for")
 
     in_order = [pair.told.name for pair in found if pair.asked is not None and not pair.missing]
-    as_told = [name for name in names if name in in_order]
+    as_told = [row.name for row in build.stages if row.name in in_order]
     for name, told_name in zip(in_order, as_told, strict=False):
         if name != told_name:
             yield Mismatch(name, CHECK, f"{told_name} stands where the recipe asks for {name}")
             break
 
     for number, pair in enumerate(found, start=1):
-        if pair.asked is not None:
-            yield from _of_a_row(pair.told, pair.asked, number)
+        if pair.asked is None:
+            continue
+        for sentence in (*_of_a_row(pair.told, pair.asked, number), *_of_its_margin(build, pair.told)):
+            yield Mismatch(pair.told.name, CHECK, sentence)
 
 
-def _of_a_row(told: StageRow, row: Row, number: int) -> Iterator[Mismatch]:
+def _of_a_row(told: StageRow, row: Row, number: int) -> Iterator[str]:
     """Where ``told`` is another than ``row``, the ``number``-th that is asked for."""
     wanted: dict[str, Any] = {"role": row.role, "precision": row.precision}
     # Of a stage that was not reached nothing else is known.
@@ -135,12 +137,25 @@ def _of_a_row(told: StageRow, row: Row, number: int) -> Iterator[Mismatch]:
         wanted |= {"source": row.source, "file": rows.file_name(number, row.name, row.suffix)}
     for key, value in wanted.items():
         if getattr(told, key) != value:
-            yield Mismatch(told.name, CHECK, f"its {key} is {getattr(told, key)}, and by the recipe {value}")
+            yield f"its {key} is {getattr(told, key)}, and by the recipe {value}"
 
     if told.file is None or row.backend is None:
         return
     made_by = told.details.get("backend")
     if made_by != row.backend.name:
-        yield Mismatch(told.name, CHECK, f"it was made by {made_by}, and the recipe asks for {row.backend.name}")
+        yield f"it was made by {made_by}, and the recipe asks for {row.backend.name}"
     if told.provider is not None and not row.backend.runs_here:
-        yield Mismatch(told.name, CHECK, f"it has answers by {told.provider}, and {row.backend.name} runs nothing here")
+        yield f"it has answers by {told.provider}, and {row.backend.name} runs nothing here"
+
+
+def _of_its_margin(build: FinishedBuild, told: StageRow) -> Iterator[str]:
+    """Whether the row was held to the margins of the recipe; other bounds may be those of another version."""
+    tolerance = told.tolerance
+    if tolerance is None or tolerance.drop is None:
+        return
+    held_to = (tolerance.drop, tolerance.confidence)
+    if held_to != (build.max_drop, build.confidence):
+        yield (
+            f"it was held to a drop of {held_to[0]:g} with a confidence of {held_to[1]:g}, and the recipe has "
+            f"{build.max_drop:g} and {build.confidence:g}"
+        )
