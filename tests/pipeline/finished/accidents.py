@@ -48,8 +48,16 @@ def read(directory: Path, name: str = report_json.FILE) -> dict[str, Any]:
     return told
 
 
-def write(directory: Path, told: dict[str, Any], name: str = report_json.FILE) -> None:
-    (directory / name).write_text(json.dumps(told, indent=1))
+def write(directory: Path, told: dict[str, Any], name: str = report_json.FILE, indent: int = 1) -> None:
+    (directory / name).write_text(json.dumps(told, indent=indent))
+
+
+def all_of(*happening: Happens) -> Happens:
+    def happens(directory: Path, other: Path) -> None:
+        for one in happening:
+            one(directory, other)
+
+    return happens
 
 
 def report(change: Callable[[dict[str, Any]], object]) -> Happens:
@@ -187,8 +195,10 @@ def reversed_(told: dict[str, Any]) -> None:
     told["classes"].reverse()
 
 
-def at_5_db(name: str) -> Callable[[dict[str, Any]], None]:
-    return lambda tensors: tensors.update({f"sqnr_db.{name}": np.full_like(tensors[f"sqnr_db.{name}"], 5)})
+def of_so_many_db(name: str, ratio_db: float) -> Callable[[dict[str, Any]], None]:
+    """The answers of a stage have this SQNR for every image."""
+    key = f"sqnr_db.{name}"
+    return lambda tensors: tensors.update({key: np.full_like(tensors[key], ratio_db)})
 
 
 def with_nan(name: str, *place: int) -> Callable[[dict[str, Any]], None]:
@@ -243,7 +253,9 @@ ALSO_RUN_AGAIN = {
         "P014",
         "its certificate is not proven, though it refutes nothing",
     ),
-    "answers of 5 dB": Accident(answers(at_5_db("int8")), "int8", "P012", "in the report, and 5 by the saved answers"),
+    "answers of 5 dB": Accident(
+        answers(of_so_many_db("int8", 5)), "int8", "P012", "in the report, and 5 by the saved answers"
+    ),
     "classes reversed": Accident(
         report(reversed_),
         "freeze",

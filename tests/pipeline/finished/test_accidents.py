@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from accidents import ACCIDENTS, ALSO_RUN_AGAIN, Accident, reseal
+from accidents import (
+    ACCIDENTS,
+    ALSO_RUN_AGAIN,
+    Accident,
+    all_of,
+    answers,
+    of_so_many_db,
+    only,
+    read,
+    reseal,
+    row,
+    without,
+    write,
+)
+from checking import cases
+from checking import check as cli_check
+from conftest import TINY
+from junitparser import Failure
 
-from pipeline.finished import check
+from pipeline.finished import check, report_json
+from pipeline.report import page
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from accidents import Happens
+    from conftest import Cli
 
     from pipeline.finished.check import Checked
+    from pipeline.finished.findings import Finding
+
+
+def failing(checked: Checked) -> list[Finding]:
+    return [finding for finding in checked.findings if finding.verdict == "fail"]
 
 
 def named(checked: Checked, accident: Accident) -> bool:
@@ -37,11 +66,134 @@ def happened(accident: Accident, directory: Path, other: Path) -> Path:
 def test_an_accident_is_named(copy: Path, worse: Path, accident: Accident) -> None:
     checked = check.check(happened(accident, copy, worse))
     assert checked.report["verdict"] == "fail"
-    assert named(checked, accident), [finding for finding in checked.findings if finding.verdict == "fail"]
+    assert named(checked, accident), failing(checked)
 
 
 @pytest.mark.parametrize("accident", ALSO_RUN_AGAIN.values(), ids=ALSO_RUN_AGAIN)
 def test_an_accident_is_named_where_every_file_runs_again(copy: Path, worse: Path, accident: Accident) -> None:
     checked = check.check(happened(accident, copy, worse), rerun=True)
     assert checked.report["verdict"] == "fail"
-    assert named(checked, accident), [finding for finding in checked.findings if finding.verdict == "fail"]
+    assert named(checked, accident), failing(checked)
+
+
+# What stands beside the engines that were asked for: of a build for TensorRT-RTX as well.
+BESIDE = {
+    "fp16 gone": (without("fp16"), "fp16", "fp16 is missing: the recipe asks for it"),
+    "its engine gone": (
+        without("fp16_engine_tensorrt_rtx"),
+        "fp16_engine_tensorrt_rtx",
+        "fp16_engine_tensorrt_rtx is missing: the recipe asks for it",
+    ),
+    "all of it gone": (
+        without("fp16", "fp16_engine_tensorrt_rtx"),
+        "fp16",
+        "fp16 is missing: the recipe asks for it",
+    ),
+    "all for elsewhere gone": (
+        without("engine_tensorrt_rtx", "fp16", "fp16_engine_tensorrt_rtx"),
+        "engine_tensorrt_rtx",
+        "engine_tensorrt_rtx is missing: the recipe asks for it",
+    ),
+    "of another backend": (
+        row("engine_tensorrt_rtx", details__backend="nobody"),
+        "engine_tensorrt_rtx",
+        "it was made by nobody, and the recipe asks for tensorrt-rtx",
+    ),
+    "answers that nothing here gives": (
+        row("engine_tensorrt_rtx", provider="TensorRT"),
+        "engine_tensorrt_rtx",
+        "it has answers by TensorRT, and tensorrt-rtx runs nothing here",
+    ),
+    "the engine made for elsewhere": (
+        row("engine", details__backend="tensorrt-rtx", provider=None),
+        "engine",
+        "it was made by tensorrt-rtx, and the recipe asks for onnxruntime",
+    ),
+}
+
+
+@pytest.mark.parametrize(("happens", "stage", "words"), BESIDE.values(), ids=BESIDE)
+def test_what_stands_beside_is_whole(mixed: Path, tmp_path: Path, happens: Happens, stage: str, words: str) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    copy = Path(shutil.copytree(mixed, tmp_path / "mixed"))
+    assert check.check(copy).report["verdict"] == "pass"
+    accident = Accident(happens, stage, "P011", words)
+    checked = check.check(happened(accident, copy, copy))
+    assert checked.report["verdict"] == "fail"
+    assert named(checked, accident), failing(checked)
+
+
+def test_a_report_without_rows_lacks_all_of_them(copy: Path, worse: Path) -> None:
+    checked = check.check(happened(Accident(only(), "", "", ""), copy, worse))
+    assert checked.report["verdict"] == "fail"
+    missing = [finding.stage for finding in failing(checked) if "is missing: the recipe asks for it" in finding.message]
+    assert missing == ["freeze", "export", "simplify", "fold_batchnorm", "int8", "engine"]
+
+
+def test_answers_that_no_file_gives_are_found_by_running_it(copy: Path, worse: Path) -> None:
+    """Answers and figures that fit together, and no file that gives them."""
+    forged = Accident(
+        all_of(row("int8", drift__sqnr_db=20.0), answers(of_so_many_db("int8", 20))),
+        "int8",
+        "P012",
+        "run again",
+    )
+    happened(forged, copy, worse)
+    assert check.check(copy).report["verdict"] == "pass"
+    checked = check.check(copy, rerun=True)
+    assert named(checked, replace(forged, words="run again its median SQNR is 3")), failing(checked)
+
+
+def test_honest_directories_stay_honest(cli: Cli, copy: Path) -> None:
+    """Another layout, another place, another page of the same report, none at all, and the same build once more."""
+    assert not failing(check.check(copy))
+    write(copy, read(copy), indent=4)
+    assert not failing(check.check(copy))
+    moved = Path(shutil.move(copy, copy.with_name("elsewhere")))
+    (moved / report_json.PAGE).unlink()
+    assert not failing(check.check(moved))
+    (moved / report_json.PAGE).write_text(page.html(moved))
+    assert not failing(check.check(moved))
+    cli.report(*TINY, "-o", moved)
+    assert not failing(check.check(moved))
+
+
+def test_a_build_that_ended_early_lists_what_it_did_not_reach(cli: Cli, weights: Path, tmp_path: Path) -> None:
+    dark = np.random.default_rng(0).random((32, 1, 32, 32)).astype(np.float32) * 40
+    np.save(tmp_path / "dark.npy", dark)
+    output = tmp_path / "out"
+    cli.report(*TINY, "--weights", weights, "--calib-data", tmp_path / "dark.npy", "-o", output, expect=1)
+    checked = check.check(output)
+    assert checked.report["verdict"] == "fail"
+    assert {(finding.stage, finding.rule) for finding in failing(checked)} <= {
+        ("int8", rule) for rule in ("P003", "P004", "P005", "P006", "P007")
+    }
+    reseal_without = Accident(without("engine"), "engine", "P011", "engine is missing: the recipe asks for it")
+    assert named(check.check(happened(reseal_without, output, output)), reseal_without)
+
+
+def test_a_directory_of_an_older_version_is_judged_and_what_it_lacks_is_said(copy: Path) -> None:
+    told = read(copy)
+    for key in ("content", "notes", "evidence"):
+        del told[key]
+    for stage in told["stages"]:
+        del stage["role"], stage["precision"]
+    write(copy, told)
+    (copy / report_json.PAGE).unlink()
+    checked = check.check(copy)
+    assert not failing(checked)
+    assert checked.report["verdict"] == "pass"
+    lacks = [sentence for sentence in checked.report["not_proven"] if "kept no hash" in sentence]
+    assert len(lacks) == 3
+    write(copy, {**told, "stages": told["stages"][:4]})
+    assert {finding.stage for finding in failing(check.check(copy))} >= {"int8", "engine"}
+
+
+def test_ci_is_told_by_name(copy: Path, worse: Path, tmp_path: Path) -> None:
+    happened(ACCIDENTS["only freeze left"], copy, worse)
+    done = cli_check(copy, "--junit", tmp_path / "junit.xml", "--sarif", tmp_path / "all.sarif")
+    assert done.returncode == 1
+    assert "int8: int8 is missing: the recipe asks for it" in done.stdout
+    assert "int8 asked" in cases(tmp_path / "junit.xml", Failure)
+    (run,) = json.loads((tmp_path / "all.sarif").read_text())["runs"]
+    assert "P011" in {result["ruleId"] for result in run["results"]}
