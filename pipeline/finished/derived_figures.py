@@ -59,6 +59,12 @@ def _of_a_stage(answers: SavedAnswers, name: str, figures: Measured) -> Iterator
             yield f"its {what} is {_shown(report_has)} in the report, and {_shown(answers_give)} by the saved answers"
 
 
+def other_labels(answers: SavedAnswers, labels: NDArray[np.int64]) -> Iterator[Mismatch]:
+    """Whether the saved labels are the ``labels`` (N,) of the images."""
+    if not np.array_equal(answers.labels, labels):
+        yield Mismatch(None, CHECK, f"the saved labels are not those of the {len(labels)} images")
+
+
 def run_again(
     answers: SavedAnswers, name: str, logits: NDArray[np.float32], tolerance: Tolerance
 ) -> Iterator[Mismatch]:

@@ -59,9 +59,10 @@ def _of_the_size(build: FinishedBuild, row: StageRow) -> Iterator[str]:
 
 def _of_the_pairs(row: StageRow, glance: Glance) -> Iterator[str]:
     """Whether a graph that is told to be quantised holds any pair."""
-    recovery = row.details.get("recovery") or {}
+    recovery = row.details.get("recovery")
     # A recovery may have put every layer back into float.
-    quantised = row.role == "quantised" and not recovery.get("in_float")
+    back_in_float = isinstance(recovery, dict) and bool(recovery.get("in_float"))
+    quantised = row.role == "quantised" and not back_in_float
     if not quantised and not row.int8_share:
         return
     # An engine has operators of its own.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 from exporters import onnx_glance
 from pipeline import workspace
 from pipeline.bounds import bounds
-from pipeline.finished import derived_figures, proofs, rows_asked, same_build, same_network
+from pipeline.errors import StageFailed
+from pipeline.finished import derived_figures, proofs, rows_asked, same_build, same_network, saved_answers
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.finished.report_json import measured
 from pipeline.parity.judge import judge, overall
@@ -45,6 +46,8 @@ def recheck(
     saved = FinishedBuild.open(directory)
     build = saved.under(max_drop=max_drop, confidence=confidence)
     answers = build.read_answers()
+    if not answers.reference.size:
+        raise build.damaged(ValueError(f"{saved_answers.FILE} holds no answers"))
     if build.answers_digest is None:
         raise build.damaged(KeyError("answers"))
     if build.conformance_digests is None:
@@ -54,18 +57,24 @@ def recheck(
     found = _mismatches(saved, pairs, answers)
     rerunner = _Rerun(build, answers, build.test_images()) if rerun else None
     look = rerunner.look if rerunner is not None else partial(_remembered, answers)
-    rows: list[StageRow] = []
-    for pair in pairs:
-        # A build ends with the first stage that fails: what stands behind it has no file, rightly.
-        ended = build.error is not None or any(earlier.verdict == "fail" for earlier in rows)
-        rows.append(_judged(build, pair, look, ended=ended))
-
+    rows = _rows(build, pairs, look)
     if rerunner is not None:
+        found += derived_figures.other_labels(answers, rerunner.images.labels)
         found += rerunner.mismatches
         answers = rerunner.answers()
     rows = _with_mismatches(rows, found)
     verdict = "fail" if build.error else overall(row.verdict for row in rows)
     return build.judged(rows, cast("Verdict", verdict), found), answers
+
+
+def _rows(build: FinishedBuild, pairs: list[Pair], look: Look) -> list[StageRow]:
+    """Every row judged anew by ``look``."""
+    rows: list[StageRow] = []
+    for pair in pairs:
+        # A build ends with the first stage that fails: what stands behind it has no file, rightly.
+        ended = build.error is not None or any(earlier.verdict == "fail" for earlier in rows)
+        rows.append(_judged(build, pair, look, ended=ended))
+    return rows
 
 
 def _mismatches(build: FinishedBuild, pairs: list[Pair], answers: SavedAnswers) -> list[Mismatch]:
@@ -173,9 +182,11 @@ class _Rerun:
             source = self.build.path(self.build.stage(row.source))
 
         fresh = StageRow(row.name, row.role, row.precision, tolerance=tolerance)
-        logits = examine(
-            fresh, self.build.path(row), source, self.images, self.saved.reference, self.logits.get(row.source or "")
-        )
+        before = self.logits.get(row.source or "")
+        try:
+            logits = examine(fresh, self.build.path(row), source, self.images, self.saved.reference, before)
+        except StageFailed as error:
+            return replace(row, verdict="fail", reasons=[str(error)])
         if logits is not None:
             self.logits[row.name] = logits
             self.mismatches += derived_figures.run_again(self.saved, row.name, logits, tolerance)

@@ -61,6 +61,8 @@ def asked(build: FinishedBuild) -> list[Row]:
 def _backends(build: FinishedBuild) -> list[Backend]:
     """The backends that the recipe asks for, the one that is judged first."""
     recipe = build.recipe
+    if recipe.engine not in ("auto", *engines.BACKENDS):
+        raise build.damaged(ValueError(f"there is no engine {recipe.engine}"))
     if recipe.engine != "auto":
         return [engines.named(recipe.engine)]
 
@@ -149,13 +151,7 @@ def _of_a_row(told: StageRow, row: Row, number: int) -> Iterator[str]:
 
 
 def _of_its_margin(build: FinishedBuild, told: StageRow) -> Iterator[str]:
-    """Whether the row was held to the margins of the recipe; other bounds may be those of another version."""
-    tolerance = told.tolerance
-    if tolerance is None or tolerance.drop is None:
-        return
-    held_to = (tolerance.drop, tolerance.confidence)
-    if held_to != (build.max_drop, build.confidence):
-        yield (
-            f"it was held to a drop of {held_to[0]:g} with a confidence of {held_to[1]:g}, and the recipe has "
-            f"{build.max_drop:g} and {build.confidence:g}"
-        )
+    """Whether the row was held to the margin of the recipe; other bounds may be those of another version."""
+    held_to = None if told.tolerance is None else told.tolerance.drop
+    if held_to is not None and held_to != build.max_drop:
+        yield f"it was held to a drop of {held_to:g}, and the recipe allows {build.max_drop:g}"

@@ -28,7 +28,10 @@ HEAD = 4096
 
 
 def mismatches(build: FinishedBuild) -> Iterator[Mismatch]:
-    """What in the directory of ``build``, which is as its report.json has it, is not of this build."""
+    """What in the directory of ``build``, which is as its report.json has it, is not of this build.
+
+    Raises NotWhole where the report holds what no JSON can.
+    """
     for sentence in _of_no_stage(build):
         yield Mismatch(None, CHECK, sentence)
     by_name = {row.name: row for row in build.stages}
@@ -40,7 +43,11 @@ def mismatches(build: FinishedBuild) -> Iterator[Mismatch]:
 
 
 def _of_no_stage(build: FinishedBuild) -> Iterator[str]:
-    if build.content is not None and build.content != report_json.content(build.report):
+    try:
+        content = report_json.content(build.report)
+    except ValueError as error:  # NaN is no JSON, and no figure
+        raise build.damaged(error) from error
+    if build.content not in (None, content):
         yield f"{report_json.FILE} is not what this build wrote: its content has another hash"
     if build.answers_touched():
         yield f"{saved_answers.FILE} is not what this build wrote"

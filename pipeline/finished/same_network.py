@@ -39,6 +39,9 @@ def mismatches(build: FinishedBuild, answers: SavedAnswers, glances: Mapping[str
         yield Mismatch(frozen_row.name, CHECK, f"{path.name} does not say which network it holds")
         return
 
+    weights = _noted_weights(path)
+    if weights is not None and weights != frozen.get("sha256"):
+        yield Mismatch(frozen_row.name, CHECK, f"{path.name} holds other weights than its note tells of")
     told = {"arch": build.arch, "classes": build.classes, "preprocessing": build.preprocessing}
     for sentence in _apart(report_json.FILE, told, path.name, frozen):
         yield Mismatch(frozen_row.name, CHECK, sentence)
@@ -61,6 +64,13 @@ def _frozen(path: Path) -> dict[str, Any] | None:
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def _noted_weights(path: Path) -> str | None:
+    """The digest of the weights that the note of the frozen file ``path`` has among what it was made from."""
+    made_of = workspace.read_note(workspace.note_of(path)).get("key")
+    parameters = made_of.get("parameters") if isinstance(made_of, dict) else None
+    return parameters.get("weights") if isinstance(parameters, dict) else None
 
 
 def _record(build: FinishedBuild) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -142,6 +142,21 @@ def test_answers_that_no_file_gives_are_found_by_running_it(copy: Path, worse: P
     assert check.check(copy).report["verdict"] == "pass"
     checked = check.check(copy, rerun=True)
     assert named(checked, replace(forged, words="run again its median SQNR is 3")), failing(checked)
+
+
+def test_labels_that_no_image_has_are_found_by_looking_at_the_images(copy: Path, worse: Path) -> None:
+    """Where the network was wrong anyhow another wrong label changes no figure."""
+
+    def another_wrong_one(tensors: dict[str, Any]) -> None:
+        top1 = tensors["reference"].argmax(1)
+        place = np.flatnonzero((top1 != tensors["labels"]) & (top1 == tensors["top1.int8"]))[0]
+        tensors["labels"][place] = next(c for c in range(10) if c not in (top1[place], tensors["labels"][place]))
+
+    exchanged = Accident(
+        answers(another_wrong_one), "report", "P012", "the saved labels are not those of the 900 images"
+    )
+    happened(exchanged, copy, worse)
+    assert named(check.check(copy, rerun=True), exchanged)
 
 
 def test_honest_directories_stay_honest(cli: Cli, copy: Path) -> None:
