@@ -59,8 +59,7 @@ def recheck(
     look = rerunner.look if rerunner is not None else partial(_remembered, answers)
     rows = _rows(build, pairs, look)
     if rerunner is not None:
-        found += derived_figures.other_labels(answers, rerunner.images.labels)
-        found += rerunner.mismatches
+        found += rerunner.mismatches(rows)
         answers = rerunner.answers()
     rows = _with_mismatches(rows, found)
     verdict = "fail" if build.error else overall(row.verdict for row in rows)
@@ -167,7 +166,6 @@ class _Rerun:
     saved: SavedAnswers
     images: Images
     logits: dict[str, NDArray[Any]] = field(default_factory=dict)
-    mismatches: list[Mismatch] = field(default_factory=list)
 
     def look(self, row: StageRow, tolerance: Tolerance) -> StageRow:
         """``row`` with what running its file again gives; how the file was made stays as it was."""
@@ -189,7 +187,6 @@ class _Rerun:
             return replace(row, verdict="fail", reasons=[str(error)])
         if logits is not None:
             self.logits[row.name] = logits
-            self.mismatches += derived_figures.run_again(self.saved, row.name, logits, tolerance)
         return replace(
             row,
             provider=fresh.provider,
@@ -203,6 +200,14 @@ class _Rerun:
             verdict=fresh.verdict,
             reasons=fresh.reasons,
         )
+
+    def mismatches(self, rows: list[StageRow]) -> list[Mismatch]:
+        """Where the saved answers are not those that the files of ``rows`` gave now."""
+        found = [*derived_figures.other_labels(self.saved, self.images.labels)]
+        for row in rows:
+            if row.name in self.logits and row.tolerance is not None:
+                found += derived_figures.run_again(self.saved, row.name, self.logits[row.name], row.tolerance)
+        return found
 
     def answers(self) -> SavedAnswers:
         """The answers of the files that ran again; of the others those that were kept."""
