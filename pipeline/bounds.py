@@ -43,4 +43,11 @@ def bounds(stage: str, role: Role, precision: str, recipe: Recipe) -> Tolerance:
         tolerance = replace(tolerance, step_sqnr_db=EXACT.step_sqnr_db)
     if tolerance.drop is None:
         return tolerance
-    return replace(tolerance, drop=recipe.max_drop, confidence=recipe.confidence)
+    return replace(
+        tolerance,
+        drop=recipe.max_drop,
+        confidence=recipe.confidence,
+        subset_drop=recipe.max_class_drop,
+        threshold=recipe.threshold,
+        crossed=recipe.max_crossed,
+    )

@@ -175,6 +175,24 @@ class Recipe:
     )
     max_drop: float = _knob(0.01, "loss of top-1 that is allowed, absolute (0.01 is one point)", type=float)
     confidence: float = _knob(0.95, "of each bound of the change in top-1", type=float)
+    max_class_drop: float | None = _knob(
+        None,
+        "loss of top-1 that one class or group may have (default: none is asked for, and one fails that is proven to "
+        "have lost more than ten times --max-drop, and 0.05)",
+        type=float,
+    )
+    groups: Path | None = _knob(
+        None,
+        "a CSV file with the columns image and others, as camera or site: each group in them is judged as a class is",
+        type=Path,
+        metavar="FILE.csv",
+    )
+    threshold: float | None = _knob(
+        None, "softmax that you act on, as in 0.9: how many images cross it is told", type=float, metavar="T"
+    )
+    max_crossed: float | None = _knob(
+        None, "share of images that may cross --threshold (default: none is asked for)", type=float, metavar="SHARE"
+    )
     allow_fallback: list[str] | None = _knob(
         None, "a stage that may be passed over where it fails; the report says so", nargs="+", metavar="STAGE"
     )
@@ -195,7 +213,7 @@ class Recipe:
         for knob, needed in (("error_on_timing_cache_miss", "timing_cache"), ("no_gpu_fallback", "dla_core")):
             if getattr(self, knob) and getattr(self, needed) is None:
                 raise BadRequest(f"{flag(knob)} goes with {flag(needed)}")
-        refuse_margins(self.max_drop, self.confidence)
+        refuse_margins(**{name: getattr(self, name) for name in MARGINS})
         if self.data_root is not None and self.data not in ROOTED:
             raise BadRequest(f"--data-root goes with --data {' or '.join(ROOTED)}, not with --data {self.data}")
         self._refuse_for_precision(row)
@@ -305,12 +323,29 @@ def flag(knob: str) -> str:
     return f"--{knob.replace('_', '-')}"
 
 
-def refuse_margins(max_drop: float | None, confidence: float | None) -> None:
-    """Raise BadRequest where the margin or the confidence is no such share."""
-    if max_drop is not None and not 0 < max_drop < 1:
-        raise BadRequest(f"--max-drop {max_drop:g} is no share between 0 and 1; 0.01 is one point")
+# What a finished build can be judged by again, whatever it was asked for.
+MARGINS = ("max_drop", "confidence", "max_class_drop", "threshold", "max_crossed")
+
+
+def refuse_margins(
+    max_drop: float | None = None,
+    confidence: float | None = None,
+    max_class_drop: float | None = None,
+    threshold: float | None = None,
+    max_crossed: float | None = None,
+) -> None:
+    """Raise BadRequest where a margin, the confidence or the threshold is no such share."""
     if confidence is not None and not 0.5 <= confidence < 1:
         raise BadRequest(f"--confidence {confidence:g} must be at least 0.5 and below 1")
+    shares = {
+        "max_drop": (max_drop, "0.01 is one point"),
+        "max_class_drop": (max_class_drop, "0.05 is five points"),
+        "threshold": (threshold, "a softmax that you act on, as in 0.9"),
+        "max_crossed": (max_crossed, "0.02 is one image in fifty"),
+    }
+    for name, (value, example) in shares.items():
+        if value is not None and not 0 < value < 1:
+            raise BadRequest(f"{flag(name)} {value:g} is no share between 0 and 1; {example}")
 
 
 def add_flags(parser: argparse.ArgumentParser, tables: Mapping[str, Iterable[str]], knobs: Any = Recipe) -> None:

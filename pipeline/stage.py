@@ -21,6 +21,8 @@ Role = Literal[
     "engine",
 ]
 
+# The family of subsets that every classifier has; others have the names of the user's columns.
+CLASSES = "classes"
 # A bound in dB that no two different float32 numbers reach: the same bits are asked for.
 SAME_BITS = 300.0
 
@@ -33,6 +35,9 @@ class Tolerance:
     ``agreement`` is the least share of images with the same top-1 answer as the frozen network; ``drop`` the largest
     loss of top-1 accuracy against it, absolute (0.01 is one point), that its upper bound may reach; each bound holds
     with ``confidence``. ``retrained`` weights may be others: then answers alone judge them.
+
+    Where a drop is asked for: ``subset_drop`` is the loss that one class or group may have, None where nobody asked;
+    ``threshold`` a softmax that the user acts on, and ``crossed`` the largest share of images that may cross it.
     """
 
     sqnr_db: float
@@ -41,6 +46,9 @@ class Tolerance:
     drop: float | None = None
     confidence: float = 0.95
     retrained: bool = False
+    subset_drop: float | None = None
+    threshold: float | None = None
+    crossed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,88 @@ class Drop:
     gained: int
 
 
+@dataclass(frozen=True)
+class Subset:
+    """The drop on the ``n`` test images of one class or group, by its ``name``.
+
+    The lower bounds of all subsets of a family hold together with the confidence, and so do the upper ones.
+    """
+
+    name: str
+    n: int
+    lost: int
+    gained: int
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Family:
+    """All classes of the test images, or all groups of one column: ``count`` subsets of ``least`` to ``most`` images.
+
+    None of them lost more than ``at_most``, with the confidence. One fails that is proven to have lost more than
+    ``allowed``: what the user asked for (``asked``), or what nobody could want; ``failed`` are the first few. ``shows``
+    is the loss of a subset of median size that would fail 4 times in 5, None where no loss would.
+    """
+
+    count: int
+    least: int
+    most: int
+    allowed: float
+    asked: bool
+    at_most: float
+    shows: float | None
+    worst: Subset
+    failed: list[Subset]
+    verdict: str
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """A test image whose logits are among the noisiest: its place, what it is called, and its SQNR in dB."""
+
+    image: int
+    name: str
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Images whose softmax crosses ``threshold``: ``lost`` fell below it, ``gained`` rose to it.
+
+    ``share`` of all crossed it, either way, with one-sided bounds.
+    """
+
+    threshold: float
+    lost: int
+    gained: int
+    share: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What the mean and the median hide, over the distinct test images.
+
+    ``worst_db`` is the worst percentile of the SQNR (None where it is infinite), ``below`` the number of images under
+    ``noisy_db``, ``below_upper`` the upper bound of their share. ``noisiest`` are the worst images, by name. ``lead``
+    is the median lead of the first logit over the second, ``calibration_error`` the expected calibration error of the
+    softmax (Guo et al. 2017, arXiv 1706.04599), each of the network and of this file.
+    """
+
+    worst_db: float | None
+    noisy_db: float
+    below: int
+    below_upper: float
+    noisiest: list[Noisy]
+    lead: list[float]
+    calibration_error: list[float]
+    crossing: Crossing | None
+
+
 @dataclass
 class StageRow:
     """One stage in the ledger, as report.json has it."""
@@ -125,6 +215,8 @@ class StageRow:
     step: Drift | None = None
     accuracy: Accuracy | None = None
     drop: Drop | None = None
+    spread: Spread | None = None
+    subsets: dict[str, Family] = field(default_factory=dict)
     int8_share: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
     certificate: dict[str, Any] | None = None
@@ -133,3 +225,7 @@ class StageRow:
     tolerance: Tolerance | None = None
     verdict: str = "not_run"
     reasons: list[str] = field(default_factory=list)
+
+    def stands_beside(self, asked: str) -> bool:
+        """Whether it leads to an engine of another precision than the one ``asked`` for, and so never decides."""
+        return self.precision not in {"fp32", asked}

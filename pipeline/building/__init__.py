@@ -42,6 +42,6 @@ def build(request: Request) -> dict[str, Any]:
         stages = plan.planned(recipe, network, description, request.calibration, request.train)
         # The network in memory is what every file is held against.
         reference = answers.of_network(network).answers(request.test, "answers of the network")
-        under_way = Build(request.test, reference, request.output, unfinished)
+        under_way = Build(request.test, request.test_set(reference), recipe.precision, request.output, unfinished)
         rows, failure = results.judged(under_way, stages)
         return results.write(request, origin, under_way, stages, rows, failure)

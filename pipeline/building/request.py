@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
+    from pipeline.data.groups import Grouping
     from pipeline.data.images import Images
     from pipeline.models.frozen import NetworkDescription
+    from pipeline.parity.figures import TestSet
     from pipeline.recipe import Recipe
 
 
@@ -33,13 +37,24 @@ class Request:
     train: Images
     calibration: Images
     test: Images
+    groupings: dict[str, Grouping]
+
+    def test_set(self, reference: NDArray[np.float32]) -> TestSet:
+        """What answers are judged on, where ``reference`` (N, classes) are the logits of the network."""
+        from pipeline.data.groups import Grouping
+        from pipeline.parity.figures import TestSet
+        from pipeline.stage import CLASSES
+
+        by_class = Grouping(list(self.description.classes), self.test.labels)
+        groupings = {CLASSES: by_class, **self.groupings}
+        return TestSet(self.test.labels, reference, self.test.distinct, groupings, self.test.part.name)
 
 
 def accept(asked: Recipe) -> Request:
     """The request for what a recipe asks; raises BadRequest where it cannot be had."""
     from pipeline.building import backends
     from pipeline.console import news
-    from pipeline.data import sampling, sets
+    from pipeline.data import groups, sampling, sets
     from pipeline.data.images import Images
     from pipeline.models import frozen, specs, user_network, weights
     from pipeline.precisions import PRECISIONS
@@ -60,6 +75,7 @@ def accept(asked: Recipe) -> Request:
         user_network.refuse(description.network(), spec.function, len(data.classes), shape, opset)
     news.say(f"data: {data.source}; --data takes a folder of your own")
 
+    test = sampling.test(recipe, data, preprocessing)
     return Request(
         recipe=recipe,
         output=recipe.output or _default_output(asked, recipe),
@@ -69,7 +85,8 @@ def accept(asked: Recipe) -> Request:
         given=weights.given(recipe, description),
         train=Images(data.train, preprocessing),
         calibration=sampling.calibration(recipe, data, preprocessing),
-        test=sampling.test(recipe, data, preprocessing),
+        test=test,
+        groupings={} if recipe.groups is None else groups.read(recipe.groups, test.part),
     )
 
 

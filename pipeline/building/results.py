@@ -7,6 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError, StageFailed
+from pipeline.finished.finished_build import FinishedBuild
+from pipeline.parity.figures import every_subset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from pipeline.stage import Stage, StageRow
 
 ANSWERS = "answers.safetensors"
+# Classes or groups of one family that the report lists, at most.
+LISTED = 2000
 
 
 def forget(output: Path) -> None:
@@ -65,9 +69,7 @@ def write(
     output = under_way.output
     unfinished = under_way.unfinished
     workspace.forget_others(output, {path.name for path in under_way.files.values()})
-    saved_answers = safetensors.numpy.save(
-        {"labels": under_way.images.labels, "reference": under_way.reference, **under_way.kept()}
-    )
+    saved_answers = safetensors.numpy.save(under_way.answers().tensors())
     report = _report(request, origin, under_way, stages, rows, failure)
     report["answers"] = hashlib.sha256(saved_answers).hexdigest()
     try:
@@ -112,4 +114,16 @@ def _report(
     report = ledger.header(request.recipe, under_way.output, request.description, sources, images)
     speed = beside_float(rows, under_way.files, under_way.images) if failure is None else None
     report["speed"] = None if speed is None else asdict(speed)
-    return report | ledger.ledger(rows, stages, failure)
+    report["groups"] = {column: list(each.names) for column, each in request.groupings.items()}
+    report |= ledger.ledger(rows, stages, failure, request.recipe.precision)
+    report["subsets"] = _subsets(under_way, FinishedBuild.of(under_way.output, report))
+    return report
+
+
+def _subsets(under_way: Build, finished: FinishedBuild) -> dict[str, Any]:
+    """Every class and group of what is shipped, the worst first."""
+    shipped = finished.shipped
+    if shipped is None:
+        return {}
+    found = every_subset(under_way.test_set, under_way.kept[shipped.name], finished.confidence)
+    return {column: [asdict(subset) for subset in worst_first[:LISTED]] for column, worst_first in found.items()}

@@ -7,13 +7,11 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from exporters.portable.sqnr import sqnr_db
 from pipeline import provenance, workspace
 from pipeline.console import news
 from pipeline.console.progress import bar
 from pipeline.errors import PipelineError, StageFailed
+from pipeline.finished.saved_answers import SavedAnswers
 from pipeline.parity.examine import examine
 from pipeline.rows import file_name
 from pipeline.stage import Made, StageRow
@@ -22,9 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from pipeline.data.images import Images
+    from pipeline.parity.figures import TestSet
+    from pipeline.parity.per_image import PerImage
     from pipeline.stage import Stage
 
 # The keys of a whole note.
@@ -35,19 +36,20 @@ NOTE = {"file", "key", "sha256", "seconds", "work", "int8_share", "details"}
 class Build:
     """One build under way.
 
-    ``images`` are those that judge, and ``reference`` the logits of the network in memory on them. Files are made in
-    ``unfinished`` and moved to ``output`` when they are whole. ``files`` has the path of each stage's file.
+    ``images`` are those that judge, as ``test_set`` has them. Files are made in ``unfinished`` and moved to ``output``
+    when they are whole. ``files`` has the path of each stage's file. Stages of the precision ``asked`` for decide; what
+    stands beside does not.
     """
 
     images: Images
-    reference: NDArray[np.float32]
+    test_set: TestSet
+    asked: str
     output: Path
     unfinished: Path
     files: dict[str, Path] = field(default_factory=dict)
-    # Logits only as long as a later file is compared with them; of the others the top-1 answers.
+    # Logits only as long as a later file is compared with them; of the others what is kept of each image.
     logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    top1: dict[str, NDArray[np.int32]] = field(default_factory=dict)
-    sqnr_db: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    kept: dict[str, PerImage] = field(default_factory=dict)
 
     def run(self, stages: list[Stage]) -> Iterator[StageRow]:
         """Each row as soon as it is judged; ends after one that fails, since what follows would stand on sand."""
@@ -62,14 +64,9 @@ class Build:
             if row.verdict == "fail":
                 return
 
-    def kept(self) -> dict[str, NDArray[Any]]:
-        """What is saved of each judged stage: ``top1.STAGE`` (N,) and ``sqnr_db.STAGE`` (N,) of each image."""
-        arrays: dict[str, NDArray[Any]] = {}
-        for name, top1 in self.top1.items():
-            arrays[f"top1.{name}"] = top1
-        for name, image_sqnr_db in self.sqnr_db.items():
-            arrays[f"sqnr_db.{name}"] = image_sqnr_db
-        return arrays
+    def answers(self) -> SavedAnswers:
+        """What is saved of the answers."""
+        return SavedAnswers.of(self.test_set, self.kept)
 
     def _row(self, stage: Stage, source: str, path: Path) -> StageRow:
         """The row of ``stage``; where it fails and may be passed over, that of a stage that changes nothing."""
@@ -98,11 +95,11 @@ class Build:
         if not stage.runs_here:
             return row
 
-        logits = examine(row, path, origin, self.images, self.reference, self.logits.get(source))
-        if logits is not None:
-            self.logits[stage.name] = logits
-            self.top1[stage.name] = logits.argmax(1).astype(np.int32)
-            self.sqnr_db[stage.name] = sqnr_db(self.reference, logits).astype(np.float32)
+        before = self.logits.get(source)
+        examined = examine(row, path, origin, self.images, self.test_set, before, self.kept.get(source))
+        if examined is not None:
+            self.logits[stage.name] = examined.logits
+            self.kept[stage.name] = examined.kept
         return row
 
 

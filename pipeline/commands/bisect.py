@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.finished.bisect import bisect
     from pipeline.finished.finished_build import FinishedBuild
 
-    refuse_margins(arguments.max_drop, None)
+    refuse_margins(arguments.max_drop)
     if arguments.sqnr is not None and not math.isfinite(arguments.sqnr):
         raise BadRequest(f"--sqnr {arguments.sqnr} is no number of dB; give a finite one")
 

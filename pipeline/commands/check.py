@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.recipe import refuse_margins
+from pipeline import recipe
 from pipeline.report import formats, github
 
 HELP = "judge a finished build again, under other margins if asked, or against an earlier build"
@@ -26,6 +26,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, help="what -o named when it was built")
     parser.add_argument("--max-drop", type=float, help="loss of top-1 that is allowed (default: as it was built)")
     parser.add_argument("--confidence", type=float, help="of each bound of that loss (default: as it was built)")
+    parser.add_argument("--max-class-drop", type=float, help="loss of one class or group that is allowed")
+    parser.add_argument(
+        "--threshold", type=float, metavar="T", help="softmax that you act on: how many images cross it"
+    )
+    parser.add_argument("--max-crossed", type=float, metavar="SHARE", help="share of images that may cross it")
     parser.add_argument("--rerun", action="store_true", help="run every file again (default: judge the saved answers)")
 
     against = parser.add_argument_group("against an earlier build")
@@ -51,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.finished import check
     from pipeline.report import terminal
 
-    refuse_margins(arguments.max_drop, arguments.confidence)
+    margins = {name: getattr(arguments, name) for name in recipe.MARGINS}
+    recipe.refuse_margins(**margins)
     asked_files = {name: getattr(arguments, name) for name in formats.FORMATS}
     files = {name: path for name, path in asked_files.items() if path is not None}
     # Before any work: a file that cannot be written would be found out at the end.
@@ -60,8 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     checked = check.check(
         arguments.directory,
         arguments.baseline,
-        max_drop=arguments.max_drop,
-        confidence=arguments.confidence,
+        margins=margins,
         rerun=arguments.rerun,
         **{name: getattr(arguments, f"max_{name}") for name in MARGINS},
     )

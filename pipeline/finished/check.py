@@ -41,27 +41,27 @@ def check(
     directory: Path,
     baseline: Path | None = None,
     *,
-    max_drop: float | None = None,
-    confidence: float | None = None,
+    margins: Mapping[str, float | None] | None = None,
     rerun: bool = False,
-    **margins: float | None,
+    **worse: float | None,
 ) -> Checked:
     """Judge the build in ``directory`` again, and hold it against the one of ``baseline``.
 
-    ``margins`` are those of regressions.Margins; None is its default. Raises BadRequest where either is no build, or
+    ``margins`` take the place of those that the build was asked for (recipe.MARGINS), ``worse`` are those of
+    regressions.Margins; None is the default. Raises BadRequest where either is no build, or
     they cannot be compared, or a margin makes no sense.
     """
     # All that can be refused comes before the work.
-    _refuse(baseline, margins)
+    _refuse(baseline, worse)
     old = None if baseline is None else baselines.read(baseline)
-    if old is not None and margins.get("slowdown") is not None and not old.path.is_dir():
+    if old is not None and worse.get("slowdown") is not None and not old.path.is_dir():
         raise BadRequest(f"--max-slowdown times two engines side by side, and {old.path} has none; give its directory")
 
-    build, answers = recheck.recheck(directory, max_drop, confidence, rerun=rerun)
+    build, answers = recheck.recheck(directory, rerun=rerun, **(margins or {}))
     shown = claims(build, rerun=rerun)
     all_findings = findings(build)
     if old is not None:
-        given = {name: value for name, value in margins.items() if value is not None}
+        given = {name: value for name, value in worse.items() if value is not None}
         allowed = regressions.Margins(build.max_drop, build.confidence, **given)
         baselines.refuse(build, answers, old)
         # Only of the files that are those that were judged.

@@ -29,6 +29,12 @@ NOT_KEPT = {
 }
 
 
+LESS_OF_EVERY_IMAGE = (
+    "The build is of a version that kept less of its answers: its steps, its largest differences and its top-5 are "
+    "believed, and nothing is known of its classes."
+)
+
+
 @dataclass(frozen=True)
 class Claims:
     """Sentences: ``proven`` here, shown by a stand-in (``proxy``), and ``not_proven``."""
@@ -87,6 +93,8 @@ def _not_kept(build: FinishedBuild) -> Iterator[str]:
     for key, sentence in NOT_KEPT.items():
         if getattr(build, key) is None:
             yield sentence
+    if any(measured(row) is not None and row.spread is None for row in build.stages):
+        yield LESS_OF_EVERY_IMAGE
 
 
 def _without_a_pass(rows: list[StageRow]) -> Iterator[str]:

@@ -3,153 +3,225 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.finished.mismatch import Mismatch
 from pipeline.finished.report_json import measured
+from pipeline.parity.drift import median_db
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
+    from pipeline.data.images import Images
     from pipeline.finished.finished_build import FinishedBuild
-    from pipeline.finished.report_json import Measured
     from pipeline.finished.saved_answers import SavedAnswers
-    from pipeline.stage import Tolerance
+    from pipeline.parity.figures import TestSet
+    from pipeline.parity.per_image import PerImage
+    from pipeline.stage import StageRow
+
+    Figures = dict[str, float | None]
 
 CHECK = "figures"
-# Two figures are the same where they differ by no more than float32 rounds, of them or of what they are made from.
+# Two figures are the same where they differ by no more than float32 rounds what they are made from.
 ROUNDING = 1e-5
 # Twice what two honest builds are apart, in dB, and the SQNR from which on all is the same (docs/ci.md).
 NOISE_DB = 3.0
 CEILING = 90.0
+# Of a stage what its answers alone give. Bounds are not among them: they are computed anew under the margins asked for.
+FACTS = {
+    "drift": ("max_abs", "max_rel", "cosine", "sqnr_db", "top1_agreement"),
+    "step": ("max_abs", "max_rel", "cosine", "sqnr_db", "top1_agreement"),
+    "accuracy": ("top1", "top5", "n"),
+    "drop": ("value", "lost", "gained"),
+    "spread": ("worst_db", "below"),
+}
+OF_THE_SUBSETS = ("count", "least", "most")
+OF_A_SUBSET = ("n", "lost", "gained")
+# What was kept of every image before there was more; a report with a hash of its content has all of it.
+FIRST_KEPT = {"top1", "sqnr_db"}
+# Of kept figures those that stand for the same bits by infinity.
+INFINITE = {"sqnr_db", "step_sqnr_db"}
 
 
-def mismatches(build: FinishedBuild, answers: SavedAnswers) -> Iterator[Mismatch]:
-    """Where the figures of ``build`` are not those of its saved ``answers``, or where those can be no answers."""
-    bad = int((~np.isfinite(answers.reference)).any(axis=1).sum())
-    if bad:
-        of = len(answers.reference)
-        sentence = f"the saved logits of the PyTorch network are NaN or infinity for {bad} of {of} images"
+def impossible(build: FinishedBuild, answers: SavedAnswers) -> Iterator[Mismatch]:
+    """What was saved and can be no answers: of all stages, or of one that ``build`` judged."""
+    classes = len(build.classes)
+    reference = answers.reference
+    if reference.shape[1] != classes:
+        sentence = f"the saved answers are of {reference.shape[1]} classes, and the report has {classes}"
         yield Mismatch(None, CHECK, sentence)
-
-    judged = {row.name: figures for row in build.stages if (figures := measured(row)) is not None}
-    for name in sorted((answers.top1.keys() | answers.sqnr_db.keys()) - judged.keys()):
-        yield Mismatch(None, CHECK, f"there are saved answers of {name}, which the report does not judge")
-    for name, figures in judged.items():
-        for sentence in _of_a_stage(answers, name, figures):
-            yield Mismatch(name, CHECK, sentence)
-
-
-def _of_a_stage(answers: SavedAnswers, name: str, figures: Measured) -> Iterator[str]:
-    if name not in answers.top1 or name not in answers.sqnr_db:
-        yield "it was judged, and its answers are not saved"
         return
-    impossible = _impossible(answers, name)
-    if impossible is not None:
-        yield impossible
+    bad = int((~np.isfinite(reference)).any(axis=1).sum())
+    if bad or not reference.size:
+        sentence = f"the saved logits of the PyTorch network are NaN or infinity for {bad} of {len(reference)} images"
+        yield Mismatch(None, CHECK, sentence)
         return
-    for what, (told, derived) in FIGURES.items():
-        report_has = told(figures)
-        answers_give = derived(answers, name)
-        if not _same(report_has, answers_give):
-            yield f"its {what} is {_shown(report_has)} in the report, and {_shown(answers_give)} by the saved answers"
-
-
-def other_labels(answers: SavedAnswers, labels: NDArray[np.int64]) -> Iterator[Mismatch]:
-    """Whether the saved labels are the ``labels`` (N,) of the images."""
-    if not np.array_equal(answers.labels, labels):
-        yield Mismatch(None, CHECK, f"the saved labels are not those of the {len(labels)} images")
-
-
-def run_again(
-    answers: SavedAnswers, name: str, logits: NDArray[np.float32], tolerance: Tolerance
-) -> Iterator[Mismatch]:
-    """Where the ``logits`` that the file of a stage gives now are not those that were saved of it.
-
-    Another machine may round to a neighbouring level: as many answers may differ as may between the stage and the
-    PyTorch network, and the median of the SQNR as far as two honest builds are apart.
-    """
-    from exporters.portable.sqnr import sqnr_db
-
-    if name not in answers.top1 or name not in answers.sqnr_db:
+    labels = answers.labels
+    if not (labels.min() >= 0 and labels.max() < classes):
+        sentence = f"the saved labels go from {labels.min()} to {labels.max()}, and there are {classes} classes"
+        yield Mismatch(None, CHECK, sentence)
         return
-    same = float((answers.top1[name] == logits.argmax(1)).mean())
-    if same < tolerance.agreement:
-        sentence = f"run again it gives {100 * same:.4g} % of the images the answer that was saved"
-        yield Mismatch(name, CHECK, sentence)
 
-    saved_db = float(np.median(np.minimum(answers.sqnr_db[name], CEILING)))
-    now_db = float(np.median(np.minimum(sqnr_db(answers.reference, logits), CEILING)))
-    if abs(saved_db - now_db) > NOISE_DB:
-        sentence = f"run again its median SQNR is {now_db:.4g} dB, and by the saved answers {saved_db:.4g}"
-        yield Mismatch(name, CHECK, sentence)
+    for row in build.stages:
+        if measured(row) is None:
+            continue
+        sentence_of_stage = _impossible(build, answers, row.name)
+        if sentence_of_stage is not None:
+            yield Mismatch(row.name, CHECK, sentence_of_stage)
 
 
-def _impossible(answers: SavedAnswers, name: str) -> str | None:
-    """Why what was saved of a stage can be no answers."""
-    top1 = answers.top1[name]
+def _impossible(build: FinishedBuild, answers: SavedAnswers, name: str) -> str | None:
+    """Why what was saved of a stage can be no answers, or not all of them."""
+    kept = answers.per_image.get(name, {})
+    all_kept = answers.kept(name) is not None
+    if not kept.keys() >= FIRST_KEPT or (build.content is not None and not all_kept):
+        return "it was judged, and its answers are not saved"
+    top1 = kept["top1"]
     classes = answers.reference.shape[1]
-    if len(top1) and not (top1.min() >= 0 and top1.max() < classes):
+    if not (top1.min() >= 0 and top1.max() < classes):
         return f"its saved answers go from {top1.min()} to {top1.max()}, and there are {classes} classes"
-    ratios_db = answers.sqnr_db[name]
-    # Infinity stands for the same bits.
-    no_figures = int((np.isnan(ratios_db) | np.isneginf(ratios_db)).sum())
-    if no_figures:
-        return f"its saved SQNR is no figure for {no_figures} of {len(ratios_db)} images"
+    for figure, values in kept.items():
+        # Nothing but the same bits is infinitely close.
+        allowed = np.isposinf(values) if figure in INFINITE else False
+        bad = int((~(np.isfinite(values) | allowed)).sum())
+        if bad:
+            return f"its saved {figure} is NaN or infinity for {bad} of {len(values)} images"
     return None
+
+
+def strangers(build: FinishedBuild, answers: SavedAnswers) -> Iterator[Mismatch]:
+    """Saved answers of stages that ``build`` does not judge."""
+    judged = {row.name for row in build.stages if measured(row) is not None}
+    for name in sorted(answers.per_image.keys() - judged):
+        yield Mismatch(None, CHECK, f"there are saved answers of {name}, which the report does not judge")
+
+
+def mismatches(
+    build: FinishedBuild, rows: list[StageRow], answers: SavedAnswers, test_set: TestSet
+) -> Iterator[Mismatch]:
+    """Where the figures of ``build`` are not those of ``rows``, which its saved answers gave."""
+    told = {row.name: row for row in build.stages}
+    for row in rows:
+        # Without a reason nothing was judged anew: another mismatch tells why.
+        if row.name not in told or row.name not in answers.per_image or row.verdict == "not_run":
+            continue
+        if row.verdict == "fail" and not row.reasons:
+            continue
+        derived = _facts(row) if answers.kept(row.name) is not None else _first_facts(answers, row.name)
+        for sentence in _apart(_facts(told[row.name]), derived):
+            yield Mismatch(row.name, CHECK, sentence)
+    yield from _subsets(build, answers, test_set)
+
+
+def _apart(told: Figures, derived: Figures) -> Iterator[str]:
+    for what, value in derived.items():
+        if not _same(told.get(what), value):
+            yield f"its {what} is {_shown(told.get(what))} in the report, and {_shown(value)} by the saved answers"
 
 
 def _same(told: float | None, derived: float | None) -> bool:
     if told is None or derived is None:
         return told is derived
-    return math.isclose(told, derived, rel_tol=ROUNDING, abs_tol=ROUNDING)
+    return math.isclose(told, derived, rel_tol=ROUNDING, abs_tol=1e-12)
 
 
 def _shown(figure: float | None) -> str:
-    return "the same bits" if figure is None else f"{figure:.6g}"
+    return "none" if figure is None else f"{figure:.6g}"
 
 
-def _agreement(answers: SavedAnswers, name: str) -> float:
-    return float((answers.reference.argmax(1) == answers.top1[name]).mean())
+def _facts(row: StageRow) -> Figures:
+    """The facts of ``row`` by their place in the report."""
+    told: Figures = {}
+    for part, names in FACTS.items():
+        record = getattr(row, part)
+        for name in names:
+            told[f"{part}.{name}"] = None if record is None else getattr(record, name)
+    for column, family in row.subsets.items():
+        for name in OF_THE_SUBSETS:
+            told[f"subsets.{column}.{name}"] = getattr(family, name)
+    return told
 
 
-def _sqnr_db(answers: SavedAnswers, name: str) -> float | None:
-    from pipeline.parity.drift import median_db
-
-    ratios_db = answers.sqnr_db[name].astype(np.float64)
-    return None if np.isposinf(ratios_db).all() else median_db(ratios_db)
-
-
-def _right(answers: SavedAnswers, name: str) -> NDArray[np.bool_]:
-    return np.asarray(answers.top1[name] == answers.labels)
-
-
-def _top1(answers: SavedAnswers, name: str) -> float:
-    return float(_right(answers, name).mean())
-
-
-def _images(answers: SavedAnswers, name: str) -> int:
-    return len(answers.top1[name])
+def _first_facts(answers: SavedAnswers, name: str) -> Figures:
+    """Those that the first versions kept answers for."""
+    top1 = answers.top1[name]
+    right = top1 == answers.labels
+    right_before = answers.reference_is_right()
+    ratios_db = answers.sqnr_db[name]
+    return {
+        "drift.sqnr_db": None if np.isposinf(ratios_db).all() else median_db(ratios_db),
+        "drift.top1_agreement": float((answers.reference.argmax(1) == top1).mean()),
+        "accuracy.top1": float(right.mean()),
+        "accuracy.n": len(top1),
+        "drop.lost": int((right_before & ~right).sum()),
+        "drop.gained": int((~right_before & right).sum()),
+    }
 
 
-def _lost(answers: SavedAnswers, name: str) -> int:
-    return int((answers.reference_is_right() & ~_right(answers, name)).sum())
+def _subsets(build: FinishedBuild, answers: SavedAnswers, test_set: TestSet) -> Iterator[Mismatch]:
+    """Where a class or a group that the report lists did not lose what it says."""
+    shipped = build.shipped
+    kept = None if shipped is None else answers.kept(shipped.name)
+    if shipped is None or kept is None or not build.subsets:
+        return
+    places = test_set.places
+    labels = test_set.labels[places]
+    right_before = test_set.before.top1[places] == labels
+    right = kept.answers.top1[places] == labels
+    changes = {"n": np.ones(len(places), np.bool_), "lost": right_before & ~right, "gained": ~right_before & right}
+    for column, listed in build.subsets.items():
+        if column not in test_set.groupings:
+            yield Mismatch(None, CHECK, f"the report lists subsets by {column}, and no answers are kept by that")
+            continue
+        grouping = test_set.groupings[column].of(places)
+        counts = _counted(grouping.names, grouping.codes, changes)
+        for subset in listed:
+            told = {what: getattr(subset, what) for what in OF_A_SUBSET}
+            if counts.get(subset.name) != told:
+                by_answers = counts.get(subset.name, "none")
+                sentence = f"{column} {subset.name} has {told} in the report, and by the saved answers {by_answers}"
+                yield Mismatch(None, CHECK, sentence)
 
 
-def _gained(answers: SavedAnswers, name: str) -> int:
-    return int((~answers.reference_is_right() & _right(answers, name)).sum())
+def _counted(
+    names: Any, codes: NDArray[np.integer], changes: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, dict[str, int]]:
+    """By name how many images of each subset changed in each way."""
+    counts = {what: np.bincount(codes, weights=which, minlength=len(names)) for what, which in changes.items()}
+    by_name = {}
+    for place, name in enumerate(names):
+        by_name[str(name)] = {what: int(count[place]) for what, count in counts.items()}
+    return by_name
 
 
-# Each figure of a stage: where the report has it, and what the saved answers give.
-FIGURES: dict[str, tuple[Callable[[Measured], float | None], Callable[[SavedAnswers, str], float | None]]] = {
-    "drift.sqnr_db": (lambda told: told.drift.sqnr_db, _sqnr_db),
-    "drift.top1_agreement": (lambda told: told.drift.top1_agreement, _agreement),
-    "accuracy.top1": (lambda told: told.accuracy.top1, _top1),
-    "accuracy.n": (lambda told: told.accuracy.n, _images),
-    "drop.lost": (lambda told: told.drop.lost, _lost),
-    "drop.gained": (lambda told: told.drop.gained, _gained),
-}
+def run_again(
+    answers: SavedAnswers, images: Images, rows: list[StageRow], kept: Mapping[str, PerImage]
+) -> Iterator[Mismatch]:
+    """Where the saved ``answers`` are not those that the files of ``rows`` gave now, which are ``kept``, by stage.
+
+    Another machine may round to a neighbouring level: as many answers may differ as may between the stage and the
+    PyTorch network, and the median of the SQNR as far as two honest builds are apart.
+    """
+    if not np.array_equal(answers.labels, images.labels):
+        yield Mismatch(None, CHECK, f"the saved labels are not those of the {len(images)} images")
+    for row in rows:
+        if row.name not in kept or row.name not in answers.per_image or row.tolerance is None:
+            continue
+        now = kept[row.name]
+        same = float((answers.top1[row.name] == now.answers.top1).mean())
+        if same < row.tolerance.agreement:
+            sentence = f"run again it gives {100 * same:.4g} % of the images the answer that was saved"
+            yield Mismatch(row.name, CHECK, sentence)
+        saved_db = _capped_median_db(answers.sqnr_db[row.name])
+        now_db = _capped_median_db(now.drift.sqnr_db)
+        if abs(saved_db - now_db) > NOISE_DB:
+            sentence = f"run again its median SQNR is {now_db:.4g} dB, and by the saved answers {saved_db:.4g}"
+            yield Mismatch(row.name, CHECK, sentence)
+
+
+def _capped_median_db(ratios_db: NDArray[Any]) -> float:
+    return float(np.median(np.minimum(ratios_db, CEILING)))

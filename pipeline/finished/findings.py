@@ -24,6 +24,9 @@ RULES = {
     "step": ("P005", "the logits are close enough to those of the file before"),
     "agreement": ("P006", "enough images get the same top-1 answer as from the PyTorch network"),
     "accuracy": ("P007", "top-1 fell by less than the margin against the PyTorch network"),
+    "classes": ("P008", "no class is proven to have lost more than it may"),
+    "groups": ("P009", "no group of images is proven to have lost more than it may"),
+    "threshold": ("P010", "few enough images cross the softmax threshold"),
     "asked": ("P011", "the rows are those that the recipe asks for, each made from the right one by the right backend"),
     "figures": ("P012", "what the report says of the answers is what the saved answers give"),
     "network": ("P013", "the classes and the preprocessing of every file are those of the frozen network"),
@@ -66,7 +69,7 @@ class Finding:
 
 # The checks that hold a report against what it follows from: of every stage, and of what belongs to no stage.
 DERIVED = ("asked", "figures", "network", "proof", "same-build")
-OF_NO_STAGE = ("figures", "network", "same-build")
+OF_NO_STAGE = ("figures", "same-build")
 
 
 def findings(build: FinishedBuild) -> list[Finding]:
@@ -75,7 +78,7 @@ def findings(build: FinishedBuild) -> list[Finding]:
     error = build.error
     for row in build.stages:
         if row.file is None:
-            made = _not_made(build, row, error)
+            made = _not_made(row, error)
             every_finding += _failed(build, row)
             if made is not None:
                 every_finding.append(made)
@@ -95,7 +98,7 @@ def _of_the_report(build: FinishedBuild) -> list[Finding]:
 
 def _failed(build: FinishedBuild, row: StageRow) -> list[Finding]:
     """What is wrong with a row that has no file."""
-    every_finding = [_derived(build, row.name, check, None) for check in DERIVED]
+    every_finding = [_derived(build, row.name, check, None) for check in ("made", *DERIVED)]
     return [finding for finding in every_finding if finding.verdict == "fail"]
 
 
@@ -110,11 +113,10 @@ def _own_reasons(build: FinishedBuild, row: StageRow) -> list[str]:
     return [reason for reason in row.reasons if reason not in told]
 
 
-def _not_made(build: FinishedBuild, row: StageRow, error: str | None) -> Finding | None:
-    """``error``: why the stage could not make its file, where it was tried; None of one that nobody asked for."""
-    reasons = "; ".join(_own_reasons(build, row))
-    if error or reasons:
-        return Finding(row.name, "made", "fail", error or reasons)
+def _not_made(row: StageRow, error: str | None) -> Finding | None:
+    """``error``: why the stage could not make its file, where it was tried; None where a mismatch tells why."""
+    if error:
+        return Finding(row.name, "made", "fail", error)
     if row.verdict == "fail":
         return None
     return Finding(row.name, "made", "not_run", "not reached: a stage before it failed")
@@ -132,8 +134,9 @@ def _of_a_file(build: FinishedBuild, row: StageRow) -> Iterator[tuple[str, str, 
     for _, reasons in checks.values():
         of_its_checks += reasons
 
-    # A reason that no check of its answers gave: the file itself is gone, or another.
-    broken = [reason for reason in _own_reasons(build, row) if reason not in of_its_checks]
+    # A reason that no check of its answers gave: the file itself is gone, another, or does not run.
+    broken = [item.sentence for item in build.mismatches if (item.stage, item.check) == (row.name, "intact")]
+    broken += [reason for reason in _own_reasons(build, row) if reason not in of_its_checks]
     if broken:
         yield "intact", "fail", "; ".join(broken)
         for check in checks:
@@ -152,10 +155,7 @@ def _of_a_file(build: FinishedBuild, row: StageRow) -> Iterator[tuple[str, str, 
 
 def _weighed(row: StageRow) -> dict[str, tuple[str, list[str]]]:
     """The verdict and the reasons of each check of its answers; empty where there are none."""
-    figures = measured(row)
-    if figures is None:
-        return {}
-    return weigh(figures.tolerance, figures.drift, figures.step, figures.drop, figures.accuracy.n, row.refuted)
+    return {} if measured(row) is None else weigh(row)
 
 
 def failed(all_findings: list[Finding]) -> list[Finding]:

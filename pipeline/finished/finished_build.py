@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.data.images import Images
     from pipeline.finished.report_json import Verdict
     from pipeline.finished.saved_answers import SavedAnswers
+    from pipeline.parity.figures import TestSet
     from pipeline.stage import StageRow, Tolerance
 
 
@@ -192,6 +193,17 @@ class FinishedBuild(Report):
         if self.answers_touched():
             raise BadRequest(f"{self.directory / saved_answers.FILE} is not what this build wrote; build again")
         return self.read_answers()
+
+    def test_set(self, answers: SavedAnswers) -> TestSet:
+        """What ``answers`` are judged on; raises BadRequest where the report does not name their groups."""
+        groups = self.groups or {}
+        for column, codes in answers.groups.items():
+            if len(codes) and not 0 <= codes.min() <= codes.max() < len(groups.get(column, [])):
+                raise self.damaged(KeyError(f"groups {column}"))
+        if len(answers.labels) and not 0 <= answers.labels.min() <= answers.labels.max() < len(self.classes):
+            raise self.damaged(ValueError(f"labels up to {answers.labels.max()} of {len(self.classes)} classes"))
+        names = {noisy.image: noisy.name for row in self.stages if row.spread for noisy in row.spread.noisiest}
+        return answers.test_set(self.classes, groups, names)
 
     def answers_touched(self) -> bool:
         """Whether the file of the saved answers is there and not the one that this build wrote."""

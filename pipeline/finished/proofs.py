@@ -18,11 +18,12 @@ CHECK = "proof"
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
-def mismatches(build: FinishedBuild, glances: Mapping[str, Glance]) -> Iterator[Mismatch]:
-    """What is wrong with the proofs of ``build``; ``glances`` are those of its ONNX files, by stage."""
-    for row in build.stages:
-        if row.file is None:
-            continue
+def mismatches(build: FinishedBuild, whole: list[StageRow], glances: Mapping[str, Glance]) -> Iterator[Mismatch]:
+    """What is wrong with the proofs of ``build``.
+
+    ``whole`` are the rows whose files are those that were judged, and ``glances`` those of the ONNX files, by stage.
+    """
+    for row in whole:
         sentences = [*_of_the_certificate(build, row), *_of_the_size(build, row)]
         if row.name in glances:
             sentences += _of_the_pairs(row, glances[row.name])
@@ -53,7 +54,7 @@ def _of_the_certificate(build: FinishedBuild, row: StageRow) -> Iterator[str]:
 
 def _of_the_size(build: FinishedBuild, row: StageRow) -> Iterator[str]:
     path = build.path(row)
-    if path.is_file() and path.stat().st_size != row.bytes:
+    if path.stat().st_size != row.bytes:
         yield f"{path.name} has {path.stat().st_size} bytes, and the report tells of {row.bytes}"
 
 

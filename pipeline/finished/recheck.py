@@ -11,88 +11,111 @@ from exporters import onnx_glance
 from pipeline import workspace
 from pipeline.bounds import bounds
 from pipeline.errors import StageFailed
-from pipeline.finished import derived_figures, proofs, rows_asked, same_build, same_network, saved_answers
+from pipeline.finished import derived_figures, proofs, rows_asked, same_build, same_network
 from pipeline.finished.finished_build import FinishedBuild
+from pipeline.finished.mismatch import Mismatch
 from pipeline.finished.report_json import measured
+from pipeline.finished.saved_answers import SavedAnswers
+from pipeline.parity import figures
 from pipeline.parity.judge import judge, overall
 from pipeline.parity.paired import paired_drop
 from pipeline.stage import StageRow, Tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from exporters.onnx_glance import Glance
     from pipeline.data.images import Images
-    from pipeline.finished.mismatch import Mismatch
     from pipeline.finished.report_json import Verdict
     from pipeline.finished.rows_asked import Pair
-    from pipeline.finished.saved_answers import SavedAnswers
+    from pipeline.parity.figures import TestSet
+    from pipeline.parity.per_image import PerImage
 
     Look = Callable[[StageRow, Tolerance], StageRow]
 
 
-def recheck(
-    directory: Path, max_drop: float | None = None, confidence: float | None = None, *, rerun: bool = False
-) -> tuple[FinishedBuild, SavedAnswers]:
-    """The build in ``directory`` with every verdict computed anew, under other margins if given, and its answers.
+def recheck(directory: Path, *, rerun: bool = False, **margins: float | None) -> tuple[FinishedBuild, SavedAnswers]:
+    """The build in ``directory`` with every verdict computed anew, and its answers.
 
-    All that the report tells is held against what it follows from: its ``mismatches`` fail the stages that they are of.
-    With ``rerun`` every file runs again on the images that judged it, and the answers are those. Raises BadRequest
-    where the directory holds no finished build, or those images are no longer to be had.
+    ``margins`` are those of recipe.MARGINS that take the place of what the build was asked for, None where they do not.
+    All that the report tells is held against what it follows from; what does not follow fails. With ``rerun`` every
+    file runs again on the images that judged it, and the answers are those. Raises BadRequest where the directory holds
+    no finished build, or those images are no longer to be had.
     """
     saved = FinishedBuild.open(directory)
-    build = saved.under(max_drop=max_drop, confidence=confidence)
+    build = saved.under(**margins)
     answers = build.read_answers()
-    if not answers.reference.size:
-        raise build.damaged(ValueError(f"{saved_answers.FILE} holds no answers"))
     if build.answers_digest is None:
         raise build.damaged(KeyError("answers"))
     if build.conformance_digests is None:
         raise build.damaged(KeyError("conformance"))
 
     pairs = rows_asked.pairs(saved)
-    found = _mismatches(saved, pairs, answers)
-    rerunner = _Rerun(build, answers, build.test_images()) if rerun else None
-    look = rerunner.look if rerunner is not None else partial(_remembered, answers)
-    rows = _rows(build, pairs, look)
-    if rerunner is not None:
-        found += rerunner.mismatches(rows)
-        answers = rerunner.answers()
+    broken = list(_broken(saved, pairs))
+    impossible = list(derived_figures.impossible(saved, answers))
+    found = [*broken, *impossible, *_mismatches(saved, pairs, answers, broken)]
+    broken_stages = {item.stage for item in broken}
+    unfit = {item.stage for item in impossible}
+    if None in unfit:
+        # What is wrong with all answers leaves nothing to judge, nor to hold a file against.
+        rows = _rows(build, pairs, broken_stages, _not_judged)
+    else:
+        test_set = build.test_set(answers)
+        rows = _rows(build, pairs, broken_stages, partial(_remembered, answers, test_set, unfit))
+        found += derived_figures.mismatches(saved, rows, answers, test_set)
+        found += _unreached(saved, pairs, rows)
+        if rerun:
+            rerunner = _Rerun(build, test_set, build.test_images())
+            rows = _rows(build, pairs, broken_stages, rerunner.look)
+            found += derived_figures.run_again(answers, rerunner.images, rows, rerunner.kept)
+            answers = rerunner.answers(answers)
+
     rows = _with_mismatches(rows, found)
-    verdict = "fail" if build.error else overall(row.verdict for row in rows)
+    deciding = [row.verdict for row in rows if not row.stands_beside(build.precision)]
+    # What stands beside does not decide; that it is of this build, and whole, does.
+    verdict = "fail" if build.error or found else overall(deciding)
     return build.judged(rows, cast("Verdict", verdict), found), answers
 
 
-def _rows(build: FinishedBuild, pairs: list[Pair], look: Look) -> list[StageRow]:
-    """Every row judged anew by ``look``."""
-    rows: list[StageRow] = []
+def _broken(build: FinishedBuild, pairs: list[Pair]) -> Iterator[Mismatch]:
+    """Files that are not those that were judged, or that never were though they could be."""
     for pair in pairs:
-        # A build ends with the first stage that fails: what stands behind it has no file, rightly.
-        ended = build.error is not None or any(earlier.verdict == "fail" for earlier in rows)
-        rows.append(_judged(build, pair, look, ended=ended))
-    return rows
+        row = pair.told
+        if row.file is None or pair.asked is None:
+            continue
+        path = build.path(row)
+        changed = workspace.other(path, row.sha256)
+        if changed is not None:
+            yield Mismatch(row.name, "intact", changed)
+            continue
+        # A file that can run here did when it was built; whoever takes its answers away hides something.
+        backend = pair.asked.backend
+        if row.provider is None and (backend is None or backend.runs_here):
+            yield Mismatch(row.name, "intact", f"{path.name} was never run")
 
 
-def _mismatches(build: FinishedBuild, pairs: list[Pair], answers: SavedAnswers) -> list[Mismatch]:
-    """Where ``build``, as its report has it, does not follow from its recipe, its answers and its files."""
-    glances = {row.name: glance for row in build.stages if (glance := _glance(build, row)) is not None}
-    return [
-        *same_build.mismatches(build),
-        *rows_asked.mismatches(build, pairs),
-        *derived_figures.mismatches(build, answers),
-        *same_network.mismatches(build, answers, glances),
-        *proofs.mismatches(build, glances),
-    ]
+def _mismatches(
+    build: FinishedBuild, pairs: list[Pair], answers: SavedAnswers, broken: list[Mismatch]
+) -> Iterator[Mismatch]:
+    """Where ``build``, as its report has it, does not follow from its recipe and its files.
+
+    Of files that are ``broken`` nothing is asked: they say it by themselves.
+    """
+    stages = {item.stage for item in broken}
+    whole = [row for row in build.stages if row.file is not None and row.name not in stages]
+    glances = {row.name: _glance(build.path(row)) for row in whole if str(row.file).endswith(".onnx")}
+    yield from same_build.mismatches(build)
+    yield from rows_asked.mismatches(build, pairs)
+    yield from derived_figures.strangers(build, answers)
+    yield from same_network.mismatches(build, whole, glances)
+    yield from proofs.mismatches(build, whole, glances)
 
 
-def _glance(build: FinishedBuild, row: StageRow) -> Glance | None:
-    """What the file of ``row`` says of itself; None where it is there and no ONNX file by its name."""
-    path = build.path(row)
-    if path.suffix != ".onnx" or not path.is_file():
-        return None
+def _glance(path: Path) -> Glance:
+    """What an ONNX file says of itself."""
     try:
         return onnx_glance.glance(path)
     except (OSError, ValueError):
@@ -100,72 +123,84 @@ def _glance(build: FinishedBuild, row: StageRow) -> Glance | None:
         return onnx_glance.Glance({}, Counter())
 
 
+def _rows(build: FinishedBuild, pairs: list[Pair], broken: Collection[str | None], look: Look) -> list[StageRow]:
+    """Every row judged anew by ``look``; those that are ``broken`` fail, for reasons told elsewhere."""
+    rows = []
+    for pair in pairs:
+        row = pair.told
+        if row.name in broken:
+            rows.append(replace(row, verdict="fail", reasons=[]))
+        elif pair.asked is None or row.file is None or row.provider is None:
+            # Not reached, or built for another machine: no margin changes that.
+            rows.append(replace(row, verdict="not_run", reasons=[]))
+        else:
+            # Of the report only figures are believed: bounds and verdicts are this program's own.
+            rows.append(look(row, bounds(pair.asked.name, pair.asked.role, pair.asked.precision, build.recipe)))
+    return rows
+
+
+def _unreached(build: FinishedBuild, pairs: list[Pair], rows: list[StageRow]) -> Iterator[Mismatch]:
+    """Rows without a file, though the build had not ended: it ends with the first stage that fails."""
+    ended = build.error is not None
+    for pair, row in zip(pairs, rows, strict=True):
+        if pair.asked is not None and not pair.missing and row.file is None and not ended:
+            yield Mismatch(row.name, "made", "it has no file, though nothing before it failed")
+        ended = ended or row.verdict == "fail"
+
+
 def _with_mismatches(rows: list[StageRow], found: Iterable[Mismatch]) -> list[StageRow]:
     """``rows``, of which those fail that anything was ``found`` of; what belongs to no stage is told by the first."""
     sentences: dict[str, list[str]] = {}
-    for mismatch in found:
-        stage = rows[0].name if mismatch.stage is None else mismatch.stage
-        sentences.setdefault(stage, []).append(mismatch.sentence)
+    for item in found:
+        sentences.setdefault(item.stage or rows[0].name, []).append(item.sentence)
 
-    failing = []
+    told = []
     for row in rows:
         # Of two rows of one name the first one tells.
-        told = sentences.pop(row.name, [])
-        # Reasons of another verdict than this one would be taken for its own.
+        of_this = sentences.pop(row.name, [])
+        # The reasons of another verdict than this one would be taken for its own.
         reasons = row.reasons if row.verdict == "fail" else []
-        failing.append(replace(row, verdict="fail", reasons=[*reasons, *told]) if told else row)
-    return failing
+        told.append(replace(row, verdict="fail", reasons=[*of_this, *reasons]) if of_this else row)
+    return told
 
 
-def _judged(build: FinishedBuild, pair: Pair, look: Look, *, ended: bool) -> StageRow:
-    """The row of ``pair`` judged again; ``ended``: the build was over before it came to this stage."""
-    row = pair.told
-    # What is wrong with it is told by its mismatch.
-    if pair.missing or pair.asked is None:
-        return _unjudged(row, None)
-    if row.file is None:
-        return _unjudged(row, None if ended else "it has no file, though nothing before it failed")
-    path = build.path(row)
-    changed = workspace.other(path, row.sha256)
-    if changed is not None:
-        return replace(row, verdict="fail", reasons=[changed])
-    # A file that can run here did when it was built; whoever takes its answers away hides something.
-    if row.provider is None:
-        backend = pair.asked.backend
-        runs_here = backend is None or backend.runs_here
-        return _unjudged(row, f"{path.name} was never run" if runs_here else None)
-    # Of the report only figures are believed: bounds and verdicts are this program's own.
-    return look(row, bounds(pair.asked.name, pair.asked.role, pair.asked.precision, build.recipe))
+def _not_judged(row: StageRow, _: Tolerance) -> StageRow:
+    return replace(row, verdict="fail", reasons=[])
 
 
-def _unjudged(row: StageRow, wrong: str | None) -> StageRow:
-    """Not reached, or built for another machine: no margin changes that; ``wrong`` where that cannot be."""
-    if wrong is None:
-        return replace(row, verdict="not_run", reasons=[])
-    return replace(row, verdict="fail", reasons=[wrong])
+def _remembered(
+    answers: SavedAnswers, test_set: TestSet, unfit: Collection[str | None], row: StageRow, tolerance: Tolerance
+) -> StageRow:
+    """``row`` judged by its saved answers; those of the stages ``unfit`` are none."""
+    if measured(row) is None:
+        return replace(row, verdict="fail", reasons=row.refuted)  # its answers were no numbers
+    if row.name in unfit:
+        return _not_judged(row, tolerance)
+    if row.source in unfit:
+        why = f"the saved answers of {row.source}, from which it was made, are none"
+        return replace(row, verdict="fail", reasons=[why])
 
-
-def _remembered(answers: SavedAnswers, row: StageRow, tolerance: Tolerance) -> StageRow:
-    """``row`` judged by its saved answers."""
-    top1 = answers.top1.get(row.name)
-    figures = measured(row)
-    if top1 is None or figures is None:
-        # They were no numbers, or somebody took them away.
-        return replace(row, verdict="fail", reasons=row.refuted or ["nothing is left of its answers"])
-    labels = answers.labels
-    drop = paired_drop(answers.reference_is_right(), top1 == labels, tolerance.confidence)
-    verdict, reasons = judge(tolerance, figures.drift, figures.step, drop, len(labels), row.refuted)
-    return replace(row, tolerance=tolerance, drop=drop, verdict=verdict, reasons=reasons)
+    fresh = replace(row, tolerance=tolerance)
+    kept = answers.kept(row.name)
+    if kept is None:
+        # Version 0.1 kept less: what it did not is believed.
+        right = answers.top1[row.name] == answers.labels
+        fresh.drop = paired_drop(answers.reference_is_right(), right, tolerance.confidence)
+    else:
+        figures.fill(fresh, test_set, kept, answers.kept(row.source or ""))
+    fresh.verdict, fresh.reasons = judge(fresh)
+    return fresh
 
 
 @dataclass
 class _Rerun:
-    """Every file of ``build`` run again on ``images``; ``saved`` are the answers that were kept."""
+    """Every file of ``build`` run again on ``images``, and judged on ``test_set``."""
 
     build: FinishedBuild
-    saved: SavedAnswers
+    test_set: TestSet
     images: Images
     logits: dict[str, NDArray[Any]] = field(default_factory=dict)
+    kept: dict[str, PerImage] = field(default_factory=dict)
 
     def look(self, row: StageRow, tolerance: Tolerance) -> StageRow:
         """``row`` with what running its file again gives; how the file was made stays as it was."""
@@ -180,13 +215,22 @@ class _Rerun:
             source = self.build.path(self.build.stage(row.source))
 
         fresh = StageRow(row.name, row.role, row.precision, tolerance=tolerance)
-        before = self.logits.get(row.source or "")
+        before = row.source or ""
         try:
-            logits = examine(fresh, self.build.path(row), source, self.images, self.saved.reference, before)
+            examined = examine(
+                fresh,
+                self.build.path(row),
+                source,
+                self.images,
+                self.test_set,
+                self.logits.get(before),
+                self.kept.get(before),
+            )
         except StageFailed as error:
             return replace(row, verdict="fail", reasons=[str(error)])
-        if logits is not None:
-            self.logits[row.name] = logits
+        if examined is not None:
+            self.logits[row.name] = examined.logits
+            self.kept[row.name] = examined.kept
         return replace(
             row,
             provider=fresh.provider,
@@ -194,6 +238,8 @@ class _Rerun:
             step=fresh.step,
             accuracy=fresh.accuracy,
             drop=fresh.drop,
+            spread=fresh.spread,
+            subsets=fresh.subsets,
             certificate=fresh.certificate,
             refuted=fresh.refuted,
             tolerance=fresh.tolerance,
@@ -201,21 +247,7 @@ class _Rerun:
             reasons=fresh.reasons,
         )
 
-    def mismatches(self, rows: list[StageRow]) -> list[Mismatch]:
-        """Where the saved answers are not those that the files of ``rows`` gave now."""
-        found = [*derived_figures.other_labels(self.saved, self.images.labels)]
-        for row in rows:
-            if row.name in self.logits and row.tolerance is not None:
-                found += derived_figures.run_again(self.saved, row.name, self.logits[row.name], row.tolerance)
-        return found
-
-    def answers(self) -> SavedAnswers:
-        """The answers of the files that ran again; of the others those that were kept."""
-        from exporters.portable.sqnr import sqnr_db
-
-        top1 = dict(self.saved.top1)
-        ratios = dict(self.saved.sqnr_db)
-        for name, logits in self.logits.items():
-            top1[name] = logits.argmax(1)
-            ratios[name] = sqnr_db(self.saved.reference, logits).astype("float32")
-        return replace(self.saved, top1=top1, sqnr_db=ratios)
+    def answers(self, saved: SavedAnswers) -> SavedAnswers:
+        """The answers of the files that ran again; of the others those that were ``saved``."""
+        fresh = SavedAnswers.of(self.test_set, self.kept)
+        return replace(saved, per_image={**saved.per_image, **fresh.per_image})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pipeline.finished import json_records
 from pipeline.recipe import Recipe
 from pipeline.rows import ROLES, SHARED_ROLES
-from pipeline.stage import StageRow
+from pipeline.stage import StageRow, Subset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +90,7 @@ def measured(row: StageRow) -> Measured | None:
 class Report:
     """report.json, key by key as docs/report.md has them; ``knobs`` are the fields of its recipe.
 
-    The last six came with later versions: None in a report before them.
+    Those with a default came with later versions: None in a report before them.
     """
 
     knobs: dict[str, Any]
@@ -104,6 +104,8 @@ class Report:
     environment: Environment
     not_proven: list[str]
     speed: Speed | None = None
+    groups: dict[str, list[str]] | None = None  # by column of --groups, in the order of the codes that are kept
+    subsets: dict[str, list[Subset]] | None = None  # of what is shipped, every class and group, the worst first
     answers_digest: str | None = None  # SHA-256 of the file that keeps them
     conformance_digests: dict[str, str] | None = None  # of each file of the contract of preprocessing, by name
     evidence_digest: str | None = None  # of evidence.json
@@ -202,7 +204,10 @@ def _with_role(row: Mapping[str, Any], asked_precision: str) -> dict[str, Any]:
 def rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of ``report`` as this version writes them, each of them whole."""
     complete_rows = []
-    for row in report["stages"]:
+    # Of a row that is written now every key is asked for.
+    newer: dict[str, Any] = {} if "subsets" in report else {"spread": None, "subsets": {}}
+    for written in report["stages"]:
+        row = {**newer, **written}
         complete = row if "role" in row else _with_role(row, report["recipe"]["precision"])
         _refuse(complete)
         complete_rows.append(complete)

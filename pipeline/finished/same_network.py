@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from exporters.onnx_glance import Glance
     from pipeline.finished.finished_build import FinishedBuild
-    from pipeline.finished.saved_answers import SavedAnswers
     from pipeline.stage import StageRow
 
 CHECK = "network"
@@ -27,11 +26,13 @@ KEYS = ("classes", "preprocessing")
 SHOWN = 3
 
 
-def mismatches(build: FinishedBuild, answers: SavedAnswers, glances: Mapping[str, Glance]) -> Iterator[Mismatch]:
-    """Where a file of ``build`` tells of another network than the frozen one; ``glances`` are by stage."""
-    yield from _of_the_answers(build, answers)
-    frozen_row = next((row for row in build.stages if row.role == "reference" and row.file is not None), None)
-    if frozen_row is None or not build.path(frozen_row).is_file():
+def mismatches(build: FinishedBuild, whole: list[StageRow], glances: Mapping[str, Glance]) -> Iterator[Mismatch]:
+    """Where a file of ``build`` tells of another network than the frozen one.
+
+    ``whole`` are the rows whose files are those that were judged, and ``glances`` those of the ONNX files, by stage.
+    """
+    frozen_row = next((row for row in whole if row.role == "reference"), None)
+    if frozen_row is None:
         return
     path = build.path(frozen_row)
     frozen = _frozen(path)
@@ -47,7 +48,7 @@ def mismatches(build: FinishedBuild, answers: SavedAnswers, glances: Mapping[str
         yield Mismatch(frozen_row.name, CHECK, sentence)
     for sentence in _apart(RECORD, _record(build), path.name, frozen):
         yield Mismatch(frozen_row.name, CHECK, sentence)
-    for row in build.stages:
+    for row in whole:
         if row.name not in glances:
             continue
         for sentence in _apart(str(row.file), _metadata(row, glances[row.name]), path.name, frozen):
@@ -121,16 +122,3 @@ def _items_apart(value: list[Any], frozen_name: str, expected: list[Any]) -> str
     shown = ", ".join(map(str, value[first : first + SHOWN]))
     shown_expected = ", ".join(map(str, expected[first : first + SHOWN]))
     return f"are {shown} from number {first} on, and those of {frozen_name} {shown_expected}"
-
-
-def _of_the_answers(build: FinishedBuild, answers: SavedAnswers) -> Iterator[Mismatch]:
-    """Whether the saved answers are those to as many classes."""
-    count = len(build.classes)
-    width = answers.reference.shape[1]
-    if width != count:
-        yield Mismatch(None, CHECK, f"the saved answers are of {width} classes, and the report has {count}")
-    labels = answers.labels
-    if len(labels) and not (labels.min() >= 0 and labels.max() < count):
-        yield Mismatch(
-            None, CHECK, f"the saved labels go from {labels.min()} to {labels.max()}, and there are {count} classes"
-        )

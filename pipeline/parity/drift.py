@@ -1,24 +1,37 @@
-"""How far one set of answers lies from another, and how many of them are right."""
+"""How far one set of answers lies from another: of every image, and of all of them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporters.portable.sqnr import sqnr_db
-from pipeline.stage import Accuracy, Drift
+from pipeline.stage import Drift
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Floats = NDArray[np.float32]
 
 # In place of the largest magnitude of a reference that is 0 throughout.
 LEAST_MAGNITUDE = 1e-300
+# Values that are computed in float64 at once: what bounds the memory.
+AT_ONCE = 2**22
 
 
-def drift(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> Drift:
-    """The drift of ``answers`` (N, classes) from ``reference``; raises ValueError where any is missing or no number."""
+@dataclass(frozen=True)
+class Distance:
+    """Of every image (N,) float32: SQNR in dB, infinity where nothing differs; largest difference; cosine."""
+
+    sqnr_db: Floats
+    max_abs: Floats
+    cosine: Floats
+
+
+def distance(reference: Floats, answers: Floats) -> Distance:
+    """How far ``answers`` (N, classes) lie from ``reference``; raises ValueError where any is missing or no number."""
     if reference.shape != answers.shape:
         raise ValueError(f"answers have shape {answers.shape} where the reference has {reference.shape}")
     if not len(answers):
@@ -27,16 +40,34 @@ def drift(reference: NDArray[np.float32], answers: NDArray[np.float32]) -> Drift
     if bad:
         raise ValueError(f"{bad} of {len(answers)} images are answered with NaN or infinity")
 
-    expected = reference.astype(np.float64)
-    answered = answers.astype(np.float64)
-    errors = np.abs(answered - expected)
-    largest_error = errors.max()
+    found = Distance(*(np.empty(len(answers), np.float32) for _ in range(3)))
+    rows = max(1, AT_ONCE // answers.shape[1])
+    for start in range(0, len(answers), rows):
+        some = slice(start, start + rows)
+        expected = reference[some].astype(np.float64)
+        answered = answers[some].astype(np.float64)
+        found.sqnr_db[some] = sqnr_db(expected, answered)
+        found.max_abs[some] = np.abs(answered - expected).max(axis=1)
+        found.cosine[some] = _cosines(expected, answered)
+    return found
+
+
+def drift(reference: Floats, answers: Floats) -> Drift:
+    """The drift of ``answers`` (N, classes) from ``reference``; raises as ``distance`` does."""
+    found = distance(reference, answers)
+    agreement = float((reference.argmax(1) == answers.argmax(1)).mean())
+    return summary(found, float(np.abs(reference).max()), agreement)
+
+
+def summary(found: Distance, magnitude: float, agreement: float) -> Drift:
+    """Of all images: ``magnitude`` is the largest of the reference, ``agreement`` the share of the same top-1."""
+    largest = float(found.max_abs.max())
     return Drift(
-        max_abs=float(largest_error),
-        max_rel=float(largest_error / max(np.abs(expected).max(), LEAST_MAGNITUDE)),
-        cosine=float(min(1.0, _cosines(expected, answered).min())),
-        sqnr_db=median_db(sqnr_db(reference, answers)) if errors.any() else None,
-        top1_agreement=float((expected.argmax(1) == answered.argmax(1)).mean()),
+        max_abs=largest,
+        max_rel=largest / max(magnitude, LEAST_MAGNITUDE),
+        cosine=float(min(1.0, found.cosine.min())),
+        sqnr_db=median_db(found.sqnr_db) if largest > 0 else None,
+        top1_agreement=agreement,
     )
 
 
@@ -51,16 +82,9 @@ def _cosines(expected: NDArray[np.float64], answered: NDArray[np.float64]) -> ND
     return np.asarray(np.where(norms > 0, cosines, equal * 1.0))
 
 
-def median_db(ratios_db: NDArray[np.float64]) -> float:
+def median_db(ratios_db: Floats) -> float:
     """The median of the images' SQNR, of which not all are infinite.
 
     None in the report means the same bits. Where most images have them, the best of the others stands for the median.
     """
     return float(min(np.median(ratios_db), ratios_db[ratios_db < np.inf].max()))
-
-
-def accuracy(answers: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:
-    """Top-1 and top-5 of ``answers`` (N, classes) against ``labels`` (N,)."""
-    ranked = np.argsort(-answers, axis=1, kind="stable")[:, :5]
-    hits = ranked == labels[:, None]
-    return Accuracy(top1=float(hits[:, 0].mean()), top5=float(hits.any(axis=1).mean()), n=len(labels))

@@ -9,12 +9,11 @@ import numpy as np
 
 from pipeline import workspace
 from pipeline.errors import PipelineError, StageFailed
-from pipeline.parity import answers
+from pipeline.parity import answers, figures
 from pipeline.parity.consistency import contradictions, sample
-from pipeline.parity.drift import accuracy, drift
 from pipeline.parity.fault import excess_noise_on
 from pipeline.parity.judge import judge
-from pipeline.parity.paired import paired_drop
+from pipeline.parity.per_image import per_image
 from pipeline.parity.proof import certify
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.data.images import Images
+    from pipeline.parity.figures import TestSet
+    from pipeline.parity.per_image import PerImage
     from pipeline.stage import StageRow
 
 # Two answers of one file to one image count as the same from the step bound of the file on, kept within these.
@@ -51,24 +52,33 @@ class Exhibit:
     logits: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Examined:
+    """The ``logits`` (N, classes) of a file, and what is kept of them."""
+
+    logits: NDArray[np.float32]
+    kept: PerImage
+
+
 def examine(
     row: StageRow,
     path: Path,
     source: Path | None,
     images: Images,
-    reference: NDArray[np.float32],
-    before: NDArray[np.float32] | None,
-) -> NDArray[np.float32] | None:
-    """Fill ``row`` with all that the file shows, and its verdict; returns its logits, or None where they are unusable.
+    test_set: TestSet,
+    logits_before: NDArray[np.float32] | None,
+    kept_before: PerImage | None,
+) -> Examined | None:
+    """Fill ``row`` with all that the file shows, and its verdict; returns its answers, or None where they are unusable.
 
-    ``reference`` are the logits of the frozen network, ``before`` those of ``source`` (None: the reference).
-    Raises StageFailed where the file cannot be run.
+    ``logits_before`` and ``kept_before`` are those of ``source``; None: those of the frozen network. Raises StageFailed
+    where the file cannot be run.
     """
     assert row.tolerance is not None
     exhibit = _run(row, path, source, images)
+    before = test_set.reference if logits_before is None else logits_before
     try:
-        row.drift = drift(reference, exhibit.logits)
-        row.step = drift(reference if before is None else before, exhibit.logits)
+        kept = per_image(exhibit.logits, test_set.labels, test_set.reference, before)
     except ValueError as error:
         # Answers of another shape or without numbers have no figures; that the graph is honest can still be refuted.
         row.verdict = "fail"
@@ -76,14 +86,10 @@ def examine(
         row.reasons = row.refuted
         return None
 
-    labels = images.labels
-    top1 = exhibit.logits.argmax(1)
-    reference_right = reference.argmax(1) == labels
-    row.accuracy = accuracy(exhibit.logits, labels)
-    row.drop = paired_drop(reference_right, top1 == labels, row.tolerance.confidence)
+    figures.fill(row, test_set, kept, kept_before)
     row.refuted = list(_refuted(exhibit, *CHECKS))
-    row.verdict, row.reasons = judge(row.tolerance, row.drift, row.step, row.drop, len(labels), row.refuted)
-    return exhibit.logits
+    row.verdict, row.reasons = judge(row)
+    return Examined(exhibit.logits, kept)
 
 
 def _run(row: StageRow, path: Path, source: Path | None, images: Images) -> Exhibit:

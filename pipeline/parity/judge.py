@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.parity.paired import images_that_decide
-from pipeline.stage import SAME_BITS
+from pipeline.stage import CLASSES, SAME_BITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
-    from pipeline.stage import Drift, Drop, Tolerance
+    from pipeline.stage import Crossing, Drift, Drop, Family, StageRow
 
 
-def judge(
-    tolerance: Tolerance, drift: Drift, step: Drift, drop: Drop, n: int, refuted: Sequence[str] = ()
-) -> tuple[str, list[str]]:
+def judge(row: StageRow) -> tuple[str, list[str]]:
     """The verdict on a stage, from all that ``weigh`` found, and the reasons with their figures; a pass has none."""
-    verdict_of = weigh(tolerance, drift, step, drop, n, refuted)
+    verdict_of = weigh(row)
     verdict = overall(check_verdict for check_verdict, _ in verdict_of.values())
     reasons = []
     for check_verdict, check_reasons in verdict_of.values():
@@ -26,27 +24,64 @@ def judge(
     return verdict, reasons
 
 
-def weigh(
-    tolerance: Tolerance, drift: Drift, step: Drift, drop: Drop, n: int, refuted: Sequence[str] = ()
-) -> dict[str, tuple[str, list[str]]]:
-    """The verdict of each check that the bounds ask for, and its reasons; a pass has none.
+def weigh(row: StageRow) -> dict[str, tuple[str, list[str]]]:
+    """The verdict of each check that the bounds of ``row`` ask for, and its reasons; a pass has none.
 
-    ``n`` is the number of test images and ``refuted`` what was disproved without looking at them.
+    All figures of the row must be there.
     """
+    tolerance = row.tolerance
+    assert tolerance is not None
+    assert row.drift is not None
+    assert row.step is not None
     agreement = "share of top-1 answers as PyTorch gives them"
     reasons_of = {
-        "refuted": list(refuted),
-        "drift": _apart("PyTorch", drift, tolerance.sqnr_db),
-        "step": _apart("the file before", step, tolerance.step_sqnr_db),
-        "agreement": _below(agreement, drift.top1_agreement, tolerance.agreement),
+        "refuted": list(row.refuted),
+        "drift": _apart("PyTorch", row.drift, tolerance.sqnr_db),
+        "step": _apart("the file before", row.step, tolerance.step_sqnr_db),
+        "agreement": _below(agreement, row.drift.top1_agreement, tolerance.agreement),
     }
     verdict_of = {}
     for check, reasons in reasons_of.items():
         verdict_of[check] = ("fail" if reasons else "pass", reasons)
-    # The one check that the images can leave undecided.
+    # Those that the images can leave undecided.
     if tolerance.drop is not None:
-        verdict_of["accuracy"] = _weigh_drop(drop, n, tolerance.drop, tolerance.confidence)
+        assert row.accuracy is not None
+        assert row.drop is not None
+        verdict_of["accuracy"] = _weigh_drop(row.drop, row.accuracy.n, tolerance.drop, tolerance.confidence)
+        verdict_of |= _weigh_subsets(row.subsets)
+        if row.spread is not None and row.spread.crossing is not None and tolerance.crossed is not None:
+            verdict_of["threshold"] = _weigh_crossing(row.spread.crossing, tolerance.crossed)
     return verdict_of
+
+
+def _weigh_subsets(subsets: Mapping[str, Family]) -> dict[str, tuple[str, list[str]]]:
+    """The verdict on the classes, and that on the groups of all columns."""
+    verdict_of: dict[str, tuple[str, list[str]]] = {}
+    groups = {column: family for column, family in subsets.items() if column != CLASSES}
+    if CLASSES in subsets:
+        family = subsets[CLASSES]
+        verdict_of[CLASSES] = (family.verdict, [f"class {reason}" for reason in family.reasons])
+    if groups:
+        verdict = overall(family.verdict for family in groups.values())
+        reasons = []
+        for column, family in groups.items():
+            if family.verdict == verdict:
+                reasons += [f"{column} {reason}" for reason in family.reasons]
+        verdict_of["groups"] = (verdict, reasons)
+    return verdict_of
+
+
+def _weigh_crossing(crossing: Crossing, margin: float) -> tuple[str, list[str]]:
+    if crossing.upper < margin:
+        return "pass", []
+    bounds = f"between {100 * crossing.lower:.2f} and {100 * crossing.upper:.2f}"
+    found = (
+        f"{100 * crossing.share:.2f} % of the images cross the softmax threshold of {crossing.threshold:g} ({bounds}; "
+        f"{crossing.lost} fall below it, {crossing.gained} rise)"
+    )
+    if crossing.lower > margin:
+        return "fail", [f"{found}, more than {100 * margin:g}"]
+    return "undecided", [f"{found}, which the images cannot tell from {100 * margin:g}"]
 
 
 def _weigh_drop(drop: Drop, n: int, margin: float, confidence: float) -> tuple[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pipeline.stage import Drop
@@ -22,26 +23,25 @@ def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], confidence:
     return Drop((lost - gained) / len(before), lower, upper, lost, gained)
 
 
+# The stages of a build often have the same counts.
+@lru_cache(maxsize=1024)
 def bounds(lost: int, gained: int, n: int, confidence: float) -> tuple[float, float]:
-    """Bounds of the drop P(lost) - P(gained), each of which holds with ``confidence`` by itself.
+    """Bounds of the drop P(lost) - P(gained), each of which holds with ``confidence`` by itself, whatever the rates."""
+    from pipeline.parity.unconditional import upper_bounds
 
-    Each rate has its exact bound (Clopper and Pearson 1934, Biometrika 26:404); half the error is given to either
-    (Bonferroni), so the difference of the two bounds holds whatever the two rates have to do with each other.
-    """
-    error = (1 - confidence) / 2
-    lower = _rate_at_least(lost, n, error) - _rate_at_most(gained, n, error)
-    upper = _rate_at_most(lost, n, error) - _rate_at_least(gained, n, error)
-    return lower, upper
+    upper, turned = upper_bounds([lost, gained], [gained, lost], [n, n], 1 - confidence)
+    return -float(turned), float(upper)
 
 
 def unpaired_bounds(before: int, after: int, n: int, confidence: float) -> tuple[float, float]:
     """Bounds of the drop between ``before`` and ``after`` right answers to ``n`` images, where nothing says which.
 
-    Either rate has its exact bound, as in ``bounds``. The result holds however the answers go together, and is wide.
+    Each rate has its exact bound, and half of the error is given to either (Bonferroni): the result holds however the
+    answers go together, and is wide.
     """
     error = (1 - confidence) / 2
-    lower = _rate_at_least(before, n, error) - _rate_at_most(after, n, error)
-    upper = _rate_at_most(before, n, error) - _rate_at_least(after, n, error)
+    lower = rate_at_least(before, n, error) - rate_at_most(after, n, error)
+    upper = rate_at_most(before, n, error) - rate_at_least(after, n, error)
     return lower, upper
 
 
@@ -76,15 +76,15 @@ def images_that_decide(drop: Drop, n: int, margin: float, confidence: float) -> 
     return None
 
 
-def _rate_at_most(count: int, n: int, error: float) -> float:
-    """The upper Clopper-Pearson bound of a rate of which ``count`` of ``n`` were seen."""
-    from scipy.stats import beta
+def rate_at_most(count: int, n: int, error: float) -> float:
+    """The upper bound of a rate of which ``count`` of ``n`` were seen (Clopper and Pearson 1934, Biometrika 26:404)."""
+    from scipy.special import betaincinv
 
-    return 1.0 if count == n else float(beta.ppf(1 - error, count + 1, n - count))
+    return 1.0 if count == n else float(betaincinv(count + 1, n - count, 1 - error))
 
 
-def _rate_at_least(count: int, n: int, error: float) -> float:
+def rate_at_least(count: int, n: int, error: float) -> float:
     """The lower Clopper-Pearson bound."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
-    return 0.0 if count == 0 else float(beta.ppf(error, count, n - count + 1))
+    return 0.0 if count == 0 else float(betaincinv(count, n - count + 1, error))

@@ -136,8 +136,8 @@ def _flips(build: Build, finished: FinishedBuild) -> list[dict[str, Any]]:
     if finished.shipped is None:
         return []
     labels = build.images.labels
-    before = build.reference.argmax(1)
-    after = build.top1[finished.shipped.name]
+    before = build.test_set.before.top1
+    after = build.kept[finished.shipped.name].answers.top1
 
     moved = np.flatnonzero(before != after)
     lost = before[moved] == labels[moved]

@@ -43,7 +43,7 @@ def header(
     }
 
 
-def ledger(rows: list[StageRow], stages: list[Stage], failure: Exception | None) -> dict[str, Any]:
+def ledger(rows: list[StageRow], stages: list[Stage], failure: Exception | None, asked: str) -> dict[str, Any]:
     """The verdict, a row for every stage, reached or not, and what was not proven."""
     names_made = {row.name for row in rows}
     made = [stage for stage in stages if stage.name in names_made]
@@ -51,7 +51,8 @@ def ledger(rows: list[StageRow], stages: list[Stage], failure: Exception | None)
     # Two engines may leave the same thing open.
     not_proven = list(dict.fromkeys([*_passed_over(rows), *_not_proven(made)]))
     return {
-        "verdict": "fail" if failure else overall(row.verdict for row in rows),
+        # What stands beside has a verdict of its own, and does not decide: nobody ships it.
+        "verdict": "fail" if failure else overall(row.verdict for row in rows if not row.stands_beside(asked)),
         "error": None if failure is None else str(failure),
         "stages": [asdict(row) for row in [*rows, *unreached]],
         "not_proven": not_proven,

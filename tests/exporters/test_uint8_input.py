@@ -83,7 +83,7 @@ def test_a_check_asks_for_the_same_bits_as_well(bytes_in: Path, tmp_path: Path) 
         if row["name"].endswith("uint8_input"):
             row["step"] |= {"max_abs": 0.01, "sqnr_db": 45.0}
     (tmp_path / "copy" / "report.json").write_text(json.dumps(report))
-    checked, _ = recheck.recheck(tmp_path / "copy", None, None, rerun=False)
+    checked, _ = recheck.recheck(tmp_path / "copy")
     failed = {row.name: row.reasons for row in checked.stages if row.verdict == "fail"}
     assert failed.keys() == {"uint8_input", "fp16_uint8_input"}
     assert "is 45, below its bound of 300" in failed["uint8_input"][0]

@@ -421,7 +421,7 @@ MORE = {
     "fewer classes": Accident(
         report(lambda told: told["classes"].pop()),
         "report",
-        "P013",
+        "P012",
         "the saved answers are of 10 classes, and the report has 9",
     ),
     "the std of one graph": Accident(
@@ -443,8 +443,26 @@ MORE = {
     "a label too many": Accident(
         answers(lambda tensors: tensors["labels"].__setitem__(0, 10)),
         "report",
-        "P013",
+        "P012",
         "the saved labels go from 0 to 10",
+    ),
+    "part of its answers gone": Accident(
+        answers(lambda tensors: tensors.pop("step_cosine.engine")),
+        "engine",
+        "P012",
+        "it was judged, and its answers are not saved",
+    ),
+    "a step that nothing gives": Accident(
+        row("int8", step__max_abs=0.5), "int8", "P012", "its step.max_abs is 0.5 in the report"
+    ),
+    "better in the worst images": Accident(
+        row("int8", spread__worst_db=34.5), "int8", "P012", "its spread.worst_db is 34.5 in the report"
+    ),
+    "a class that lost less": Accident(
+        report(lambda told: told["subsets"]["classes"][0].update(lost=-1)),
+        "report",
+        "P012",
+        "'lost': -1, 'gained':",
     ),
     "answers gone": Accident(
         answers(lambda tensors: tensors.pop("top1.engine")),
@@ -462,7 +480,7 @@ MORE = {
         answers(with_nan("sqnr_db.int8", 5)),
         "int8",
         "P012",
-        "its saved SQNR is no figure for 1 of 900 images",
+        "its saved sqnr_db is NaN or infinity for 1 of 900 images",
     ),
     "an answer that is no class": Accident(
         answers(lambda tensors: tensors["top1.int8"].__setitem__(0, 99)),

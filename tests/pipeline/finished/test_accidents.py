@@ -13,6 +13,7 @@ import pytest
 from accidents import (
     ACCIDENTS,
     ALSO_RUN_AGAIN,
+    ANSWERS,
     Accident,
     all_of,
     answers,
@@ -28,7 +29,9 @@ from checking import cases
 from checking import check as cli_check
 from conftest import TINY
 from junitparser import Failure
+from safetensors.numpy import load_file, save_file
 
+from pipeline import workspace
 from pipeline.finished import check, report_json
 from pipeline.report import page
 
@@ -38,6 +41,10 @@ if TYPE_CHECKING:
 
     from pipeline.finished.check import Checked
     from pipeline.finished.findings import Finding
+
+
+# What version 0.1 kept of its answers.
+FIRST_KEPT = ("labels", "reference", "top1", "sqnr_db")
 
 
 def failing(checked: Checked) -> list[Finding]:
@@ -189,18 +196,26 @@ def test_a_build_that_ended_early_lists_what_it_did_not_reach(cli: Cli, weights:
 
 def test_a_directory_of_an_older_version_is_judged_and_what_it_lacks_is_said(copy: Path) -> None:
     told = read(copy)
-    for key in ("content", "notes", "evidence"):
+    for key in ("content", "notes", "evidence", "groups", "subsets"):
         del told[key]
     for stage in told["stages"]:
-        del stage["role"], stage["precision"]
+        for key in ("role", "precision", "spread", "subsets"):
+            del stage[key]
     write(copy, told)
+    tensors = load_file(copy / ANSWERS)
+    kept = {name: values for name, values in tensors.items() if name.split(".")[0] in FIRST_KEPT}
+    save_file(kept, copy / ANSWERS)
+    write(copy, {**told, "answers": workspace.sha256(copy / ANSWERS)})
     (copy / report_json.PAGE).unlink()
+    (copy / report_json.EVIDENCE).unlink()
     checked = check.check(copy)
     assert not failing(checked)
     assert checked.report["verdict"] == "pass"
-    lacks = [sentence for sentence in checked.report["not_proven"] if "kept no hash" in sentence]
-    assert len(lacks) == 3
-    write(copy, {**told, "stages": told["stages"][:4]})
+    lacks = [sentence for sentence in checked.report["not_proven"] if "of a version that kept" in sentence]
+    assert len(lacks) == 4
+    row("int8", drift__sqnr_db=50.0)(copy, copy)
+    assert "its drift.sqnr_db is 50 in the report" in failing(check.check(copy))[0].message
+    write(copy, {**read(copy), "stages": told["stages"][:4]})
     assert {finding.stage for finding in failing(check.check(copy))} >= {"int8", "engine"}
 
 

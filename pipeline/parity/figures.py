@@ -1,0 +1,117 @@
+"""All figures of a stage, derived from what is kept of its answers to every image: a build and a check do the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.parity import per_image
+from pipeline.parity.drift import summary
+from pipeline.parity.paired import paired_drop
+from pipeline.parity.spread import spread
+from pipeline.parity.subsets import Counted, family
+from pipeline.stage import Accuracy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from pipeline.data.groups import Grouping
+    from pipeline.parity.per_image import Answers, PerImage
+    from pipeline.stage import StageRow, Subset
+
+
+def _number(place: int) -> str:
+    return f"image {place}"
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """What answers are judged on: ``labels`` (N,), the logits ``reference`` (N, classes) of the frozen network.
+
+    ``distinct`` (N,) is False of an image that is there before: a copy proves nothing. ``groupings`` divide the images
+    by class and by the user's groups. ``name`` says what the image at a place is called.
+    """
+
+    __test__ = False  # no test of pytest, whatever its name
+
+    labels: NDArray[np.int64]
+    reference: NDArray[np.float32]
+    distinct: NDArray[np.bool_]
+    groupings: Mapping[str, Grouping] = field(default_factory=dict)
+    name: Callable[[int], str] = _number
+
+    @cached_property
+    def before(self) -> Answers:
+        """The answers of the network."""
+        return per_image.answers(self.reference, self.labels)
+
+    @cached_property
+    def magnitude(self) -> float:
+        """The largest of its logits."""
+        return float(self.before.magnitude.max())
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """Those of the distinct images."""
+        return np.flatnonzero(self.distinct)
+
+
+def fill(row: StageRow, test_set: TestSet, kept: PerImage, before: PerImage | None) -> None:
+    """Fill ``row`` with all figures of its answers ``kept``; ``before`` are those of the file that it was made from."""
+    assert row.tolerance is not None
+    places = test_set.places
+    labels = test_set.labels[places]
+    reference = test_set.before.of(places)
+    answers = kept.answers.of(places)
+
+    source = test_set.before if before is None else before.answers
+    row.drift = summary(kept.drift, test_set.magnitude, _share(kept.answers.top1 == test_set.before.top1))
+    row.step = summary(kept.step, float(source.magnitude.max()), _share(kept.answers.top1 == source.top1))
+    row.accuracy = accuracy(answers, labels)
+    right_before = reference.top1 == labels
+    right = answers.top1 == labels
+    row.drop = paired_drop(right_before, right, row.tolerance.confidence)
+    row.spread = spread(reference, answers, kept.drift.sqnr_db[places], labels, places, test_set.name, row.tolerance)
+
+    # Where no loss is asked for, the bounds of the drift allow none.
+    row.subsets = {}
+    max_drop = row.tolerance.drop
+    if max_drop is None:
+        return
+    for column, grouping in test_set.groupings.items():
+        row.subsets[column] = family(
+            grouping.of(places),
+            right_before & ~right,
+            ~right_before & right,
+            row.tolerance.confidence,
+            max_drop,
+            row.tolerance.subset_drop,
+        )
+
+
+def every_subset(test_set: TestSet, kept: PerImage, confidence: float) -> dict[str, list[Subset]]:
+    """By column every class and group, the worst first, for one stage."""
+    places = test_set.places
+    labels = test_set.labels[places]
+    right_before = test_set.before.top1[places] == labels
+    right = kept.answers.top1[places] == labels
+    found = {}
+    for column, grouping in test_set.groupings.items():
+        lost = right_before & ~right
+        gained = ~right_before & right
+        found[column] = Counted.of(grouping.of(places), lost, gained, 1 - confidence).worst_first
+    return found
+
+
+def accuracy(answers: Answers, labels: NDArray[np.int64]) -> Accuracy:
+    """Top-1 and top-5 of ``answers`` to N images against ``labels`` (N,)."""
+    return Accuracy(top1=_share(answers.top1 == labels), top5=_share(answers.top5), n=len(labels))
+
+
+def _share(which: NDArray[np.bool_]) -> float:
+    return float(which.mean())

@@ -1,0 +1,97 @@
+"""What is kept of the answers of one file to every image: all that is judged is derived from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.parity.drift import AT_ONCE, Distance, distance
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+# Answers that count as right where the class is anywhere among them.
+FIRST = 5
+# Names of what is kept of the step from the file before begin with this.
+STEP = "step_"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of every image, (N,): the class answered, and whether the right one is among the first five.
+
+    In float32 the softmax of that answer (``probability``), how far its logit is ahead of the next (``lead``), and the
+    largest ``magnitude`` of a logit.
+    """
+
+    top1: NDArray[np.int32]
+    top5: NDArray[np.bool_]
+    probability: Floats
+    lead: Floats
+    magnitude: Floats
+
+    def of(self, places: NDArray[np.int64]) -> Answers:
+        """The same of these images."""
+        return Answers(*(values[places] for values in vars(self).values()))
+
+
+def answers(logits: Floats, labels: NDArray[np.int64]) -> Answers:
+    """Of ``logits`` (N, classes), where ``labels`` (N,) are right."""
+    count = len(logits)
+    found = Answers(
+        np.empty(count, np.int32),
+        np.empty(count, np.bool_),
+        *(np.empty(count, np.float32) for _ in range(3)),
+    )
+    rows = max(1, AT_ONCE // logits.shape[1])
+    for start in range(0, count, rows):
+        some = slice(start, start + rows)
+        values = logits[some].astype(np.float64)
+        ranked = np.argsort(-values, axis=1, kind="stable")[:, :FIRST]
+        leading = np.take_along_axis(values, ranked[:, :2], axis=1)
+        found.top1[some] = ranked[:, 0]
+        found.top5[some] = (ranked == labels[some, None]).any(axis=1)
+        found.probability[some] = 1 / np.exp(values - leading[:, :1]).sum(axis=1)
+        found.lead[some] = leading[:, 0] - leading[:, -1]
+        found.magnitude[some] = np.abs(values).max(axis=1)
+    return found
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """The answers of one file, how far they lie from those of the frozen network, and from those of the file before."""
+
+    answers: Answers
+    drift: Distance
+    step: Distance
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of them (N,), by name."""
+        named = dict(vars(self.answers)) | dict(vars(self.drift))
+        return named | {STEP + name: values for name, values in vars(self.step).items()}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PerImage:
+        """Those that ``arrays`` gave; raises KeyError where one is missing."""
+        return cls(
+            Answers(**{field.name: arrays[field.name] for field in fields(Answers)}),
+            Distance(**{field.name: arrays[field.name] for field in fields(Distance)}),
+            Distance(**{field.name: arrays[STEP + field.name] for field in fields(Distance)}),
+        )
+
+
+def per_image(logits: Floats, labels: NDArray[np.int64], reference: Floats, before: Floats) -> PerImage:
+    """Of ``logits`` (N, classes) next to those of the frozen network and those of the file before.
+
+    Raises ValueError where any is missing or no number.
+    """
+    # First, since it refuses what has no answers.
+    moved = distance(reference, logits)
+    step = moved if before is reference else distance(before, logits)
+    return PerImage(answers(logits, labels), moved, step)
