@@ -20,15 +20,11 @@ STAND_INS = {float16.NOT_PROVEN, device.NOT_PROVEN}
 SAVED = "No file ran in this check: its answers are those that were saved when it was built (--rerun runs every file)."
 
 
-# What a report before this version lacks, by the field that is None there, and what is open for want of it.
-NOT_KEPT = {
-    "content": "The report is of a version that kept no hash of it: nothing proves that it is as its build wrote it.",
-    "note_digests": "The report is of a version that kept no hash of its notes: only what they say was compared.",
-    "evidence_digest": "The report is of a version that kept no hash of evidence.json: only whose answers it names was "
-    "compared.",
-}
-
-
+# What a build of an earlier version lacks, and what is open for want of it.
+NO_HASHES = (
+    "The report is of a version that kept no hash of itself, of its notes and of evidence.json: only what they say was "
+    "compared."
+)
 LESS_OF_EVERY_IMAGE = (
     "The build is of a version that kept less of its answers: its steps, its largest differences and its top-5 are "
     "believed, and nothing is known of its classes."
@@ -90,9 +86,8 @@ def _judged_in_place_of_an_engine(rows: list[StageRow]) -> Iterator[str]:
 
 def _not_kept(build: FinishedBuild) -> Iterator[str]:
     """What cannot be asked of a build of an earlier version."""
-    for key, sentence in NOT_KEPT.items():
-        if getattr(build, key) is None:
-            yield sentence
+    if build.content is None:
+        yield NO_HASHES
     if any(measured(row) is not None and row.spread is None for row in build.stages):
         yield LESS_OF_EVERY_IMAGE
 

@@ -49,6 +49,8 @@ def _of_no_stage(build: FinishedBuild) -> Iterator[str]:
         raise build.damaged(error) from error
     if build.content not in (None, content):
         yield f"{report_json.FILE} is not what this build wrote: its content has another hash"
+    if build.content is None and (build.evidence_digest is not None or build.note_digests is not None):
+        yield f"{report_json.FILE} lacks the hash of its content"
     if build.answers_touched():
         yield f"{saved_answers.FILE} is not what this build wrote"
     for name in vectors.touched(build.directory, build.conformance_digests or {}):

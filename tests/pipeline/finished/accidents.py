@@ -302,6 +302,9 @@ OTHERS = {
         "report.json is not what this build wrote: its content has another hash",
         sealed=False,
     ),
+    "the hash of the report gone": Accident(
+        report(lambda told: told.pop("content")), "report", "P015", "lacks the hash of its content", sealed=False
+    ),
     "evidence of another build": Accident(
         from_other("evidence.json"),
         "report",
