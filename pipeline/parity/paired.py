@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Where not even so many images would tell, none would.
-MOST_IMAGES = 10**9
+MOST_IMAGES = 10**5
 
 
 def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], confidence: float) -> Drop:

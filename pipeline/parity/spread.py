@@ -55,12 +55,12 @@ def spread(
         below_upper=rate_at_most(below, n, error),
         noisiest=[Noisy(int(places[place]), name(int(places[place])), float(sqnr_db[place])) for place in noisiest],
         lead=[float(np.median(before.lead)), float(np.median(after.lead))],
-        calibration_error=[_calibration_error(before, labels), _calibration_error(after, labels)],
+        calibration_error=[calibration_error(before, labels), calibration_error(after, labels)],
         crossing=None if threshold is None else _crossing(before.probability, after.probability, threshold, error),
     )
 
 
-def _calibration_error(answers: Answers, labels: NDArray[np.int64]) -> float:
+def calibration_error(answers: Answers, labels: NDArray[np.int64]) -> float:
     """The mean over images of how far the probability of the answers in a bin is from how many of them are right."""
     # The upper end belongs to a bin, as in (0, 1/15].
     bins = np.clip(np.ceil(answers.probability * BINS).astype(np.int64) - 1, 0, BINS - 1)

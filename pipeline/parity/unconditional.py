@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Numbers = Sequence[int] | NDArray[np.integer]
 
 # The share of the error that the interval of q may be wrong with.
 INTERVAL_SHARE = 1e-3
@@ -38,7 +39,7 @@ TIE = 1e-7
 LEAST_CHANCE = 1e-320
 
 
-def upper_bounds(lost: Sequence[int], gained: Sequence[int], n: Sequence[int], error: float) -> Floats:
+def upper_bounds(lost: Numbers, gained: Numbers, n: Numbers, error: float) -> Floats:
     """The upper bound of p - q for each of the counts (N,), in -1..1, each wrong with a chance of at most ``error``.
 
     The lower bound for the counts (lost, gained) is minus the upper one for (gained, lost).
@@ -50,9 +51,7 @@ def upper_bounds(lost: Sequence[int], gained: Sequence[int], n: Sequence[int], e
     return bounds
 
 
-def lies_below(
-    lost: Sequence[int], gained: Sequence[int], n: Sequence[int], margin: float, error: float
-) -> NDArray[np.bool_]:
+def lies_below(lost: Numbers, gained: Numbers, n: Numbers, margin: float, error: float) -> NDArray[np.bool_]:
     """Whether the upper bound for each of the counts (N,) lies below ``margin``: a tenth of the work of the bound."""
     counts = _Counts.of(lost, gained, n, error)
     below = np.empty(len(counts.n), np.bool_)
@@ -78,7 +77,7 @@ class _Counts:
     last: Floats
 
     @classmethod
-    def of(cls, lost: Sequence[int], gained: Sequence[int], n: Sequence[int], error: float) -> _Counts:
+    def of(cls, lost: Numbers, gained: Numbers, n: Numbers, error: float) -> _Counts:
         from scipy.special import betaincinv, ndtri
 
         g = np.asarray(gained, np.float64)
