@@ -106,10 +106,10 @@ def mismatches(
     """Where the figures of ``build`` are not those of ``rows``, which its saved answers gave."""
     told = {row.name: row for row in build.stages}
     for row in rows:
-        # Without a reason nothing was judged anew: another mismatch tells why.
-        if row.name not in told or row.name not in answers.per_image or row.verdict == "not_run":
+        # Of one that was not judged anew another mismatch tells why.
+        if row.verdict == "not_run" or row.name not in told or measured(row) is None:
             continue
-        if row.verdict == "fail" and not row.reasons:
+        if not answers.per_image.get(row.name, {}).keys() >= FIRST_KEPT:
             continue
         derived = _facts(row) if answers.kept(row.name) is not None else _first_facts(answers, row.name)
         for sentence in _apart(_facts(told[row.name]), derived):

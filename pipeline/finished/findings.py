@@ -150,7 +150,7 @@ def _of_a_file(build: FinishedBuild, row: StageRow) -> Iterator[tuple[str, str, 
     elif row.refuted:
         yield "refuted", "fail", "; ".join(row.refuted)
     else:
-        yield "drift", "not_run", "built, not run here"
+        yield "drift", "not_run", "built, not run here" if row.provider is None else "its answers cannot be judged"
 
 
 def _weighed(row: StageRow) -> dict[str, tuple[str, list[str]]]:

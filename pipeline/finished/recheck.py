@@ -165,7 +165,10 @@ def _with_mismatches(rows: list[StageRow], found: Iterable[Mismatch]) -> list[St
 
 
 def _not_judged(row: StageRow, _: Tolerance) -> StageRow:
-    return replace(row, verdict="fail", reasons=[])
+    """``row`` without figures: its answers are none, for reasons told elsewhere."""
+    return replace(
+        row, drift=None, step=None, accuracy=None, drop=None, spread=None, subsets={}, verdict="fail", reasons=[]
+    )
 
 
 def _remembered(
@@ -178,7 +181,7 @@ def _remembered(
         return _not_judged(row, tolerance)
     if row.source in unfit:
         why = f"the saved answers of {row.source}, from which it was made, are none"
-        return replace(row, verdict="fail", reasons=[why])
+        return replace(_not_judged(row, tolerance), reasons=[why])
 
     fresh = replace(row, tolerance=tolerance)
     kept = answers.kept(row.name)

@@ -33,6 +33,7 @@ class Pair(NamedTuple):
 
 def pairs(build: FinishedBuild) -> list[Pair]:
     """Every row that the recipe asks for, in its order, and then those that nobody asked for."""
+    # Of two rows of one name the first is the one that was asked for.
     told = {row.name: row for row in reversed(build.stages)}
     found = []
     for row in asked(build):
@@ -54,8 +55,9 @@ def asked(build: FinishedBuild) -> list[Row]:
         return every
     # What stands beside came with a later version than some reports without a hash of their content.
     beside = {row.name for row in every if row.precision not in {"fp32", build.precision}}
-    names = {row.name for row in build.stages}
-    return [row for row in every if row.name not in beside or beside & names]
+    if beside & {row.name for row in build.stages}:
+        return every
+    return [row for row in every if row.name not in beside]
 
 
 def _backends(build: FinishedBuild) -> list[Backend]:
