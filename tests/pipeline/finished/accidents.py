@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     Happens = Callable[[Path, Path], None]
 
 ANSWERS = "answers.safetensors"
+# What a row tells of a stage that was reached alone.
+NOT_REACHED = (
+    "source", "file", "sha256", "bytes", "seconds", "provider", "work", "drift", "step", "accuracy", "drop", "spread",
+    "int8_share", "certificate",
+)  # fmt: skip
 INT8 = "05-int8.onnx"
 ENGINE = "06-engine.ort.onnx"
 
@@ -217,6 +222,26 @@ class Accident:
     rule: str
     words: str
     sealed: bool = True  # every hash of hashes is made anew afterwards
+
+
+def ended_at(directory: Path, place: int, error: str) -> None:
+    """The directory as a build leaves it that could not make the file of the row at ``place``."""
+    told = read(directory)
+    unreached = told["stages"][place:]
+    told["error"] = error
+    for row in unreached:
+        file = directory / row["file"]
+        file.unlink()
+        workspace.note_of(file).unlink()
+        row.update(dict.fromkeys(NOT_REACHED))
+        row.update(details={}, subsets={}, verdict="not_run")
+    # What was shipped is no more.
+    told["subsets"] = {}
+    write(directory, told)
+    names = {row["name"] for row in unreached}
+    tensors = load_file(directory / ANSWERS)
+    save_file({key: values for key, values in tensors.items() if key.split(".")[-1] not in names}, directory / ANSWERS)
+    reseal(directory)
 
 
 def first_exchanged(names: list[str]) -> list[str]:
