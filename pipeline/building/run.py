@@ -56,8 +56,15 @@ class Build:
         sources = _sources(stages)
         for number, (stage, source) in enumerate(zip(stages, sources, strict=True), start=1):
             path = self.output / file_name(number, stage.name, stage.suffix)
-            row = self._row(stage, source, path)
-            self.files[stage.name] = path
+            try:
+                row = self._row(stage, source, path)
+            except StageFailed as error:
+                row = _not_made(stage, error)
+                # What stands beside never decides: its engine is missing, and that is all.
+                if not row.stands_beside(self.asked):
+                    raise
+            if row.file is not None:
+                self.files[stage.name] = path
             # Only the logits that a stage to come is compared with are kept.
             self.logits = {name: self.logits[name] for name in sources[number:] if name in self.logits}
             yield row
@@ -111,6 +118,14 @@ def _sources(stages: list[Stage]) -> list[str]:
         sources.append(stage.source or before)
         before = stage.name
     return sources
+
+
+def _not_made(stage: Stage, error: StageFailed) -> StageRow:
+    """The row of a stage that could not make its file."""
+    row = StageRow(stage.name, stage.role, stage.precision, tolerance=stage.tolerance)
+    row.verdict = "fail"
+    row.reasons = [str(error)]
+    return row
 
 
 def _unchanged(src: Path, dst: Path) -> Made:

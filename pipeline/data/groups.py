@@ -47,13 +47,14 @@ def read(path: Path, part: Part) -> dict[str, Grouping]:
     header, rows = _rows(path)
     row_of = _row_of_each(path, part, rows)
     groupings = {}
-    for place, column in enumerate(header, start=1):
-        cells = [row[place] for row in row_of]
-        names, codes = np.unique(cells, return_inverse=True)
+    for number, column in enumerate(header, start=1):
+        cells = [row[number] for row in row_of]
+        names = sorted(set(cells))
+        code = {name: place for place, name in enumerate(names)}
         if len(names) < 2:
             same = f"all images have the same {column}, {names[0]!r}"
             raise BadRequest(f"--groups {path}: {same}; drop the column, or name more groups")
-        groupings[column] = Grouping([str(name) for name in names], codes.reshape(-1).astype(np.int32))
+        groupings[column] = Grouping(names, np.array([code[cell] for cell in cells], np.int32))
     return groupings
 
 

@@ -60,6 +60,7 @@ def check(
     build, answers = recheck.recheck(directory, rerun=rerun, **(margins or {}))
     shown = claims(build, rerun=rerun)
     all_findings = findings(build)
+    against_the_baseline: list[Finding] = []
     if old is not None:
         given = {name: value for name, value in worse.items() if value is not None}
         allowed = regressions.Margins(build.max_drop, build.confidence, **given)
@@ -70,12 +71,14 @@ def check(
             for finding in all_findings
             if finding.check == "intact" and finding.verdict == "pass"
         }
-        all_findings += regressions.compare(build, answers, old, allowed, intact)
+        against_the_baseline += regressions.compare(build, answers, old, allowed, intact)
         shown += _left_open(build, old)
         if allowed.slowdown is not None:
-            all_findings.append(_timed(build, old, allowed.slowdown, allowed.confidence))
+            against_the_baseline.append(_timed(build, old, allowed.slowdown, allowed.confidence))
 
-    verdict = overall([build.verdict, *(finding.verdict for finding in all_findings)])
+    # Of the build itself its own verdict counts: what stands beside may fail alone.
+    verdict = overall([build.verdict, *(finding.verdict for finding in against_the_baseline)])
+    all_findings += against_the_baseline
     rows = [{"rule": finding.rule, **asdict(finding)} for finding in all_findings]
     report = {**build.report, **asdict(shown), "verdict": verdict, "findings": rows}
     return Checked(directory.resolve().name, report, all_findings)

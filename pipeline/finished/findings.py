@@ -78,7 +78,7 @@ def findings(build: FinishedBuild) -> list[Finding]:
     error = build.error
     for row in build.stages:
         if row.file is None:
-            made = _not_made(row, error)
+            made = _not_made(build, row, error)
             every_finding += _failed(build, row)
             if made is not None:
                 every_finding.append(made)
@@ -113,10 +113,11 @@ def _own_reasons(build: FinishedBuild, row: StageRow) -> list[str]:
     return [reason for reason in row.reasons if reason not in told]
 
 
-def _not_made(row: StageRow, error: str | None) -> Finding | None:
+def _not_made(build: FinishedBuild, row: StageRow, error: str | None) -> Finding | None:
     """``error``: why the stage could not make its file, where it was tried; None where a mismatch tells why."""
-    if error:
-        return Finding(row.name, "made", "fail", error)
+    reasons = "; ".join(_own_reasons(build, row))
+    if error or reasons:
+        return Finding(row.name, "made", "fail", error or reasons)
     if row.verdict == "fail":
         return None
     return Finding(row.name, "made", "not_run", "not reached: a stage before it failed")

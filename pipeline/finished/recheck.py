@@ -130,6 +130,8 @@ def _rows(build: FinishedBuild, pairs: list[Pair], broken: Collection[str | None
         row = pair.told
         if row.name in broken:
             rows.append(replace(row, verdict="fail", reasons=[]))
+        elif _failed_beside(build, row):
+            rows.append(row)
         elif pair.asked is None or row.file is None or row.provider is None:
             # Not reached, or built for another machine: no margin changes that.
             rows.append(replace(row, verdict="not_run", reasons=[]))
@@ -139,13 +141,18 @@ def _rows(build: FinishedBuild, pairs: list[Pair], broken: Collection[str | None
     return rows
 
 
+def _failed_beside(build: FinishedBuild, row: StageRow) -> bool:
+    """Whether ``row`` stands beside and could not be made, which ends nothing but what stands beside."""
+    return row.file is None and row.verdict == "fail" and bool(row.reasons) and row.stands_beside(build.precision)
+
+
 def _unreached(build: FinishedBuild, pairs: list[Pair], rows: list[StageRow]) -> Iterator[Mismatch]:
     """Rows without a file, though the build had not ended: it ends with the first stage that fails."""
     ended = build.error is not None
     for pair, row in zip(pairs, rows, strict=True):
+        ended = ended or row.verdict == "fail"
         if pair.asked is not None and not pair.missing and row.file is None and not ended:
             yield Mismatch(row.name, "made", "it has no file, though nothing before it failed")
-        ended = ended or row.verdict == "fail"
 
 
 def _with_mismatches(rows: list[StageRow], found: Iterable[Mismatch]) -> list[StageRow]:

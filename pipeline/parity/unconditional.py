@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # The share of the error that the interval of q may be wrong with.
 INTERVAL_SHARE = 1e-3
 # Rates q that are tried. Four times as many move no bound by a thousandth of itself.
-RATES = 48
+RATES = 32
 # Counts that are computed at once: what bounds the memory.
 AT_ONCE = 64
 # Parts of the sum below this share of the error are left out.

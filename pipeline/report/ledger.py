@@ -84,6 +84,8 @@ def _not_proven(made: list[Stage]) -> Iterator[str]:
 
 def line(row: StageRow) -> str:
     """One line for the terminal as soon as a stage is judged."""
+    if row.file is None:
+        return "; ".join([f"{row.name}: {row.verdict}", *row.reasons])
     state = "reused" if row.reused else f"{row.seconds:.1f} s"
     verdict = "built, not run here" if row.verdict == "not_run" else row.verdict
     return "; ".join([f"{row.file} ({state}): {row.work}", verdict, *row.reasons])
