@@ -224,19 +224,26 @@ class Accident:
     sealed: bool = True  # every hash of hashes is made anew afterwards
 
 
-def ended_at(directory: Path, place: int, error: str) -> None:
-    """The directory as a build leaves it that could not make the file of the row at ``place``."""
+def ended_at(directory: Path, place: int, error: str, *, beside: bool = False) -> None:
+    """The directory as a build leaves it that could not make the file of the row at ``place``.
+
+    What stands ``beside`` fails alone, and ends nothing.
+    """
     told = read(directory)
     unreached = told["stages"][place:]
-    told["error"] = error
+    if not beside:
+        told["error"] = error
     for row in unreached:
         file = directory / row["file"]
         file.unlink()
         workspace.note_of(file).unlink()
         row.update(dict.fromkeys(NOT_REACHED))
         row.update(details={}, subsets={}, verdict="not_run")
-    # What was shipped is no more.
-    told["subsets"] = {}
+    if beside:
+        unreached[0] |= {"verdict": "fail", "reasons": [error]}
+    else:
+        # What was shipped is no more.
+        told["subsets"] = {}
     write(directory, told)
     names = {row["name"] for row in unreached}
     tensors = load_file(directory / ANSWERS)

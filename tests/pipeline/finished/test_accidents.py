@@ -17,6 +17,7 @@ from accidents import (
     Accident,
     all_of,
     answers,
+    ended_at,
     of_so_many_db,
     only,
     read,
@@ -128,6 +129,16 @@ def test_what_stands_beside_is_whole(mixed: Path, tmp_path: Path, happens: Happe
     checked = check.check(happened(accident, copy, copy))
     assert checked.report["verdict"] == "fail"
     assert named(checked, accident), failing(checked)
+
+
+def test_what_stands_beside_may_fail_to_be_made(mixed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    copy = Path(shutil.copytree(mixed, tmp_path / "mixed"))
+    names = [stage["name"] for stage in read(copy)["stages"]]
+    ended_at(copy, names.index("fp16"), "stage fp16 could not make 09-fp16.onnx: no memory", beside=True)
+    checked = check.check(copy)
+    assert checked.report["verdict"] == "pass"
+    assert [(each.stage, each.rule) for each in failing(checked)] == [("fp16", "P001")]
 
 
 def test_a_report_without_rows_lacks_all_of_them(copy: Path, worse: Path) -> None:
