@@ -60,10 +60,12 @@ def impossible(build: FinishedBuild, answers: SavedAnswers) -> Iterator[Mismatch
         sentence = f"the saved logits of the PyTorch network are NaN or infinity for {bad} of {len(reference)} images"
         yield Mismatch(None, CHECK, sentence)
         return
-    labels = answers.labels
-    if not (labels.min() >= 0 and labels.max() < classes):
-        sentence = f"the saved labels go from {labels.min()} to {labels.max()}, and there are {classes} classes"
-        yield Mismatch(None, CHECK, sentence)
+    no_classes = _no_classes(answers.labels, classes)
+    if no_classes is not None:
+        yield Mismatch(None, CHECK, f"the saved labels {no_classes}")
+        return
+    if not answers.distinct.any():
+        yield Mismatch(None, CHECK, "every image is saved as the copy of another")
         return
 
     for row in build.stages:
@@ -80,16 +82,24 @@ def _impossible(build: FinishedBuild, answers: SavedAnswers, name: str) -> str |
     all_kept = answers.kept(name) is not None
     if not kept.keys() >= FIRST_KEPT or (build.content is not None and not all_kept):
         return "it was judged, and its answers are not saved"
-    top1 = kept["top1"]
-    classes = answers.reference.shape[1]
-    if not (top1.min() >= 0 and top1.max() < classes):
-        return f"its saved answers go from {top1.min()} to {top1.max()}, and there are {classes} classes"
+    no_classes = _no_classes(kept["top1"], answers.reference.shape[1])
+    if no_classes is not None:
+        return f"its saved answers {no_classes}"
     for figure, values in kept.items():
         # Nothing but the same bits is infinitely close.
         allowed = np.isposinf(values) if figure in INFINITE else False
         bad = int((~(np.isfinite(values) | allowed)).sum())
         if bad:
             return f"its saved {figure} is NaN or infinity for {bad} of {len(values)} images"
+    return None
+
+
+def _no_classes(values: NDArray[Any], count: int) -> str | None:
+    """Why ``values`` (N,) are not all places among ``count`` classes."""
+    if values.dtype.kind not in "iu":
+        return f"are {values.dtype}, and no classes"
+    if values.min() < 0 or values.max() >= count:
+        return f"go from {values.min()} to {values.max()}, and there are {count} classes"
     return None
 
 
@@ -199,15 +209,20 @@ def _counted(
 
 
 def run_again(
-    answers: SavedAnswers, images: Images, rows: list[StageRow], kept: Mapping[str, PerImage]
+    build: FinishedBuild, answers: SavedAnswers, images: Images, rows: list[StageRow], kept: Mapping[str, PerImage]
 ) -> Iterator[Mismatch]:
-    """Where the saved ``answers`` are not those that the files of ``rows`` gave now, which are ``kept``, by stage.
+    """Where the saved ``answers`` are not those that the files of ``build`` gave now to its ``images``.
+
+    ``rows`` are what was judged of them, and ``kept`` the answers, by stage.
 
     Another machine may round to a neighbouring level: as many answers may differ as may between the stage and the
     PyTorch network, and the median of the SQNR as far as two honest builds are apart.
     """
     if not np.array_equal(answers.labels, images.labels):
         yield Mismatch(None, CHECK, f"the saved labels are not those of the {len(images)} images")
+    # The first versions counted copies as images of their own.
+    if build.content is not None and not np.array_equal(answers.distinct, images.distinct):
+        yield Mismatch(None, CHECK, f"other images of the {len(images)} are saved as copies than are copies")
     for row in rows:
         if row.name not in kept or row.name not in answers.per_image or row.tolerance is None:
             continue

@@ -70,7 +70,7 @@ def recheck(directory: Path, *, rerun: bool = False, **margins: float | None) ->
         if rerun:
             rerunner = _Rerun(build, test_set, build.test_images())
             rows = _rows(build, pairs, broken_stages, rerunner.look)
-            found += derived_figures.run_again(answers, rerunner.images, rows, rerunner.kept)
+            found += derived_figures.run_again(saved, answers, rerunner.images, rows, rerunner.kept)
             answers = rerunner.answers(answers)
 
     rows = _with_mismatches(rows, found)

@@ -481,6 +481,15 @@ MORE = {
         "P012",
         "the saved labels go from 0 to 10",
     ),
+    "labels that are no classes": Accident(
+        answers(lambda tensors: tensors.update(labels=tensors["labels"].astype(np.float32))),
+        "report",
+        "P012",
+        "the saved labels are float32, and no classes",
+    ),
+    "every image a copy": Accident(
+        answers(lambda tensors: tensors["distinct"].fill(False)), "report", "P012", "is saved as the copy of another"
+    ),
     "part of its answers gone": Accident(
         answers(lambda tensors: tensors.pop("step_cosine.engine")),
         "engine",
