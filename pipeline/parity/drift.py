@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # In place of the largest magnitude of a reference that is 0 throughout.
 LEAST_MAGNITUDE = 1e-300
 # Values that are computed in float64 at once: what bounds the memory.
-AT_ONCE = 2**22
+AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)

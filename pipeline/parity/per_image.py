@@ -52,15 +52,28 @@ def answers(logits: Floats, labels: NDArray[np.int64]) -> Answers:
     rows = max(1, AT_ONCE // logits.shape[1])
     for start in range(0, count, rows):
         some = slice(start, start + rows)
-        values = logits[some].astype(np.float64)
-        ranked = np.argsort(-values, axis=1, kind="stable")[:, :FIRST]
-        leading = np.take_along_axis(values, ranked[:, :2], axis=1)
-        found.top1[some] = ranked[:, 0]
-        found.top5[some] = (ranked == labels[some, None]).any(axis=1)
-        found.probability[some] = 1 / np.exp(values - leading[:, :1]).sum(axis=1)
-        found.lead[some] = leading[:, 0] - leading[:, -1]
-        found.magnitude[some] = np.abs(values).max(axis=1)
+        values = logits[some]
+        first = values.max(axis=1)
+        found.top1[some] = values.argmax(axis=1)
+        found.top5[some] = _rank(values, labels[some]) < FIRST
+        found.probability[some] = 1 / np.exp(values - first[:, None], dtype=np.float64).sum(axis=1)
+        found.lead[some] = first - _second(values)
+        found.magnitude[some] = np.maximum(first, -values.min(axis=1))
     return found
+
+
+def _rank(values: Floats, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many logits of each row stand before that of its label: larger ones, and equal ones further left."""
+    own = np.take_along_axis(values, labels[:, None], axis=1)
+    further_left = np.arange(values.shape[1]) < labels[:, None]
+    return np.asarray(((values > own) | ((values == own) & further_left)).sum(axis=1))
+
+
+def _second(values: Floats) -> Floats:
+    """The second largest logit of each row; of one class alone that one."""
+    if values.shape[1] < 2:
+        return values[:, 0]
+    return np.asarray(np.partition(values, -2, axis=1)[:, -2])
 
 
 @dataclass(frozen=True)

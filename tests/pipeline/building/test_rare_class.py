@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.data.images import Part
 
-# Of the two that are one class here: in training a fifth as many as of each other, and to judge few.
+# Two that are one class here, of which few judge.
 MERGED = ("Trouser", "Bag")
 RARE = "Trouser or bag"
 LOST = 20
@@ -54,7 +54,7 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Spoilt:
     """Built with weights that were retrained to answer the rare class less readily."""
     folder = tmp_path_factory.mktemp("fashion")
     data = fashion_mnist.read(None)
-    write(data.train, folder / "train", 400, 100)
+    write(data.train, folder / "train", 400, 400)
     write(data.test, folder / "val", 600, 60)
     recipe = Recipe(
         arch="resnet_tiny",
