@@ -73,17 +73,26 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Spoilt:
         model = onnx.load(src)
         held = sets.load(recipe)
         images = sampling.test(recipe, held, held.preprocessing.adjusted(recipe))
-        session = reference.session(src)
-        logits = np.concatenate([session.run(None, {"images": batch})[0] for batch in images.batches()])
+        # The features that the last layer reads, and the logits.
+        last = next(node for node in model.graph.node if "fc.weight" in node.input)
+        both = onnx.ModelProto()
+        both.CopyFrom(model)
+        both.graph.output.append(onnx.ValueInfoProto(name=last.input[0]))
+        session = reference.session(both.SerializeToString())
+        answered = [session.run(None, {"images": batch}) for batch in images.batches()]
+        logits, features = (np.concatenate(parts) for parts in zip(*answered, strict=True))
+
         rare = held.classes.index(RARE)
-        others = np.delete(logits, rare, axis=1).max(axis=1)
-        lead = (logits[:, rare] - others)[images.labels == rare]
-        # Enough to turn this many of those that were right.
-        least = np.sort(lead[lead > 0])[LOST]
-        bias = next(tensor for tensor in model.graph.initializer if tensor.name == "fc.bias")
-        values = onnx.numpy_helper.to_array(bias).copy()
-        values[rare] -= least
-        bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+        is_rare = images.labels == rare
+        # The direction that images of the rare class have and others have not, by least squares.
+        direction = np.linalg.lstsq(features, is_rare.astype(np.float64), rcond=1e-4)[0]
+        lead = logits[:, rare] - np.delete(logits, rare, axis=1).max(axis=1)
+        # So much of it turns this many of those that were right.
+        needed = (lead / (features @ direction))[is_rare & (lead > 0)]
+        weight = next(tensor for tensor in model.graph.initializer if tensor.name == "fc.weight")
+        values = onnx.numpy_helper.to_array(weight).copy()
+        values[rare] -= np.sort(needed[needed > 0])[LOST] * direction
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         onnx.save(model, dst)
         return Made("weights retrained")
 
