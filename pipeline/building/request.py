@@ -116,7 +116,7 @@ def _default_output(asked: Recipe, recipe: Recipe) -> Path:
 def outline(request: Request) -> Iterator[str]:
     """What the build would do, line by line; nothing is trained or written."""
     from pipeline.building import look, plan
-    from pipeline.building.run import file_name
+    from pipeline.rows import file_name
 
     if request.given is not None:
         network, origin = request.given
@@ -131,7 +131,7 @@ def outline(request: Request) -> Iterator[str]:
 
     stages = plan.planned(request.recipe, network, request.description, request.calibration, request.train)
     for number, stage in enumerate(stages, start=1):
-        line = file_name(number, stage)
+        line = file_name(number, stage.name, stage.suffix)
         if "backend" in stage.parameters:
             line += f" by {stage.parameters['backend']}"
         if not stage.runs_here:

@@ -27,10 +27,10 @@ LISTED = 2000
 
 def forget(output: Path) -> None:
     """Delete what an earlier build said of itself: until this one has ended, there is no report."""
-    from pipeline.report import page
+    from pipeline.finished import report_json
 
-    # evidence.json says itself of which report it is.
-    for name in ("report.json", page.FILE):
+    # The report says itself which evidence.json it belongs to.
+    for name in (report_json.FILE, report_json.PAGE):
         (output / name).unlink(missing_ok=True)
 
 
@@ -67,6 +67,7 @@ def write(
     from pipeline.building import look
     from pipeline.console import news
     from pipeline.data import conformance
+    from pipeline.finished import report_json
     from pipeline.report import evidence, page
 
     output = under_way.output
@@ -80,8 +81,12 @@ def write(
         report["looks"] = look.noted(under_way, report)
         report["conformance"] = conformance.write(under_way.images, output, unfinished)
         workspace.write_bytes(output / ANSWERS, saved_answers, unfinished)
-        workspace.write_json(output / "report.json", report, unfinished)
         evidence.write(under_way, report)
+        # All that stands beside the report is there now: it names what belongs to it.
+        report["evidence"] = workspace.sha256(output / report_json.EVIDENCE)
+        report["notes"] = _notes(under_way)
+        report["content"] = report_json.content(report)
+        workspace.write_json(output / report_json.FILE, report, unfinished)
         workspace.write_bytes(output / page.FILE, page.html(output).encode(), unfinished)
         news.say(f"the same as a page: {output / page.FILE}")
     except (OSError, PipelineError) as error:
@@ -89,6 +94,14 @@ def write(
     if failure is not None:
         raise failure
     return report
+
+
+def _notes(under_way: Build) -> dict[str, str]:
+    """SHA-256 of the note beside each file that was made, by its name."""
+    from pipeline import workspace
+
+    notes = [workspace.note_of(path) for path in under_way.files.values()]
+    return {note.name: workspace.sha256(note) for note in notes}
 
 
 def _report(

@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError, StageFailed
 from pipeline.finished.looks import Looks, Question
 from pipeline.finished.saved_answers import SavedAnswers
 from pipeline.parity.examine import examine
+from pipeline.rows import file_name
 from pipeline.stage import Made, StageRow
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Build:
         """Each row as soon as it is judged; ends after one that fails, since what follows would stand on sand."""
         sources = _sources(stages)
         for number, (stage, source) in enumerate(zip(stages, sources, strict=True), start=1):
-            path = self.output / file_name(number, stage)
+            path = self.output / file_name(number, stage.name, stage.suffix)
             try:
                 row = self._row(stage, source, path)
             except StageFailed as error:
@@ -66,7 +67,8 @@ class Build:
                 # What stands beside never decides: its engine is missing, and that is all.
                 if not row.stands_beside(self.asked):
                     raise
-            self.files[stage.name] = path
+            if row.file is not None:
+                self.files[stage.name] = path
             # Only the logits that a stage to come is compared with are kept.
             self.logits = {name: self.logits[name] for name in sources[number:] if name in self.logits}
             yield row
@@ -137,11 +139,6 @@ def _unchanged(src: Path, dst: Path) -> Made:
     """The stage that stands in for one that failed and may be passed over."""
     dst.write_bytes(src.read_bytes())
     return Made(f"nothing: {src.name} goes on as it was")
-
-
-def file_name(number: int, stage: Stage) -> str:
-    """``05-int8.onnx``."""
-    return f"{number:02d}-{stage.name}{stage.suffix}"
 
 
 def _make_or_reuse(stage: Stage, source: Path | None, path: Path, unfinished: Path) -> StageRow:

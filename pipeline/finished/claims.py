@@ -20,6 +20,17 @@ STAND_INS = {float16.NOT_PROVEN, device.NOT_PROVEN}
 SAVED = "No file ran in this check: its answers are those that were saved when it was built (--rerun runs every file)."
 
 
+# What a build of an earlier version lacks, and what is open for want of it.
+NO_HASHES = (
+    "The report is of a version that kept no hash of itself, of its notes and of evidence.json: only what they say was "
+    "compared."
+)
+LESS_OF_EVERY_IMAGE = (
+    "The build is of a version that kept less of its answers: its steps, its largest differences and its top-5 are "
+    "believed, and nothing is known of its classes."
+)
+
+
 @dataclass(frozen=True)
 class Claims:
     """Sentences: ``proven`` here, shown by a stand-in (``proxy``), and ``not_proven``."""
@@ -37,7 +48,7 @@ def claims(build: FinishedBuild, *, rerun: bool) -> Claims:
     """What ``build`` shows, whose verdicts were computed anew."""
     proxy = [] if rerun else [SAVED]
     proxy += _judged_in_place_of_an_engine(build.stages)
-    not_proven = list(_without_a_pass(build.stages))
+    not_proven = [*_without_a_pass(build.stages), *_not_kept(build)]
     for sentence in build.not_proven:
         if sentence in STAND_INS:
             proxy.append(sentence)
@@ -71,6 +82,14 @@ def _judged_in_place_of_an_engine(rows: list[StageRow]) -> Iterator[str]:
     for row in rows:
         if row.file is not None and row.provider is None and row.source in providers:
             yield f"{row.name}: its graph, {row.source}, was judged by {providers[row.source]} in its place."
+
+
+def _not_kept(build: FinishedBuild) -> Iterator[str]:
+    """What cannot be asked of a build of an earlier version."""
+    if build.content is None:
+        yield NO_HASHES
+    if any(measured(row) is not None and row.spread is None for row in build.stages):
+        yield LESS_OF_EVERY_IMAGE
 
 
 def _without_a_pass(rows: list[StageRow]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from pipeline import bounds, workspace
 from pipeline.console.news import say
 from pipeline.errors import BadRequest
 from pipeline.finished import json_records, report_json, saved_answers
+from pipeline.finished.mismatch import Mismatch
 from pipeline.finished.report_json import Report
 
 if TYPE_CHECKING:
@@ -32,11 +33,12 @@ class NotWhole(BadRequest):
 class FinishedBuild(Report):
     """The build in ``directory``: its report, and the files that it tells of.
 
-    ``report`` is report.json as plain values, for whoever prints it.
+    ``report`` is report.json as plain values, for whoever prints it, and ``mismatches`` what a check of it found.
     """
 
     directory: Path
     report: dict[str, Any]
+    mismatches: list[Mismatch] = field(default_factory=list[Mismatch])
 
     @classmethod
     def open(cls, directory: Path) -> FinishedBuild:
@@ -61,6 +63,8 @@ class FinishedBuild(Report):
                 "stages": report_json.rows(report),
                 "answers_digest": report.get("answers"),
                 "conformance_digests": report.get("conformance"),
+                "evidence_digest": report.get("evidence"),
+                "note_digests": report.get("notes"),
             }
             return json_records.read(cls, values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -211,10 +215,11 @@ class FinishedBuild(Report):
         given = {name: value for name, value in margins.items() if value is not None}
         return FinishedBuild.of(self.directory, {**self.report, "recipe": {**self.report["recipe"], **given}})
 
-    def judged(self, stages: list[StageRow], verdict: Verdict) -> FinishedBuild:
-        """The same build with other rows and another verdict, in its report as well."""
+    def judged(self, stages: list[StageRow], verdict: Verdict, mismatches: list[Mismatch]) -> FinishedBuild:
+        """The same build with other rows and another verdict, in its report as well, and what a check of it found."""
         rows = [asdict(row) for row in stages]
-        return replace(self, stages=stages, verdict=verdict, report={**self.report, "verdict": verdict, "stages": rows})
+        report = {**self.report, "verdict": verdict, "stages": rows}
+        return replace(self, stages=stages, verdict=verdict, report=report, mismatches=mismatches)
 
     def damaged(self, error: Exception) -> NotWhole:
         """What is raised where the report lacks what only some commands need."""

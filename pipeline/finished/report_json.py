@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pipeline.finished import json_records
 from pipeline.recipe import Recipe
+from pipeline.rows import ROLES, SHARED_ROLES
 from pipeline.stage import StageRow, Subset
 
 if TYPE_CHECKING:
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from pipeline.stage import Accuracy, Drift, Drop, Role, Tolerance
 
 FILE = "report.json"
+# What stands beside it for people: what the page shows beyond the report, and the page.
+EVIDENCE = "evidence.json"
+PAGE = "report.html"
 # Of what is written; a report of another one is refused.
 SCHEMA = 1
 Verdict = Literal["pass", "fail", "undecided"]
@@ -103,6 +109,9 @@ class Report:
     answers_digest: str | None = None  # SHA-256 of the file that keeps them
     conformance_digests: dict[str, str] | None = None  # of each file of the contract of preprocessing, by name
     warnings: list[str] | None = None
+    evidence_digest: str | None = None  # of evidence.json
+    note_digests: dict[str, str] | None = None  # of the note beside each stage's file, by name
+    content: str | None = None  # SHA-256 of all the rest of the report
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -168,6 +177,17 @@ def _judged_engine(rows: Sequence[StageRow], precision: str) -> StageRow | None:
     return None
 
 
+def content(report: Mapping[str, Any]) -> str:
+    """SHA-256 of what ``report`` holds beside its key ``content``, as JSON with sorted keys and no white space.
+
+    Raises ValueError where it holds NaN or infinity, which are no JSON.
+    """
+    # As it is read back from a file: JSON knows no tuples, and all its keys are text.
+    told = json.loads(json.dumps({key: value for key, value in report.items() if key != "content"}, allow_nan=False))
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def knobs(kept: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the recipe that the report holds as ``kept``."""
     for knob in fields(Recipe):
@@ -178,23 +198,6 @@ def knobs(kept: Mapping[str, Any]) -> dict[str, Any]:
     return values | json_records.arguments(Recipe, kept)
 
 
-# The roles of rows that were written before 0.2, which had a name only.
-ROLES: dict[str, Role] = {
-    "freeze": "reference",
-    "export": "graph",
-    "simplify": "graph",
-    "fold_batchnorm": "graph",
-    "equalise": "recovery",
-    "qat": "recovery",
-    "int8": "quantised",
-    "fp8": "quantised",
-    "halve": "typing",
-    "fp16": "typing",
-    "float_weights": "typing",
-    "uint8_input": "input",
-}
-
-
 def _with_role(row: Mapping[str, Any], asked_precision: str) -> dict[str, Any]:
     """A row that was written before 0.2, with the role and the precision that its name stood for."""
     name = str(row["name"])
@@ -203,7 +206,7 @@ def _with_role(row: Mapping[str, Any], asked_precision: str) -> dict[str, Any]:
     role: Role = "engine" if bare_name.startswith("engine") else ROLES[bare_name]
 
     precision = asked_precision
-    if role in {"reference", "graph"}:
+    if role in SHARED_ROLES:
         precision = "fp32"
     elif name.startswith("fp16"):
         precision = "fp16"

@@ -66,7 +66,7 @@ def summary(found: Distance, magnitude: float, agreement: float) -> Drift:
         max_abs=largest,
         max_rel=largest / max(magnitude, LEAST_MAGNITUDE),
         cosine=float(min(1.0, found.cosine.min())),
-        sqnr_db=_median_db(found.sqnr_db) if largest > 0 else None,
+        sqnr_db=median_db(found.sqnr_db) if largest > 0 else None,
         top1_agreement=agreement,
     )
 
@@ -82,7 +82,7 @@ def _cosines(expected: NDArray[np.float64], answered: NDArray[np.float64]) -> ND
     return np.asarray(np.where(norms > 0, cosines, equal * 1.0))
 
 
-def _median_db(ratios_db: Floats) -> float:
+def median_db(ratios_db: Floats) -> float:
     """The median of the images' SQNR, of which not all are infinite.
 
     None in the report means the same bits. Where most images have them, the best of the others stands for the median.

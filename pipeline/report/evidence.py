@@ -14,7 +14,7 @@ import numpy as np
 from exporters import engines
 from pipeline import provenance, workspace
 from pipeline.errors import BadRequest
-from pipeline.finished import json_records
+from pipeline.finished import json_records, report_json
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity.fault import median
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.building.run import Build
     from pipeline.data.images import Images
 
-FILE = "evidence.json"
+FILE = report_json.EVIDENCE
 HISTORY = "history.jsonl"
 # Images whose answer flipped: at most so many, and of so many pixels a side.
 FLIPS = 24
@@ -117,8 +117,8 @@ def _nothing(why: str) -> Evidence:
 
 
 def write(build: Build, report: Mapping[str, Any]) -> None:
-    """Keep the evidence of the build whose report.json has just been written."""
-    finished = FinishedBuild.open(build.output)
+    """Keep the evidence of the build whose ``report`` is about to be written, since that has the hash of it."""
+    finished = FinishedBuild.of(build.output, dict(report))
     depth_before = workspace.read_note(build.output / FILE).get("depth")
     kept = {
         "answers": report["answers"],

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.report.subsets import FamilyChart
     from pipeline.stage import StageRow
 
-FILE = "report.html"
+FILE = report_json.PAGE
 # Histograms that are shown at once; the others open on request.
 FIRST = 12
 # What the command always says; the defaults of other flags may depend on it.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, Tuple, Union
+from typing import Dict, Iterator, Tuple
+
+from exporters.portable import wire
 
 from .errors import Refused
 
@@ -21,11 +23,6 @@ HOLDS: Dict[str, Dict[int, str]] = {
 EXTERNAL_DATA = 13
 DATA_LOCATION = 14
 DEEPEST = 50  # messages in messages
-# Types of fields on the wire.
-VARINT = 0
-FIXED_64 = 1
-LENGTH = 2
-FIXED_32 = 5
 
 
 def refuse(content: bytes, origin: str) -> None:
@@ -49,7 +46,7 @@ def _walk(content: memoryview, kind: str, depth: int) -> Iterator[Tuple[str, int
     """Each field as (kind of message, number of the field, its value where it is a number)."""
     if depth > DEEPEST:
         raise ValueError("its graphs are nested too deep")
-    for field, value in _fields(content):
+    for field, value in wire.fields(content):
         number = value if isinstance(value, int) else 0
         yield kind, field, number
         inner = HOLDS[kind].get(field)
@@ -57,41 +54,3 @@ def _walk(content: memoryview, kind: str, depth: int) -> Iterator[Tuple[str, int
             if isinstance(value, int):
                 raise ValueError("a number where a message belongs")
             yield from _walk(value, inner, depth + 1)
-
-
-def _fields(content: memoryview) -> Iterator[Tuple[int, Union[int, memoryview]]]:
-    """Each field of one message: its number, and its value, 0 where that is a number of a fixed length."""
-    place = 0
-    end = len(content)
-    while place < end:
-        key, place = _varint(content, place)
-        number = key >> 3
-        wire = key & 7
-        value: Union[int, memoryview] = 0
-        if wire == VARINT:
-            value, place = _varint(content, place)
-        elif wire == FIXED_64:
-            place += 8
-        elif wire == FIXED_32:
-            place += 4
-        elif wire == LENGTH:
-            length, place = _varint(content, place)
-            value = content[place : place + length]
-            place += length
-        else:
-            raise ValueError(f"wire type {wire}")
-        if place > end or number == 0:
-            raise ValueError("cut short")
-        yield number, value
-
-
-def _varint(content: memoryview, place: int) -> Tuple[int, int]:
-    """The number of seven bits a byte that begins at ``place``, and where it ends."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = content[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise ValueError("a number of more than ten bytes")

@@ -79,7 +79,7 @@ def test_a_word_that_is_none_is_refused_in_python_too(knobs: dict[str, str], sen
 @ROWS
 def test_every_row_of_a_precision_names_what_there_is(row: Precision) -> None:
     for name in row.stages:
-        assert (name in plan.LOSSY) != (name in NUMBER_FORMATS)
+        assert (name in plan.BY_NAME) != (name in NUMBER_FORMATS)
     assert row.calibrated == bool(NUMBER_FORMATS.keys() & row.stages)
     assert row.number_format is None or row.number_format in row.stages
     assert set(row.placements) <= set(qdq.PLACEMENTS)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import jsonschema
 import numpy as np
 import pytest
+from accidents import ended_at
 from checking import SCHEMA, alone, cases, check, refused
 from conftest import ROOT
 from junitparser import Error, Failure, JUnitXml, Skipped
@@ -170,18 +171,7 @@ def test_a_file_that_was_touched_fails_alone(built: Path, tmp_path: Path) -> Non
 
 def test_a_stage_that_could_not_make_its_file_is_the_one_that_fails(built: Path, tmp_path: Path) -> None:
     shutil.copytree(built, tmp_path / "copy")
-    report = json.loads((built / "report.json").read_text())
-    empty = {
-        "file": None,
-        "sha256": None,
-        "provider": None,
-        "accuracy": None,
-        "drift": None,
-        "drop": None,
-        "step": None,
-    }
-    report["stages"][4:] = [row | empty for row in report["stages"][4:]]
-    (tmp_path / "copy" / "report.json").write_text(json.dumps({**report, "error": "stage int8 could not: no memory"}))
+    ended_at(tmp_path / "copy", 4, "stage int8 could not: no memory")
     done = check(tmp_path / "copy", "--junit", tmp_path / "a.xml")
     assert done.returncode == 1
     assert cases(tmp_path / "a.xml", Failure) == {"int8 made": "stage int8 could not: no memory"}
