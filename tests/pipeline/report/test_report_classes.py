@@ -143,7 +143,7 @@ def test_the_page_has_every_class_once_with_its_counts(ten: Path, thousand: Path
     for build in (ten, thousand):
         found = shown(build)
         listed = read(build / "report.json")["subsets"]
-        pictures = [each for each in found.of_class("interval") if each.get("aria-hidden") == "true"]
+        pictures = found.of_class("loss-bar")
         assert len(pictures) == sum(min(subsets.FIRST, len(each)) for each in listed.values())
         for each in listed["classes"][: subsets.FIRST]:
             bounds = f"{100 * each['lower']:.2f} to {100 * each['upper']:.2f}".replace("-", "−")
