@@ -142,5 +142,5 @@ def _subsets(under_way: Build, finished: FinishedBuild) -> dict[str, Any]:
     shipped = finished.shipped
     if shipped is None or shipped.tolerance is None:
         return {}
-    found = every_subset(under_way.test_set, under_way.kept[shipped.name], spent(shipped.tolerance))
+    found = every_subset(under_way.test_set, under_way.kept[shipped.name].answers.top1, spent(shipped.tolerance))
     return {column: [asdict(subset) for subset in worst_first[:LISTED]] for column, worst_first in found.items()}

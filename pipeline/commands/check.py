@@ -27,6 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-drop", type=float, help="loss of top-1 that is allowed (default: as it was built)")
     parser.add_argument("--confidence", type=float, help="of each bound of that loss (default: as it was built)")
     parser.add_argument("--max-class-drop", type=float, help="loss of one class or group that is allowed")
+    parser.add_argument("--groups", type=Path, metavar="FILE.csv", help="groups of test images, as build takes them")
     parser.add_argument(
         "--threshold", type=float, metavar="T", help="softmax that you act on: how many images cross it"
     )
@@ -67,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.directory,
         arguments.baseline,
         margins=margins,
+        groups=arguments.groups,
         rerun=arguments.rerun,
         **{name: getattr(arguments, f"max_{name}") for name in MARGINS},
     )

@@ -50,14 +50,15 @@ def check(
     baseline: Path | None = None,
     *,
     margins: Mapping[str, float | None] | None = None,
+    groups: Path | None = None,
     rerun: bool = False,
     **worse: float | None,
 ) -> Checked:
     """Judge the build in ``directory`` again, and hold it against the one of ``baseline``.
 
-    ``margins`` take the place of those that the build was asked for (recipe.MARGINS), ``worse`` are those of
-    regressions.Margins; None is the default. Raises BadRequest where either is no build, or
-    they cannot be compared, or a margin makes no sense.
+    ``margins`` take the place of those that the build was asked for (recipe.MARGINS), and the file ``groups`` that of
+    its groups; ``worse`` are those of regressions.Margins; None is the default. Raises BadRequest where either is no
+    build, or they cannot be compared, or a margin or a group makes no sense.
     """
     # All that can be refused comes before the work.
     _refuse(baseline, worse)
@@ -65,7 +66,7 @@ def check(
     if old is not None and worse.get("slowdown") is not None and not old.path.is_dir():
         raise BadRequest(f"--max-slowdown times two engines side by side, and {old.path} has none; give its directory")
 
-    build, answers = recheck.recheck(directory, rerun=rerun, **(margins or {}))
+    build, answers = recheck.recheck(directory, rerun=rerun, groups=groups, **(margins or {}))
     shown = claims(build, rerun=rerun)
     all_findings = findings(build)
     told = _noted(build, answers, rerun=rerun)

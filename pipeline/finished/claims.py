@@ -27,7 +27,7 @@ NO_HASHES = (
 )
 LESS_OF_EVERY_IMAGE = (
     "The build is of a version that kept less of its answers: its steps, its largest differences and its top-5 are "
-    "believed, and nothing is known of its classes."
+    "believed, and nothing is known of its probabilities."
 )
 
 

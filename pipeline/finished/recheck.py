@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from exporters import onnx_glance
 from pipeline import workspace
 from pipeline.bounds import bounds
+from pipeline.data import groups as groups_of_images
 from pipeline.errors import StageFailed
 from pipeline.finished import derived_figures, looks, proofs, rows_asked, same_build, same_network
 from pipeline.finished.finished_build import FinishedBuild
@@ -18,8 +19,6 @@ from pipeline.finished.report_json import measured
 from pipeline.finished.saved_answers import SavedAnswers
 from pipeline.parity import figures
 from pipeline.parity.judge import judge, overall
-from pipeline.parity.looks import spent
-from pipeline.parity.paired import paired_drop
 from pipeline.stage import StageRow, Tolerance
 
 if TYPE_CHECKING:
@@ -38,13 +37,16 @@ if TYPE_CHECKING:
     Judge = Callable[[StageRow, Tolerance], StageRow]
 
 
-def recheck(directory: Path, *, rerun: bool = False, **margins: float | None) -> tuple[FinishedBuild, SavedAnswers]:
+def recheck(
+    directory: Path, *, rerun: bool = False, groups: Path | None = None, **margins: float | None
+) -> tuple[FinishedBuild, SavedAnswers]:
     """The build in ``directory`` with every verdict computed anew, and its answers.
 
     ``margins`` are those of recipe.MARGINS that take the place of what the build was asked for, None where they do not.
     All that the report tells is held against what it follows from; what does not follow fails. With ``rerun`` every
-    file runs again on the images that judged it, and the answers are those. Raises BadRequest where the directory holds
-    no finished build, or those images are no longer to be had.
+    file runs again on the images that judged it, and the answers are those. The file ``groups`` says which groups are
+    judged, whatever the build was asked for. Raises BadRequest where the directory holds no finished build, or those
+    images are no longer to be had.
     """
     saved = FinishedBuild.open(directory)
     build = saved.under(**margins)
@@ -70,6 +72,10 @@ def recheck(directory: Path, *, rerun: bool = False, **margins: float | None) ->
         rows = _rows(build, pairs, broken_stages, partial(_remembered, answers, test_set, unfit), number)
         found += derived_figures.mismatches(saved, rows, answers, test_set)
         found += _unreached(saved, pairs, rows)
+        if groups is not None:
+            build, answers = _grouped(build, answers, groups)
+            test_set = build.test_set(answers)
+            rows = _rows(build, pairs, broken_stages, partial(_remembered, answers, test_set, unfit), number)
         if rerun:
             rerunner = _Rerun(build, test_set, build.test_images())
             rows = _rows(build, pairs, broken_stages, rerunner.judged, number)
@@ -85,6 +91,15 @@ def recheck(directory: Path, *, rerun: bool = False, **margins: float | None) ->
     # What stands beside does not decide; that it is of this build, and whole, does.
     verdict = "fail" if build.error or found else overall(deciding)
     return build.judged(rows, cast("Verdict", verdict), found), answers
+
+
+def _grouped(build: FinishedBuild, answers: SavedAnswers, path: Path) -> tuple[FinishedBuild, SavedAnswers]:
+    """Both with the groups of test images that the file ``path`` names, in place of any others."""
+    found = groups_of_images.read(path, build.test_images().part)
+    names = {column: list(grouping.names) for column, grouping in found.items()}
+    codes = {column: grouping.codes for column, grouping in found.items()}
+    grouped = replace(build, groups=names, report={**build.report, "groups": names})
+    return grouped, replace(answers, groups=codes)
 
 
 def _at_look(rows: list[StageRow], rerunner: _Rerun, answers: SavedAnswers, look: int) -> Iterator[StageRow]:
@@ -214,8 +229,7 @@ def _remembered(
     kept = answers.kept(row.name)
     if kept is None:
         # Version 0.1 kept less: what it did not is believed.
-        right = answers.top1[row.name] == answers.labels
-        fresh.drop = paired_drop(answers.reference_is_right(), right, spent(tolerance))
+        figures.fill_losses(fresh, test_set, answers.top1[row.name])
     else:
         figures.fill(fresh, test_set, kept, answers.kept(row.source or ""))
     fresh.verdict, fresh.reasons = judge(fresh)

@@ -74,33 +74,38 @@ def fill(row: StageRow, test_set: TestSet, kept: PerImage, before: PerImage | No
     row.drift = summary(kept.drift, test_set.magnitude, _share(kept.answers.top1 == test_set.before.top1))
     row.step = summary(kept.step, float(source.magnitude.max()), _share(kept.answers.top1 == source.top1))
     row.accuracy = accuracy(answers, labels)
-    right_before = reference.top1 == labels
-    right = answers.top1 == labels
-    row.drop = paired_drop(right_before, right, spent(row.tolerance))
     row.spread = spread(reference, answers, kept.drift.sqnr_db[places], labels, places, test_set.name, row.tolerance)
-
-    # Where no loss is asked for, the bounds of the drift allow none.
-    row.subsets = {}
-    max_drop = row.tolerance.drop
-    if max_drop is None:
-        return
-    for column, grouping in test_set.groupings.items():
-        row.subsets[column] = family(
-            grouping.of(places),
-            right_before & ~right,
-            ~right_before & right,
-            spent(row.tolerance),
-            max_drop,
-            row.tolerance.subset_drop,
-        )
+    fill_losses(row, test_set, kept.answers.top1)
 
 
-def every_subset(test_set: TestSet, kept: PerImage, confidence: float) -> dict[str, list[Subset]]:
-    """By column every class and group, the worst first, for one stage."""
+def fill_losses(row: StageRow, test_set: TestSet, top1: NDArray[np.integer]) -> None:
+    """Fill ``row`` with what it lost by its answers ``top1`` (N,): over all images, and of each class and group."""
+    assert row.tolerance is not None
     places = test_set.places
     labels = test_set.labels[places]
     right_before = test_set.before.top1[places] == labels
-    right = kept.answers.top1[places] == labels
+    right = top1[places] == labels
+    confidence = spent(row.tolerance)
+    row.drop = paired_drop(right_before, right, confidence)
+
+    row.subsets = {}
+    # Where no loss is asked for, the bounds of the drift allow none.
+    if row.tolerance.drop is None:
+        return
+    lost = right_before & ~right
+    gained = ~right_before & right
+    for column, grouping in test_set.groupings.items():
+        row.subsets[column] = family(
+            grouping.of(places), lost, gained, confidence, row.tolerance.drop, row.tolerance.subset_drop
+        )
+
+
+def every_subset(test_set: TestSet, top1: NDArray[np.integer], confidence: float) -> dict[str, list[Subset]]:
+    """By column every class and group, the worst first, by the answers ``top1`` (N,) of one stage."""
+    places = test_set.places
+    labels = test_set.labels[places]
+    right_before = test_set.before.top1[places] == labels
+    right = top1[places] == labels
     found = {}
     for column, grouping in test_set.groupings.items():
         lost = right_before & ~right

@@ -31,7 +31,7 @@ COLUMNS = {
     "verdict": False,
 }
 # Of a build of version 0.1.
-NO_CLASSES = "worst class: not known, since this build kept no answers by class; build again"
+NO_CLASSES = "worst class: not in this report, which an earlier version wrote; check judges it"
 # What stands in the table where a stage was not judged.
 NO_FIGURES = ["–"] * 6
 
@@ -76,7 +76,7 @@ def _sentences(build: FinishedBuild) -> Iterator[str]:
     for warning in report.get("warnings") or ():
         yield f"warning: {warning}"
     if build.shipped is not None:
-        if build.subsets is None:
+        if build.subsets is None and not build.shipped.subsets:
             yield NO_CLASSES
         yield from subsets.sentences(build.shipped.subsets)
         yield from hidden.sentences(build.shipped)

@@ -58,7 +58,7 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "preprocessing": (
         lambda r: (r["images"].update(test="0"), r["preprocessing"].update(resize=40)),
-        "the preprocessing is channels 1, convert False, input_size 32",
+        "the preprocessing is channels 1, convert False, exif ignore, input_size 32",
     ),
     "count": (
         lambda r: (r["images"].update(test="0"), r["stages"][0]["accuracy"].update(n=300)),

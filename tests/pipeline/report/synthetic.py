@@ -111,7 +111,7 @@ def _report(
     images = {"calibration": "0" * 64, "test": hashlib.sha256(repr(made).encode()).hexdigest()}
     report = ledger.header(recipe, output, description, sources, images)
     report |= ledger.ledger(rows, [], None, recipe.precision)
-    listed = every_subset(test_set, engine, recipe.confidence)
+    listed = every_subset(test_set, engine.answers.top1, recipe.confidence)
     subsets = {column: [asdict(subset) for subset in found[:2000]] for column, found in listed.items()}
     groups = {column: list(each.names) for column, each in test_set.groupings.items() if column != CLASSES}
     return {**report, "speed": None, "conformance": None, "groups": groups, "subsets": subsets}
