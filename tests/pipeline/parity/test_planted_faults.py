@@ -18,12 +18,14 @@ from pipeline import workspace
 from pipeline.building import plan
 from pipeline.building.run import Build
 from pipeline.data import sampling
+from pipeline.data.groups import Grouping
 from pipeline.errors import StageFailed
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.models import frozen
 from pipeline.parity import answers, examine
+from pipeline.parity.figures import TestSet
 from pipeline.recipe import Recipe
-from pipeline.stage import Stage, StageRow, Tolerance
+from pipeline.stage import CLASSES, Stage, StageRow, Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +59,15 @@ class Bench:
             self.known[source] = answers.of_file(source).answers(self.images, "")
         row = StageRow(name, said["role"], said["precision"], tolerance=Tolerance(**said["tolerance"]))
         before = None if source is None else self.known[source]
-        examine.examine(row, path or self.directory / said["file"], source, self.images, self.reference, before)
+        # Of the file before only its logits are asked for a step.
+        examine.examine(row, path or self.directory / said["file"], source, self.images, self.test_set, before, None)
         return row
+
+    @property
+    def test_set(self) -> TestSet:
+        labels = self.images.labels
+        classes = Grouping([str(number) for number in range(self.reference.shape[1])], labels)
+        return TestSet(labels, self.reference, self.images.distinct, {CLASSES: classes})
 
 
 def bench(directory: Path) -> Bench:
@@ -249,7 +258,11 @@ def test_a_whole_build_stops_at_the_guilty_stage(
     plant = faults.GRAPH_FAULTS[guilty][number][1]
     planted = [wrapped(stage, plant) if stage.name == guilty else stage for stage in stages]
     with workspace.directory(tmp_path / "out") as unfinished:
-        rows = list(Build(there.images, there.reference, tmp_path / "out", unfinished).run(planted))
+        rows = list(
+            Build(there.images, there.test_set, there.rows()["engine"]["precision"], tmp_path / "out", unfinished).run(
+                planted
+            )
+        )
     assert [row.name for row in rows] == [stage.name for stage in stages][: len(rows)]
     assert [row.name for row in rows if row.verdict == "fail"] == [guilty]
     assert rows[-1].name == guilty
