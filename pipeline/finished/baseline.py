@@ -13,6 +13,7 @@ from pipeline.data.preprocessing import IGNORE
 from pipeline.errors import BadRequest
 from pipeline.finished import report_json, saved_answers
 from pipeline.finished.finished_build import FinishedBuild, NotWhole
+from pipeline.finished.same_network import frozen_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,8 +117,15 @@ def _identity(build: FinishedBuild) -> dict[str, str]:
 
 
 def same_network(build: FinishedBuild, old: Baseline) -> bool:
-    """Whether both builds are of the same frozen weights."""
-    return _weights(build) == _weights(old.build)
+    """Whether both builds are of the same frozen weights.
+
+    Their files may differ in what they say of the pixels, where versions of this program wrote other keys.
+    """
+    weights = frozen_weights(build)
+    weights_then = frozen_weights(old.build)
+    if weights is None or weights_then is None:
+        return _frozen_file(build) == _frozen_file(old.build)
+    return weights == weights_then
 
 
 def same_answers(build: FinishedBuild, answers: SavedAnswers, old: Baseline) -> bool:
@@ -137,6 +145,6 @@ def digest(old: Baseline) -> str:
     return old.build.answers_digest or str(shipped.sha256 if shipped is not None else None)
 
 
-def _weights(build: FinishedBuild) -> str | None:
-    """SHA-256 of the frozen network."""
+def _frozen_file(build: FinishedBuild) -> str | None:
+    """SHA-256 of the file of the frozen network."""
     return next((row.sha256 for row in build.stages if row.role == "reference"), None)

@@ -55,6 +55,14 @@ def mismatches(build: FinishedBuild, whole: list[StageRow], glances: Mapping[str
             yield Mismatch(row.name, CHECK, sentence)
 
 
+def frozen_weights(build: FinishedBuild) -> str | None:
+    """The digest of the frozen weights of ``build``; None where their file is gone, or does not tell it."""
+    for row in build.stages:
+        if row.role == "reference" and row.file is not None:
+            return (_frozen(build.path(row)) or {}).get("sha256")
+    return None
+
+
 def _frozen(path: Path) -> dict[str, Any] | None:
     """What the frozen file says of its network, without its weights; None where it says nothing."""
     import safetensors
