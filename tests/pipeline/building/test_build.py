@@ -52,7 +52,16 @@ def test_files_are_numbered_and_nothing_else_stays(built: Path) -> None:
     files.append("06-engine.ort.onnx")
     notes = [f"{name.split('.')[0]}.json" for name in files]
     assert sorted(path.name for path in built.iterdir()) == sorted(
-        [*files, *notes, "answers.safetensors", "conformance", "evidence.json", "report.html", "report.json"]
+        [
+            *files,
+            *notes,
+            "answers.safetensors",
+            "conformance",
+            "evidence.json",
+            "looks.json",
+            "report.html",
+            "report.json",
+        ]
     )
     noted = json.loads((built / "report.json").read_text())["conformance"]
     assert {path.name for path in (built / "conformance").iterdir()} == set(noted)

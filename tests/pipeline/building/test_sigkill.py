@@ -42,5 +42,5 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
         for place in (tmp_path / "calm", output)
     )
     assert again == calm, f"seed {seed}"
-    assert len(calm) == 6 + 9
+    assert len(calm) == 6 + 10
     assert {path.name for path in output.iterdir()} == {path.name for path in (tmp_path / "calm").iterdir()}
