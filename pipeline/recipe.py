@@ -216,7 +216,7 @@ class Recipe:
 
         self._refuse_normalisation()
         _ = self.profiles  # computed for its refusals
-        for knob, needed in (("error_on_timing_cache_miss", "timing_cache"), ("no_gpu_fallback", "dla_core")):
+        for knob, needed in NEEDS.items():
             if getattr(self, knob) and getattr(self, needed) is None:
                 raise BadRequest(f"{flag(knob)} goes with {flag(needed)}")
         refuse_margins(**{name: getattr(self, name) for name in MARGINS})
@@ -329,6 +329,12 @@ def flag(knob: str) -> str:
     return f"--{knob.replace('_', '-')}"
 
 
+# Knobs that say nothing by themselves, and the one that each goes with.
+NEEDS = {
+    "error_on_timing_cache_miss": "timing_cache",
+    "no_gpu_fallback": "dla_core",
+    "max_crossed": "threshold",
+}
 # What a finished build can be judged by again, whatever it was asked for.
 MARGINS = ("max_drop", "confidence", "max_class_drop", "threshold", "max_crossed")
 

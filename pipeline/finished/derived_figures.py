@@ -180,16 +180,13 @@ def _subsets(build: FinishedBuild, answers: SavedAnswers, test_set: TestSet) -> 
     kept = None if shipped is None else answers.kept(shipped.name)
     if shipped is None or kept is None or not build.subsets:
         return
-    places = test_set.places
-    labels = test_set.labels[places]
-    right_before = test_set.before.top1[places] == labels
-    right = kept.answers.top1[places] == labels
-    changes = {"n": np.ones(len(places), np.bool_), "lost": right_before & ~right, "gained": ~right_before & right}
+    lost, gained = test_set.changes(kept.answers.top1)
+    changes = {"n": np.ones(len(lost), np.bool_), "lost": lost, "gained": gained}
     for column, listed in build.subsets.items():
         if column not in test_set.groupings:
             yield Mismatch(None, CHECK, f"the report lists subsets by {column}, and no answers are kept by that")
             continue
-        grouping = test_set.groupings[column].of(places)
+        grouping = test_set.groupings[column].of(test_set.places)
         counts = _counted(grouping.names, grouping.codes, changes)
         for subset in listed:
             told = {what: getattr(subset, what) for what in OF_A_SUBSET}

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     Judge = Callable[[StageRow, Tolerance], StageRow]
 
 
+# What of a row is found by running its file; how the file was made stays as it was.
+FOUND = (
+    "provider", "drift", "step", "accuracy", "drop", "spread", "subsets", "certificate", "refuted", "tolerance",
+    "verdict", "reasons",
+)  # fmt: skip
+
+
 def recheck(
     directory: Path, *, rerun: bool = False, groups: Path | None = None, **margins: float | None
 ) -> tuple[FinishedBuild, SavedAnswers]:
@@ -247,7 +254,7 @@ class _Rerun:
     kept: dict[str, PerImage] = field(default_factory=dict)
 
     def judged(self, row: StageRow, tolerance: Tolerance) -> StageRow:
-        """``row`` with what running its file again gives; how the file was made stays as it was."""
+        """``row`` with what running its file again gives."""
         from pipeline.parity.examine import examine
 
         # Rows come in the order their files were made in: a source that ran has its logits by now.
@@ -275,21 +282,7 @@ class _Rerun:
         if examined is not None:
             self.logits[row.name] = examined.logits
             self.kept[row.name] = examined.kept
-        return replace(
-            row,
-            provider=fresh.provider,
-            drift=fresh.drift,
-            step=fresh.step,
-            accuracy=fresh.accuracy,
-            drop=fresh.drop,
-            spread=fresh.spread,
-            subsets=fresh.subsets,
-            certificate=fresh.certificate,
-            refuted=fresh.refuted,
-            tolerance=fresh.tolerance,
-            verdict=fresh.verdict,
-            reasons=fresh.reasons,
-        )
+        return replace(row, **{name: getattr(fresh, name) for name in FOUND})
 
     def answers(self, saved: SavedAnswers) -> SavedAnswers:
         """The answers of the files that ran again; of the others those that were ``saved``."""

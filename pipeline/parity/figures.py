@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pipeline.parity import per_image
 from pipeline.parity.drift import summary
 from pipeline.parity.looks import spent
-from pipeline.parity.paired import paired_drop
+from pipeline.parity.paired import drop_of
 from pipeline.parity.spread import spread
 from pipeline.parity.subsets import Counted, family
 from pipeline.stage import Accuracy
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 def _number(place: int) -> str:
     return f"image {place}"
+
+
+class Changes(NamedTuple):
+    """Which of the distinct images are no longer answered rightly, and which newly are, (N,)."""
+
+    lost: NDArray[np.bool_]
+    gained: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,13 @@ class TestSet:
         """Those of the distinct images."""
         return np.flatnonzero(self.distinct)
 
+    def changes(self, top1: NDArray[np.integer]) -> Changes:
+        """Which of the distinct images the answers ``top1`` (N,) turn, next to those of the network."""
+        labels = self.labels[self.places]
+        before = self.before.top1[self.places] == labels
+        after = top1[self.places] == labels
+        return Changes(before & ~after, ~before & after)
+
 
 def fill(row: StageRow, test_set: TestSet, kept: PerImage, before: PerImage | None) -> None:
     """Fill ``row`` with all figures of its answers ``kept``; ``before`` are those of the file that it was made from."""
@@ -81,36 +95,26 @@ def fill(row: StageRow, test_set: TestSet, kept: PerImage, before: PerImage | No
 def fill_losses(row: StageRow, test_set: TestSet, top1: NDArray[np.integer]) -> None:
     """Fill ``row`` with what it lost by its answers ``top1`` (N,): over all images, and of each class and group."""
     assert row.tolerance is not None
-    places = test_set.places
-    labels = test_set.labels[places]
-    right_before = test_set.before.top1[places] == labels
-    right = top1[places] == labels
+    lost, gained = test_set.changes(top1)
     confidence = spent(row.tolerance)
-    row.drop = paired_drop(right_before, right, confidence)
+    row.drop = drop_of(int(lost.sum()), int(gained.sum()), len(lost), confidence)
 
     row.subsets = {}
     # Where no loss is asked for, the bounds of the drift allow none.
     if row.tolerance.drop is None:
         return
-    lost = right_before & ~right
-    gained = ~right_before & right
     for column, grouping in test_set.groupings.items():
         row.subsets[column] = family(
-            grouping.of(places), lost, gained, confidence, row.tolerance.drop, row.tolerance.subset_drop
+            grouping.of(test_set.places), lost, gained, confidence, row.tolerance.drop, row.tolerance.subset_drop
         )
 
 
 def every_subset(test_set: TestSet, top1: NDArray[np.integer], confidence: float) -> dict[str, list[Subset]]:
     """By column every class and group, the worst first, by the answers ``top1`` (N,) of one stage."""
-    places = test_set.places
-    labels = test_set.labels[places]
-    right_before = test_set.before.top1[places] == labels
-    right = top1[places] == labels
+    lost, gained = test_set.changes(top1)
     found = {}
     for column, grouping in test_set.groupings.items():
-        lost = right_before & ~right
-        gained = ~right_before & right
-        found[column] = Counted.of(grouping.of(places), lost, gained, 1 - confidence).worst_first
+        found[column] = Counted.of(grouping.of(test_set.places), lost, gained, 1 - confidence).worst_first
     return found
 
 

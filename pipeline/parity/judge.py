@@ -49,8 +49,9 @@ def weigh(row: StageRow) -> dict[str, tuple[str, list[str]]]:
         assert row.drop is not None
         verdict_of["accuracy"] = _weigh_drop(row.drop, row.accuracy.n, tolerance.drop, spent_next(tolerance))
         verdict_of |= _weigh_subsets(row.subsets)
-        if row.spread is not None and row.spread.crossing is not None and tolerance.crossed is not None:
-            verdict_of["threshold"] = _weigh_crossing(row.spread.crossing, tolerance.crossed)
+        if tolerance.crossed is not None:
+            crossing = None if row.spread is None else row.spread.crossing
+            verdict_of["threshold"] = _weigh_crossing(crossing, tolerance.crossed)
     return verdict_of
 
 
@@ -71,7 +72,9 @@ def _weigh_subsets(subsets: Mapping[str, Family]) -> dict[str, tuple[str, list[s
     return verdict_of
 
 
-def _weigh_crossing(crossing: Crossing, margin: float) -> tuple[str, list[str]]:
+def _weigh_crossing(crossing: Crossing | None, margin: float) -> tuple[str, list[str]]:
+    if crossing is None:
+        return "undecided", ["the softmax of its answers was not kept: nothing tells how many cross --threshold"]
     if crossing.upper < margin:
         return "pass", []
     bounds = f"between {100 * crossing.lower:.2f} and {100 * crossing.upper:.2f}"

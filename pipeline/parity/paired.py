@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], confidence: float) -> Drop:
     """The drop between two judgements, right or wrong, of the same N images."""
-    lost = int((before & ~after).sum())
-    gained = int((~before & after).sum())
-    lower, upper = bounds(lost, gained, len(before), confidence)
-    return Drop((lost - gained) / len(before), lower, upper, lost, gained)
+    return drop_of(int((before & ~after).sum()), int((~before & after).sum()), len(before), confidence)
+
+
+def drop_of(lost: int, gained: int, n: int, confidence: float) -> Drop:
+    """The drop where of ``n`` images so many were ``lost`` and ``gained``."""
+    lower, upper = bounds(lost, gained, n, confidence)
+    return Drop((lost - gained) / n, lower, upper, lost, gained)
 
 
 # The stages of a build often have the same counts.

@@ -129,7 +129,6 @@ def test_what_is_alike_in_grey_may_be_of_other_colours() -> None:
     assert pairs([red, blue]) == set()
 
 
-@pytest.mark.skipif(not fashion_mnist.DEBIAN.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 @pytest.mark.parametrize("side", [48, 224])
 def test_enlarged_clothes_are_told_apart(side: int) -> None:
     """Of the first 2,000 test images none is a near copy; of all 10,000 two pairs are one piece in two shades."""

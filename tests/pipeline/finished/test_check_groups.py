@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from checking import check, refused
+from safetensors.numpy import load_file, save_file
 
 from pipeline.data import digits
+from pipeline.workspace import sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+FIRST_KEPT = {"labels", "reference", "top1", "sqnr_db"}
 
 
 @pytest.fixture
@@ -50,3 +55,32 @@ def test_groups_that_name_no_test_image_are_refused(built: Path, tmp_path: Path)
     path = tmp_path / "other.csv"
     path.write_text("image,camera\nval/cat/1.jpg,north\n")
     assert "has no line for the test image digits image" in refused(built, "--groups", path)
+
+
+def test_a_share_that_may_cross_goes_with_a_threshold(built: Path) -> None:
+    assert refused(built, "--max-crossed", "0.01") == "--max-crossed goes with --threshold"
+
+
+def test_where_no_softmax_was_kept_a_threshold_is_undecided(built: Path, tmp_path: Path) -> None:
+    """A directory as version 0.1 left it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    answers = load_file(copy / "answers.safetensors")
+    kept = {name: values for name, values in answers.items() if name.split(".")[0] in FIRST_KEPT}
+    save_file(kept, copy / "answers.safetensors")
+
+    report = json.loads((copy / "report.json").read_text())
+    report["answers"] = sha256(copy / "answers.safetensors")
+    for key in ("content", "evidence", "notes", "subsets", "looks", "groups", "warnings"):
+        report.pop(key)
+    for row in report["stages"]:
+        row.pop("spread")
+        row.pop("subsets")
+    (copy / "report.json").write_text(json.dumps(report))
+    (copy / "report.html").unlink()
+    (copy / "evidence.json").unlink()
+
+    assert check(copy).returncode == 0
+    done = check(copy, "--threshold", "0.9", "--max-crossed", "0.05")
+    assert done.returncode == 4, done.stdout
+    assert "engine: the softmax of its answers was not kept" in done.stdout
