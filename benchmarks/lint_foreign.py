@@ -23,7 +23,8 @@ from exporters.engines import tensorrt_rtx
 from exporters.engines.description import from_json
 from exporters.lint_graph import is_a
 from pipeline.data import digits
-from pipeline.data.images import Images, spread
+from pipeline.data.images import Images
+from pipeline.data.part import spread
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -20,7 +20,8 @@ from calibration.recovery.equalise import equalise
 from exporters.number_formats import INT8
 from pipeline.building.plan import EQUALISE
 from pipeline.data import sets
-from pipeline.data.images import Images, spread
+from pipeline.data.images import Images
+from pipeline.data.part import spread
 from pipeline.finished.finished_build import FinishedBuild
 from pipeline.parity import answers
 from pipeline.parity.drift import drift
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.data.images import Part
+    from pipeline.data.part import Part
 
     Batches = list[NDArray[np.float32]]
 

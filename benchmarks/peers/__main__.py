@@ -23,7 +23,7 @@ import platformdirs
 from benchmarks.peers import environments, judge, networks, table
 from benchmarks.peers.cases import CASES
 from pipeline.data import fashion_mnist
-from pipeline.data.images import spread
+from pipeline.data.part import spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

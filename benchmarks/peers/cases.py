@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.peers import networks
 from pipeline.data import fashion_mnist
-from pipeline.data.images import queue
+from pipeline.data.part import queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.data import fashion_mnist
-from pipeline.data.images import Images, Part, queue
+from pipeline.data.images import Images
+from pipeline.data.part import Part, queue
 from pipeline.models import specs
 
 if TYPE_CHECKING:

@@ -85,7 +85,7 @@ class CalibrationJob:
     @property
     def split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The indices of the images that give statistics, in their order, and of those set aside."""
-        from pipeline.data.images import queue
+        from pipeline.data.part import queue
 
         order = queue(self.images.labels, self.seed)
         # From the end, so that those that come first, and may be enough, are the same whether some are held or not.

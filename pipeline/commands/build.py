@@ -46,7 +46,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Build, print, and answer with the exit code of the verdict."""
     from pipeline import api, config
-    from pipeline.building.request import accept, outline
+    from pipeline.building.outline import outline
+    from pipeline.building.request import accept
     from pipeline.report import terminal
 
     recipe = recipes.from_arguments(arguments)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.data.dataset import Dataset
-from pipeline.data.images import Part, part_of
+from pipeline.data.part import Part, part_of
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import BadRequest
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.data.images import Part
+    from pipeline.data.part import Part
     from pipeline.data.preprocessing import Preprocessing
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.data.dataset import Dataset
-from pipeline.data.images import part_of, spread
+from pipeline.data.part import part_of, spread
 from pipeline.data.preprocessing import Preprocessing
 
 TEST = 900

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.data import oddities, seeing
 from pipeline.data.dataset import Dataset
-from pipeline.data.images import Part
+from pipeline.data.part import Part
 from pipeline.data.preprocessing import GREY, Preprocessing
 from pipeline.errors import BadRequest
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.data.images import Part
+    from pipeline.data.part import Part
 
 IMAGE = "image"
 EXAMPLE = "it has a first line such as image,camera and then lines such as val/cat/1.jpg,north"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.data.images import Images, Part
+    from pipeline.data.images import Images
+    from pipeline.data.part import Part
 
 NAMED = 3
 # Of 0..65535: images of which no pixel is above have 13 bits or fewer, in files of 16.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from pipeline.data.images import Part, Stored
+    from pipeline.data.part import Part, Stored
 
 # Bytes of training images that are read at most: a few seconds from a disk. Of more than that some are read, spread
 # over all.

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.data import oddities
-from pipeline.data.images import Images, Part, from_array, joined, spread
+from pipeline.data.array_file import from_array
+from pipeline.data.images import Images
+from pipeline.data.part import Part, joined, spread
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import BadRequest
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.data.images import NO_CLASS
+from pipeline.data.part import NO_CLASS
 from pipeline.errors import BadRequest
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from pipeline.data.images import Images
+    from pipeline.data.part import Part
+    from pipeline.data.preprocessing import Preprocessing
 
 HASH_BYTES = 16
 # The key of a decoded image's ``info`` by which its reader tells that the file has 16 bits a pixel and channel.
@@ -40,21 +41,24 @@ class Seen:
     looks: Looks | None
 
 
-def all_of(images: Images) -> Seen:
-    """What ``images`` are; raises BadRequest naming one that cannot be read."""
-    count = len(images)
-    preprocessing = images.preprocessing
-    sha256 = hashlib.sha256(repr(images.shape).encode() + images.labels.tobytes())
+def all_of(part: Part, preprocessing: Preprocessing, *, looked_at: bool) -> Seen:
+    """What the images of ``part`` are, looks too where they are ``looked_at``.
+
+    Raises BadRequest naming one that cannot be read.
+    """
+    count = len(part)
+    shape = (preprocessing.channels, preprocessing.input_size, preprocessing.input_size)
+    sha256 = hashlib.sha256(repr(shape).encode() + part.labels.tobytes())
     hashes = np.empty(count, f"S{HASH_BYTES}")
     orientations = np.ones(count, np.uint8)
     largest = np.full(count, NOT_16, np.int32)
     looks = None
-    if images.looked_at and count <= MOST_PICTURES:
+    if looked_at and count <= MOST_PICTURES:
         looks = Looks.empty(count, preprocessing.channels)
     with bar("reading images", count) as advance:
         for index in range(count):
-            image = images.part.decode(index)
-            name = images.part.name(index)
+            image = part.decode(index)
+            name = part.name(index)
             if isinstance(image, np.ndarray):
                 pixels = preprocessing.float_pixels(image, name)
             else:

@@ -13,7 +13,8 @@ import numpy as np
 from exporters import engines
 from pipeline import workspace
 from pipeline.data import conformance
-from pipeline.data.images import Images, spread
+from pipeline.data.images import Images
+from pipeline.data.part import spread
 from pipeline.errors import BadRequest
 from pipeline.finished import recheck, report_json, vectors
 from pipeline.finished.report_json import measured

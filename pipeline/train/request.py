@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.console import news
-from pipeline.data.images import Images, spread
+from pipeline.data.images import Images
+from pipeline.data.part import spread
 from pipeline.errors import BadRequest, cure
 
 if TYPE_CHECKING:

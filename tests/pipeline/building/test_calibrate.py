@@ -17,7 +17,8 @@ from calibration import qdq, ranges, table, tournament
 from calibration.observe import observe
 from pipeline.building.calibration_job import CalibrationJob
 from pipeline.data import digits
-from pipeline.data.images import Images, from_array
+from pipeline.data.array_file import from_array
+from pipeline.data.images import Images
 from pipeline.data.screen import screen
 from pipeline.errors import BadRequest
 from pipeline.workspace import sha256

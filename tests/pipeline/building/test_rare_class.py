@@ -22,7 +22,7 @@ from pipeline.stage import Made
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.data.images import Part
+    from pipeline.data.part import Part
 
 # Two that are one class here, of which few judge.
 MERGED = ("Trouser", "Bag")

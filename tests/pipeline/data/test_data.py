@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from pipeline.data import digits, fashion_mnist, sampling
-from pipeline.data.images import Images, from_array, part_of, spread
+from pipeline.data.array_file import from_array
+from pipeline.data.images import Images
+from pipeline.data.part import part_of, spread
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import BadRequest
 

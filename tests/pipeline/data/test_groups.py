@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.data import groups
-from pipeline.data.images import Part, part_of
+from pipeline.data.part import Part, part_of
 from pipeline.errors import BadRequest
 
 if TYPE_CHECKING:

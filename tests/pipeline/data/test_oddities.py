@@ -13,7 +13,9 @@ from pictures import crops, data_set
 from PIL import Image
 
 from pipeline.data import digits, folder, oddities, overlap, sampling, seeing
-from pipeline.data.images import Images, Part, from_array, joined, part_of
+from pipeline.data.array_file import from_array
+from pipeline.data.images import Images
+from pipeline.data.part import Part, joined, part_of
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.data.seeing import NOT_16
 

@@ -17,7 +17,8 @@ from test_dialects import close, frozen_answers, loaded
 
 from pipeline.__main__ import main
 from pipeline.data import fashion_mnist
-from pipeline.data.images import Images, spread
+from pipeline.data.images import Images
+from pipeline.data.part import spread
 from pipeline.errors import BadRequest
 from pipeline.models import checkpoint
 
