@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import workspace
+from pipeline.console import news
 from pipeline.errors import BadRequest
 from pipeline.stage import CLASSES
 
@@ -40,8 +41,8 @@ class Grouping:
 def read(path: Path, part: Part) -> dict[str, Grouping]:
     """By column the groups of the images of ``part`` that the file ``path`` names.
 
-    An image goes by its path, or as much of its end as tells it from all others; one of a data set by its number. Lines
-    of images that do not judge are passed over as long as most do. Raises BadRequest where the file cannot be read, an
+    An image goes by its path, or as much of its end as tells it from all others; one of a data set by its number. How
+    many lines are of other images is said. Raises BadRequest where the file cannot be read, an
     image has no line or two that differ, or a column has one group only.
     """
     header, rows = _rows(path)
@@ -98,12 +99,11 @@ def _row_of_each(path: Path, part: Part, rows: list[list[str]]) -> list[list[str
         if other != name:
             raise BadRequest(f"--groups {path}: {key} is the end of {other} and of {name}; write more of their paths")
         found.append(row_by_key[key])
-    if 2 * len(image_of_key) < len(row_by_key):
-        unknown = next(key for key in row_by_key if key not in image_of_key)
-        raise BadRequest(
-            f"--groups {path}: {len(row_by_key) - len(image_of_key)} of its {len(row_by_key)} lines are of no test "
-            f"image, such as {unknown}; name the images that judge, those of val/"
-        )
+    unknown = [key for key in row_by_key if key not in image_of_key]
+    if unknown:
+        # Nothing is lost by them: every image that judges has its line.
+        said = f"{len(unknown)} of the {len(row_by_key)} lines are of no image that judges here, such as {unknown[0]}"
+        news.say(f"--groups {path}: {said}")
     return found
 
 
