@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from exporters import onnx_file, pairs
 from exporters.certificate import Certificate, Refutation
-from exporters.comparable import given_shape
-from exporters.compared_graph import RESHAPES, ComparedGraph, Source, node_name, same_shape
+from exporters.comparable import given_shape, same_shape
+from exporters.compared_graph import RESHAPES, ComparedGraph, Source, node_name
 from exporters.constant import evaluate_constant
 from exporters.dependence import SUBGRAPHS
 from exporters.fold_batchnorm import obstacle
@@ -20,6 +20,7 @@ from exporters.held_constants import HeldConstants
 from exporters.held_pairs import HeldPairs
 from exporters.linear_layer import LAYERS, PRODUCTS, as_stored, layer_before, layer_of, linear_layer, take_in_front
 from exporters.node_attributes import COMPUTED, OF_THE_TENSORS_TYPE
+from exporters.node_rows import row_ending_in
 from exporters.opsets import changed, spelt_as_inputs
 from exporters.value_numbers import RANDOM
 
@@ -226,12 +227,26 @@ class Walk:
             if not self._compare_layers(old, new):
                 # By what is missing: what stands there instead may be at home elsewhere.
                 self.refute(old, f"{new.op_type} {node_name(new)} stands where {old.op_type} {node_name(old)} stood")
-        else:
+        elif not self._compare_rows(old, new):
             self._compare_same_operator(old, new)
+
+    def _compare_rows(self, old: ir.Node, new: ir.Node) -> bool:
+        """Compare what stands in front of rows of unlike length that do the same; False where they are none."""
+        was = row_ending_in(self.old, old)
+        now = row_ending_in(self.new, new)
+        if was is None or now is None or was.length == now.length:
+            return False
+        self._compared_attributes(old, new)
+        if self._differences(new, was.does, now.does):
+            return False
+        self.todo.append(Edge(was.read, now.read, new))
+        return True
 
     def _compare_same_operator(self, old: ir.Node, new: ir.Node) -> None:
         was, now = self._compared_attributes(old, new)
-        is_padded = self._compare_padded(old, new, was, now)
+        sources = self._read_behind_pads(old, new, was, now)
+        if sources is not None:
+            self.todo.append(Edge(sources[0].value, sources[1].value, new))
         told = self._told(old, new, was, now)
         self._hold_attributes(new, was, now)
         self._compare_subgraphs(old, new)
@@ -240,7 +255,7 @@ class Walk:
         old_inputs = _without(old_inputs, _input_names(old.op_type, self.old.opset), told)
         new_inputs = _without(new_inputs, _input_names(new.op_type, self.new.opset), told)
         for place, (old_value, new_value) in enumerate(zip_longest(old_inputs, new_inputs)):
-            if place == 0 and is_padded:
+            if place == 0 and sources is not None:
                 continue
             if old_value is not None and new_value is not None:
                 self._compare_operands(new, old_value, new_value)
@@ -271,7 +286,14 @@ class Walk:
         return self.old.attributes(old, new), self.new.attributes(new, old)
 
     def _hold_attributes(self, node: ir.Node, old: Attributes, new: Attributes) -> None:
+        for name in self._differences(node, old, new):
+            was, now = old.get(name), new.get(name)
+            self.refute(node, f"{name} of {node_name(node)} is {_plain(now)}, it was {_plain(was)}")
+
+    def _differences(self, node: ir.Node, old: Attributes, new: Attributes) -> list[str]:
+        """The names of the attributes of ``node`` that are other ones than the stage may make of ``old``."""
         rounded = OF_THE_TENSORS_TYPE.get(node.op_type, set()) if self.allowed.float16 else set()
+        different = []
         for name in sorted(old.keys() | new.keys()):
             was = old.get(name)
             now = new.get(name)
@@ -282,7 +304,8 @@ class Walk:
                 continue
             if self.allowed.float16 and _is_halved_type(node, name, was, now):
                 continue
-            self.refute(node, f"{name} of {node_name(node)} is {_plain(now)}, it was {_plain(was)}")
+            different.append(name)
+        return different
 
     def _told(self, old: ir.Node, new: ir.Node, was: Attributes, now: Attributes) -> set[str]:
         """The attributes, of those that may be inputs, that need no further comparison as inputs.
@@ -305,12 +328,14 @@ class Walk:
                 told.add(name)
         return told
 
-    def _compare_padded(self, old: ir.Node, new: ir.Node, was: Attributes, now: Attributes) -> bool:
-        """Take a Pad in front of either node into its pads; whether there was one, and what it pads was compared."""
+    def _read_behind_pads(
+        self, old: ir.Node, new: ir.Node, was: Attributes, now: Attributes
+    ) -> tuple[Source, Source] | None:
+        """What both nodes read in front of Pads, which are taken into their own; None where there are no such Pads."""
         old_padding = self.old.padding_before(old, was)
         new_padding = self.new.padding_before(new, now)
         if (old_padding is None and new_padding is None) or old.inputs[0] is None or new.inputs[0] is None:
-            return False
+            return None
         old_source = self.old.source(old.inputs[0])
         new_source = self.new.source(new.inputs[0])
         if old_padding is not None:
@@ -320,8 +345,7 @@ class Walk:
             now["pads"] = [own + more for own, more in zip(now["pads"], new_padding.pads, strict=True)]
             new_source = new_padding.source
         self._compare_between(new, old_source, new_source)
-        self.todo.append(Edge(old_source.value, new_source.value, new))
-        return True
+        return old_source, new_source
 
     def _compare_subgraphs(self, old: ir.Node, new: ir.Node) -> None:
         """The graphs inside an If, a Loop or a Scan: what they are given, and what they answer."""
@@ -377,10 +401,10 @@ class Walk:
             return False
         if new.op_type == "Gemm" and _turns(old) != _turns(new):
             return True
-        scaling = self.old.plain_source(old.inputs[0]).producer()
+        scaling = _behind_pads(self.old, old, self.old.plain_source(old.inputs[0])).producer()
         if scaling is None or scaling.op_type not in {"Mul", "Div"}:
             return False
-        behind = self.new.source(new.inputs[0]).value.producer()
+        behind = _behind_pads(self.new, new, self.new.source(new.inputs[0]).value).producer()
         is_constant = any(self.old.constant(value) is not None for value in scaling.inputs)
         return is_constant and (behind is None or behind.op_type != scaling.op_type)
 
@@ -400,16 +424,17 @@ class Walk:
             if node.op_type == "BatchNormalization" and not self.allowed.folds:
                 self.refute(new, f"{node_name(node)} was folded into it, which {self.allowed.name} does not do")
         self.certificate.folded += sum(node.op_type == "BatchNormalization" for node in computed.taken_in)
-        data = self._take_in_front(computed, layer.inputs[0], new.inputs[0])
-        self._hold_layer(new, computed)
-        is_padded = False
+        old_data, new_data = layer.inputs[0], new.inputs[0]
         # Those of a product are in the weights that are compared.
         if new.op_type not in PRODUCTS:
             was, now = self._compared_attributes(layer, new)
-            is_padded = data is layer.inputs[0] and self._compare_padded(layer, new, was, now)
+            sources = self._read_behind_pads(layer, new, was, now)
             self._hold_attributes(new, was, now)
-        if not is_padded:
-            self.todo.append(Edge(data, new.inputs[0], new))
+            if sources is not None:
+                old_data, new_data = sources[0].value, sources[1].value
+        data = self._take_in_front(computed, old_data, new_data)
+        self._hold_layer(new, computed)
+        self.todo.append(Edge(data, new_data, new))
         return True
 
     def _take_in_front(self, computed: LinearLayer, old: ir.Value, new: ir.Value) -> ir.Value:
@@ -478,6 +503,12 @@ def _is_only_cast(value: ir.Value) -> bool:
         if node.op_type != "Cast" and not is_handed_on:
             return False
     return True
+
+
+def _behind_pads(graph: ComparedGraph, node: ir.Node, value: ir.Value) -> ir.Value:
+    """What ``node`` reads in front of Pads that its own could do; ``value`` where there are none."""
+    padding = graph.padding_before(node, graph.attributes(node))
+    return value if padding is None else padding.source.value
 
 
 def _is_zero_bias(graph: ComparedGraph, node: ir.Node, place: int) -> bool:

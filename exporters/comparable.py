@@ -129,8 +129,13 @@ def _infer_shapes(model: ir.Model, proto: onnx.ModelProto) -> None:
             break
         _replace(light, told)
 
+    # What was computed on the way stands among the initialisers now, of which no shape is inferred.
+    computed = [
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in inferred.graph.initializer
+    ]
     shapes = {}
-    for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
+    for value in (*computed, *inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
         if value.type.tensor_type.HasField("shape"):
             shapes[value.name] = value.type.tensor_type
     for node in model.graph:
@@ -204,3 +209,22 @@ def given_shape(value: ir.Value | None) -> Shape | None:
             named = size.value
             shape.append(named if named is not None and named.startswith("input_") else None)
     return tuple(shape)
+
+
+def same_shape(one: ir.Value, other: ir.Value, open_sizes: int = 1) -> bool:
+    """Whether both have the same shape.
+
+    One size that no file tells follows from all others where the numbers are the same ones; ``open_sizes`` is 0 where
+    they need not be.
+    """
+    one_shape = given_shape(one)
+    other_shape = given_shape(other)
+    if one_shape is None or other_shape is None or len(one_shape) != len(other_shape):
+        return False
+    unknown = 0
+    for one_size, other_size in zip(one_shape, other_shape, strict=True):
+        if one_size is None or other_size is None:
+            unknown += 1
+        elif one_size != other_size:
+            return False
+    return unknown <= open_sizes

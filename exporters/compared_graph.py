@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from exporters import pairs
-from exporters.comparable import given_shape
+from exporters.comparable import same_shape
 from exporters.constant import Memo, chosen_branch, evaluate_constant
-from exporters.node_attributes import COMPUTED
+from exporters.node_rows import filled_in, handed_on, row_ending_in
 from exporters.opsets import canonical_attributes
 from exporters.value_numbers import ValueNumbers
 
@@ -56,7 +56,7 @@ class Source:
 
 
 class Padding(NamedTuple):
-    """A Pad as pads of what reads it: what it pads, and how wide."""
+    """Pads in a row as pads of what reads them: what they pad, and how wide."""
 
     source: Source
     pads: list[int]
@@ -120,7 +120,7 @@ class ComparedGraph:
             value = before.inputs[0]
 
     def padding_before(self, node: ir.Node, attributes: dict[str, Any]) -> Padding | None:
-        """The Pad in front of ``node`` where its own pads could do the same; ``attributes`` are those of ``node``."""
+        """The Pads in front of ``node`` where its own could do the same; ``attributes`` are those of ``node``."""
         if node.op_type not in PADDED or node.inputs[0] is None or attributes.get("auto_pad", "NOTSET") != "NOTSET":
             return None
         source = self.source(node.inputs[0])
@@ -128,24 +128,16 @@ class ComparedGraph:
         if pad is None or pad.op_type != "Pad" or pad.inputs[0] is None or not attributes.get("pads"):
             return None
 
-        settings = self.attributes(pad)
-        pads, axes = settings.get("pads"), settings.get("axes")
-        if settings.get("mode") != "constant" or not isinstance(pads, list) or axes == COMPUTED or min(pads) < 0:
+        row = row_ending_in(self, pad)
+        if row is None or row.does["mode"] != "constant" or min(row.does["pads"]) < 0:
             return None
         rank = len(attributes["pads"]) // 2 + 2
-        before = [0] * rank
-        behind = [0] * rank
-        for place, axis in enumerate(axes if isinstance(axes, list) else range(rank)):
-            before[axis] = pads[place]
-            behind[axis] = pads[place + len(pads) // 2]
+        before = row.does["pads"][:rank]
+        behind = row.does["pads"][rank:]
         # Images and channels cannot be padded by a layer.
-        if (
-            any(before[:2])
-            or any(behind[:2])
-            or not _pads_alike(node, attributes, settings.get("value"), pad.inputs[0])
-        ):
+        if any(before[:2]) or any(behind[:2]) or not _pads_alike(node, attributes, filled_in(row.does), row.read):
             return None
-        further = self.source(pad.inputs[0])
+        further = self.source(row.read)
         whole = Source(further.value, source.casts + further.casts, source.pairs + further.pairs)
         return Padding(whole, before[2:] + behind[2:])
 
@@ -202,6 +194,17 @@ def _behind_pair(graph: ComparedGraph, dequantise: ir.Node, source: Source) -> i
     return quantise.inputs[0]
 
 
+def _behind_neutral(graph: ComparedGraph, node: ir.Node, _: Source) -> ir.Value | None:
+    """What a node reads that does nothing to it."""
+    return handed_on(graph, node)
+
+
+def _behind_relu(_: ComparedGraph, node: ir.Node, __: Source) -> ir.Value | None:
+    """A ReLU behind a ReLU changes nothing."""
+    before = pairs.made_by(node, 0)
+    return node.inputs[0] if before is not None and before.op_type == "Relu" else None
+
+
 # How each operator that may hand a value on is stepped over; None where this node does not.
 STEPS = {
     "Identity": _behind_identity,
@@ -209,7 +212,9 @@ STEPS = {
     "If": _behind_if,
     "Cast": _behind_cast,
     "DequantizeLinear": _behind_pair,
+    "Relu": _behind_relu,
     **dict.fromkeys(RESHAPES, _behind_reshape),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pad", "Slice", "Transpose"), _behind_neutral),
 }
 
 
@@ -229,28 +234,8 @@ def axis_of(node: ir.Node) -> int:
     return axis + len(shape) if axis < 0 and shape is not None else axis
 
 
-def same_shape(one: ir.Value, other: ir.Value, open_sizes: int = 1) -> bool:
-    """Whether both have the same shape.
-
-    One size that no file tells follows from all others where the numbers are the same ones; ``open_sizes`` is 0 where
-    they need not be.
-    """
-    one_shape = given_shape(one)
-    other_shape = given_shape(other)
-    if one_shape is None or other_shape is None or len(one_shape) != len(other_shape):
-        return False
-    unknown = 0
-    for one_size, other_size in zip(one_shape, other_shape, strict=True):
-        if one_size is None or other_size is None:
-            unknown += 1
-        elif one_size != other_size:
-            return False
-    return unknown <= open_sizes
-
-
-def _pads_alike(node: ir.Node, attributes: dict[str, Any], filled: Any, value: ir.Value) -> bool:
-    """Whether ``node`` pads by itself with what a Pad before it ``filled`` in, around ``value``."""
-    number = 0.0 if filled is None else float(np.asarray(filled).ravel()[0])
+def _pads_alike(node: ir.Node, attributes: dict[str, Any], number: float, value: ir.Value) -> bool:
+    """Whether ``node`` pads by itself with what a Pad before it fills in, the ``number``, around ``value``."""
     if node.op_type == "Conv":
         return number == 0
     if node.op_type == "AveragePool":

@@ -1203,3 +1203,239 @@ def perceptron(classes: int, channels: int) -> nn.Module:
     """No convolution at all."""
     pooled = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
     return nn.Sequential(pooled, nn.Linear(64 * channels, 32), nn.ReLU(), nn.Linear(32, classes))
+# --- networks ported from other frameworks ------------------------------------------------------------------------
+
+
+class Affine(nn.Module):
+    """A frozen BatchNorm as dlib writes it: one factor and one offset for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.linspace(0.5, 1.5, channels).reshape(channels, 1, 1))
+        self.offset = nn.Parameter(torch.linspace(-0.2, 0.2, channels).reshape(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain + self.offset
+
+
+class DlibBlock(nn.Module):
+    """A shortcut without weights: averaged, padded with channels, and then with pads of no width."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, 2)
+        self.affine1 = Affine(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.affine2 = Affine(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.affine2(self.conv2(functional.relu(self.affine1(self.conv1(x)))))
+        x = functional.avg_pool2d(x, 2)
+        x = functional.pad(x, (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
+        height, width = max(x.shape[2], y.shape[2]), max(x.shape[3], y.shape[3])
+        x = functional.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))
+        y = functional.pad(y, (0, width - y.shape[3], 0, height - y.shape[2]))
+        return functional.relu(y + x)
+
+
+@network
+def dlib(classes: int, channels: int) -> nn.Module:
+    stem = [nn.Conv2d(channels, 16, 5, 2), Affine(16), nn.ReLU()]
+    return nn.Sequential(*stem, DlibBlock(16, 32), DlibBlock(32, 64), PooledHead(classes, 64))
+
+
+class CaffeBlock(nn.Module):
+    """Caffe's bottleneck: the stride in the first 1x1, BatchNorm without numbers of its own, and a Scale behind it."""
+
+    def __init__(self, inputs: int, inner: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            *self.layer(inputs, inner, 1, stride),
+            nn.ReLU(),
+            *self.layer(inner, inner, 3),
+            nn.ReLU(),
+            *self.layer(inner, outputs, 1),
+        )
+        self.shortcut = nn.Sequential(*self.layer(inputs, outputs, 1, stride))
+
+    @staticmethod
+    def layer(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
+        conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+        return [conv, nn.BatchNorm2d(outputs, affine=False), Affine(outputs)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.branch(x) + self.shortcut(x))
+
+
+@network
+def caffe(classes: int, channels: int) -> nn.Module:
+    """As open_nsfw: a wide stem, a pool that rounds up, logits by a convolution over the last 4 x 4 pixels."""
+    stem = [*CaffeBlock.layer(channels, 48, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True)]
+    blocks = [CaffeBlock(48, 8, 32, 1), CaffeBlock(32, 16, 64, 2)]
+    return nn.Sequential(*stem, *blocks, nn.AvgPool2d(4), nn.Conv2d(64, classes, 1), nn.Flatten())
+
+
+@network
+def caffe_pool(classes: int, channels: int) -> nn.Module:
+    """A pool padded on the right and below alone, as a converter writes one that rounds up."""
+    pool = nn.Sequential(Function(lambda x: functional.pad(x, (0, 1, 0, 1))), nn.MaxPool2d(3, 2))
+    return Plain(classes, channels, pool)
+
+
+class CaffeMean(nn.Module):
+    """Pixels 0..255 again, BGR, minus a mean of each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([104.0, 117.0, 123.0])[:channels].reshape(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images * 255).flip(1) - self.mean
+
+
+@network
+def caffe_mean(classes: int, channels: int) -> nn.Module:
+    return nn.Sequential(CaffeMean(channels), nn.BatchNorm2d(channels), Plain(classes, channels))
+
+
+@network
+def darknet(classes: int, channels: int) -> nn.Module:
+    """YOLO's first layers: LeakyReLU of 0.1, a pool of stride 1 padded on one side, a classifier without Linear."""
+
+    def layer(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list[nn.Module]:
+        conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+        return [conv, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.1)]
+
+    one_sided = [nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(2, 1)]
+    head = [nn.Conv2d(64, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(1)]
+    return nn.Sequential(
+        *layer(channels, 16), nn.MaxPool2d(2), *layer(16, 32), nn.MaxPool2d(2), *layer(32, 64), *one_sided,
+        *layer(64, 32, 1), *layer(32, 64), *head,
+    )  # fmt: skip
+
+
+class SlimBlock(nn.Module):
+    """TF-Slim: pixels padded before a convolution with a stride, which itself pads nothing."""
+
+    def __init__(self, inputs: int, outputs: int, size: int = 3) -> None:
+        super().__init__()
+        self.size = size
+        self.conv = nn.Conv2d(inputs, outputs, size, 2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = (self.size - 1) // 2
+        behind = self.size - 1 - before
+        x = functional.pad(x, [before, behind, before, behind])
+        return functional.relu6(self.norm(self.conv(x)))
+
+
+@network
+def slim(classes: int, channels: int) -> nn.Module:
+    """Pixels from -1 to 1, one class of nothing before all others that is cut off, logits of 1 x 1 pixels squeezed."""
+    scaled = Function(lambda images: (images - 0.5) * 2.0)
+    blocks = [SlimBlock(channels, 16, 7), SlimBlock(16, 32), SlimBlock(32, 64)]
+    logits = [Function(lambda x: x.mean((2, 3), keepdim=True)), nn.Conv2d(64, classes + 1, 1)]
+    return nn.Sequential(scaled, *blocks, *logits, Function(lambda x: x.squeeze(3).squeeze(2)[:, 1:]))
+
+
+@network
+def keras(classes: int, channels: int) -> nn.Module:
+    """Its ResNet-50 begins so, and ends in a softmax."""
+    return nn.Sequential(
+        nn.ZeroPad2d(3), nn.Conv2d(channels, 32, 7, 2), nn.BatchNorm2d(32, eps=1.001e-5), nn.ReLU(),
+        nn.ZeroPad2d(1), nn.MaxPool2d(3, 2), *conv_bn_relu(), Residual(conv_bn_relu()), PooledHead(classes),
+        nn.Softmax(-1),
+    )  # fmt: skip
+
+
+class CifarShortcut(nn.Module):
+    """He et al. 2015, section 4.2, option A: every second pixel, and channels of zeros on both sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(WIDTH, 2 * WIDTH, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(2 * WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, WIDTH // 2, WIDTH // 2), "constant", 0)
+        return functional.relu(self.bn1(self.conv1(x)) + shortcut)
+
+
+@network
+def cifar(classes: int, channels: int) -> nn.Module:
+    stem = conv_bn_relu(channels, WIDTH)
+    pooled = Function(lambda x: functional.avg_pool2d(x, x.size()[3]).view(x.size(0), -1))
+    return nn.Sequential(stem, CifarShortcut(), pooled, nn.Linear(2 * WIDTH, classes))
+
+
+@network
+def pads_of_all_kinds(classes: int, channels: int) -> nn.Module:
+    """Of no width, one behind another, of another number, and cut away again."""
+    middle = nn.Sequential(
+        nn.ZeroPad2d(0), nn.ConstantPad2d((1, 0, 0, 2), 0.5), nn.ConstantPad2d((0, 1, 1, 0), 0.5), nn.ZeroPad2d(1),
+        nn.Conv2d(WIDTH, WIDTH, 3), nn.ZeroPad2d((-1, -1, -1, 0)), nn.ZeroPad2d((0, 1, 2, 0)), nn.ReflectionPad2d(1),
+        nn.ZeroPad2d(1), nn.AvgPool2d(3, 1), nn.ReplicationPad2d(1), nn.ReplicationPad2d(0),
+    )  # fmt: skip
+    return Plain(classes, channels, middle)
+
+
+class Scalars(nn.Module):
+    """Numbers without dimensions: a mean and a deviation that are buffers, a gain and an offset that were learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(0.13))
+        self.register_buffer("deviation", torch.tensor(0.31))
+        self.gain = nn.Parameter(torch.tensor(1.5))
+        self.offset = nn.Parameter(torch.tensor(-0.2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation * self.gain + self.offset
+
+
+class FixupBlock(nn.Module):
+    """Zhang et al. 2019, arXiv 1901.09321: no normalisation, one number added before each layer, one gain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)
+        self.biases = nn.Parameter(torch.tensor([0.1, -0.1, 0.05, 0.02]))
+        self.gain = nn.Parameter(torch.ones(1) * 0.7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.conv1(x + self.biases[0]) + self.biases[1])
+        y = self.conv2(y + self.biases[2]) * self.gain + self.biases[3]
+        return functional.relu(y + x)
+
+
+@network
+def scalars(classes: int, channels: int) -> nn.Module:
+    return nn.Sequential(Scalars(), Plain(classes, channels, nn.Sequential(FixupBlock(), Scalars())))
+
+
+class OffsetHead(PooledHead):
+    """Logits by their prior: every class has an offset of its own, and all of them a large one."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.register_buffer("prior", torch.linspace(-3, 3, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.prior + 5
+
+
+@network
+def logit_offset(classes: int, channels: int) -> nn.Module:
+    return Plain(classes, channels, head=OffsetHead(classes))
+
+
+@network
+def faces(classes: int, channels: int) -> nn.Module:
+    """As MXNet's networks for faces: pixels of -1 to 1 by a factor, a norm of the input, PReLU, a norm of the answers."""
+    scaled = Function(lambda images: (images * 255 - 127.5) * 0.0078125)
+    body = [nn.Conv2d(channels, WIDTH, 3, 2, 1, bias=False), nn.BatchNorm2d(WIDTH, eps=2e-5), nn.PReLU(WIDTH)]
+    block = nn.Sequential(nn.BatchNorm2d(WIDTH), nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False), nn.PReLU(WIDTH))
+    head = [nn.BatchNorm2d(WIDTH), nn.Dropout(0.4), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(16 * WIDTH, classes)]
+    return nn.Sequential(scaled, nn.BatchNorm2d(channels), *body, Residual(block), *head, nn.BatchNorm1d(classes))
