@@ -1,4 +1,8 @@
-"""BatchNormalization into the convolution or linear layer before it, computed in float64."""
+"""What scales and shifts the answers of a convolution or linear layer goes into its weights, computed in float64.
+
+That is a BatchNormalization, and a Mul, Div, Add or Sub by a constant a channel, as Caffe's Scale behind its BatchNorm
+and the affine layers of dlib are written. Each layer is rounded to float32 once, whatever it takes in.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters import onnx_file
-from exporters.constant import evaluate_constant
+from exporters.constant import Memo, evaluate_constant
+from exporters.linear_layer import AFFINE, as_stored, computed_operand, layer_of, take_behind
 from exporters.node_attributes import attributes
 
 if TYPE_CHECKING:
@@ -16,39 +21,61 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from exporters.linear_layer import LinearLayer
+
 FOLDABLE = ("Conv", "Gemm")
-DEFAULT_EPSILON = 1e-5  # ONNX, BatchNormalization
+NORM = "BatchNormalization"
 
 
 def fold_batchnorm(src: Path, dst: Path) -> str:
-    """Write ``src`` with every foldable pair of Conv or Gemm and BatchNormalization as one node.
+    """Write ``src`` with every Conv or Gemm and what scales and shifts its answers as one node.
 
-    Raises ValueError where a folded weight or bias is no finite float32. In inference
+    Raises ValueError where a folded weight or bias is no finite float32. In inference a BatchNormalization is
     y = gamma (conv(x) - mean) / sqrt(var + eps) + beta (Ioffe and Szegedy 2015, arXiv 1502.03167, algorithm 2), so
     with g = gamma / sqrt(var + eps) the folded weight is g W and the folded bias g (b - mean) + beta.
     """
     model = onnx_file.read(src)
-    before = onnx_file.count(model, "BatchNormalization")
-    # Chosen before any is folded: of two in a row only the first, since a second rounding could not be proven.
-    norms = [node for node in model.graph if node.op_type == "BatchNormalization" and obstacle(node) is None]
-    for norm in norms:
-        _fold(model.graph, norm)
+    before = _counts(model)
+    # All are computed before any is folded: what was rounded is not rounded again.
+    memo = Memo()
+    layers = [_folded(node, memo) for node in model.graph if node.op_type in FOLDABLE]
+    for layer in layers:
+        if layer is not None and layer.taken_in:
+            _fold(model.graph, layer)
     onnx_file.drop_unread(model.graph)
     onnx_file.write(model, dst)
-    return f"BatchNormalization {before} → {onnx_file.count(model, 'BatchNormalization')}"
+
+    after = _counts(model)
+    changed = [operator for operator in before if operator == NORM or before[operator] != after[operator]]
+    return ", ".join(f"{operator} {before[operator]} → {after[operator]}" for operator in changed)
+
+
+def _counts(model: ir.Model) -> dict[str, int]:
+    """How many nodes there are of each operator that can be folded."""
+    return {operator: onnx_file.count(model, operator) for operator in (NORM, *sorted(AFFINE - {NORM}))}
 
 
 def obstacle(norm: ir.Node) -> str | None:
     """Why the BatchNormalization ``norm`` cannot be folded into what stands before it; None where it can."""
     value = norm.inputs[0]
-    layer = value.producer() if value is not None else None
-    if value is None or layer is None or layer.op_type not in FOLDABLE:
-        before = layer.op_type if layer is not None else "the input"
-        return f"{before} stands before it, not one of {', '.join(FOLDABLE)}"
+    before = value.producer() if value is not None else None
+    layer = _layer_before(norm)
+    if value is None or before is None or layer is None:
+        name = before.op_type if before is not None else "the input"
+        return f"{name} stands before it, not one of {', '.join(FOLDABLE)}"
+    folded = _folded(layer, Memo())
+    if folded is not None and norm in folded.taken_in:
+        return None
+    return _obstacle_behind(layer, norm, value)
 
+
+def _obstacle_behind(layer: ir.Node, norm: ir.Node, value: ir.Value) -> str:
+    """Why ``norm``, which reads ``value``, is not folded into ``layer``."""
+    before = value.producer()
+    assert before is not None
     # Other readers would get the normalised answer in place of the layer's own.
-    if len(value.uses()) != 1 or value.is_graph_output():
-        return f"the output of {onnx_file.module_of(layer) or layer.name} is also read elsewhere"
+    if _only_reader(value) is None:
+        return f"the output of {_name(before)} is also read elsewhere"
 
     # In training mode it normalises by the statistics of the batch, which are no constants.
     if "training_mode" in norm.attributes and norm.attributes["training_mode"].as_int() != 0:
@@ -56,12 +83,19 @@ def obstacle(norm: ir.Node) -> str | None:
 
     if layer.op_type == "Gemm" and not _is_linear_layer(layer):
         return "its Gemm scales or turns its operands"
-    for operand in (*layer.inputs[1:], *norm.inputs[1:5]):
-        constant = evaluate_constant(operand)
-        # What runtimes round in ways of their own cannot be folded within one rounding.
-        if constant is None or not constant.exact or constant.quantised is not None:
-            return "its numbers are computed, not constants"
-    return None
+    if before is not layer:
+        return f"{_name(before)} stands before it, which cannot be folded either"
+    return "its numbers are computed, not constants"
+
+
+def _layer_before(norm: ir.Node) -> ir.Node | None:
+    """The Conv or Gemm whose answers ``norm`` reads, scaled and shifted at most; None where there is none."""
+    value = norm.inputs[0]
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in AFFINE - {NORM}:
+        value = computed_operand(node, Memo())
+        node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type in FOLDABLE else None
 
 
 def _is_linear_layer(gemm: ir.Node) -> bool:
@@ -70,55 +104,98 @@ def _is_linear_layer(gemm: ir.Node) -> bool:
     return bool(settings["alpha"] == settings["beta"] == 1.0 and settings["transA"] == 0)
 
 
-def along_outputs(layer: ir.Node, gain: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
-    """``gain``, one number an output of ``layer``, shaped to multiply its weight of ``rank`` dimensions."""
-    outputs_last = layer.op_type == "Gemm" and attributes(layer)["transB"] == 0
-    if outputs_last:
-        return gain
-    return gain.reshape(-1, *[1] * (rank - 1))
+def _folded(node: ir.Node, memo: Memo) -> LinearLayer | None:
+    """``node`` with all that can be folded into it; None where it is no layer of constant weights."""
+    if node.op_type == "Gemm" and not _is_linear_layer(node):
+        return None
+    if not all(_is_plain(value, memo) for value in node.inputs[1:]):
+        return None
+    layer = layer_of(node, memo)
+    follower = None if layer is None else _only_reader(node.outputs[0])
+    while layer is not None and follower is not None and _may_follow(layer, follower, memo):
+        if not take_behind(layer, follower, memo):
+            break
+        layer.taken_in.append(follower)
+        follower = _only_reader(follower.outputs[0])
+    return layer
 
 
-def _fold(graph: ir.Graph, norm: ir.Node) -> None:
-    """Fold ``norm`` into the layer before it, in place; raises ValueError where that is no finite float32."""
-    layer = norm.inputs[0].producer()  # type: ignore[union-attr]
-    assert layer is not None
-    weight, bias = _folded(layer, norm)
-    module = onnx_file.module_of(layer)
-    layer.resize_inputs(3)  # a layer without bias gets one
-    layer.replace_input_with(1, _add_initializer(graph, f"{module}.weight", weight))
-    layer.replace_input_with(2, _add_initializer(graph, f"{module}.bias", bias))
-
-    # The tensor keeps the name it had behind the BatchNormalization: one name always means the same values.
-    name = norm.outputs[0].name
-    norm.outputs[0].replace_all_uses_with(layer.outputs[0], replace_graph_outputs=True)
-    graph.remove(norm, safe=True)
-    layer.outputs[0].name = name
+def _may_follow(layer: LinearLayer, node: ir.Node, memo: Memo) -> bool:
+    """Whether ``node`` is one to fold: of several BatchNormalizations behind one layer only the first is."""
+    if node.op_type not in AFFINE or node.domain != "":
+        return False
+    if node.op_type == NORM:
+        is_first = all(taken.op_type != NORM for taken in layer.taken_in)
+        return is_first and all(_is_plain(value, memo) for value in node.inputs[1:])
+    operand = computed_operand(node, memo)
+    return all(value is operand or _is_plain(value, memo) for value in node.inputs)
 
 
-def _folded(layer: ir.Node, norm: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weight and bias of ``layer`` with ``norm`` folded into it, float32; raises ValueError where one is not finite."""
-    gamma, beta, mean, var = (_numbers(value) for value in norm.inputs[1:5])
-    epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else DEFAULT_EPSILON
-    weight = _numbers(layer.inputs[1])
-    bias = _numbers(layer.inputs[2]) if len(layer.inputs) > 2 else np.zeros_like(mean)
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    """The one node that reads ``value``; None where others would get the folded answer in place of the layer's own."""
+    readers = list(value.consumers())
+    return readers[0] if len(value.uses()) == 1 and not value.is_graph_output() else None
 
-    with np.errstate(all="ignore"):  # a variance of 0 without epsilon is refused below, with its names
-        gain = gamma / np.sqrt(var + epsilon)
-        folded_weight = (weight * along_outputs(layer, gain, weight.ndim)).astype(np.float32)
-        folded_bias = (gain * (bias - mean) + beta).astype(np.float32)
-    if not np.isfinite(folded_weight).all() or not np.isfinite(folded_bias).all():
-        module = onnx_file.module_of(layer)
+
+def _is_plain(value: ir.Value | None, memo: Memo) -> bool:
+    """Whether the numbers of ``value`` can be folded within one rounding: runtimes round computed ones as they like."""
+    if value is None:
+        return True
+    constant = evaluate_constant(value, memo)
+    return constant is not None and constant.exact and constant.quantised is None
+
+
+def _fold(graph: ir.Graph, layer: LinearLayer) -> None:
+    """Put what ``layer`` took in into its node, in place; raises ValueError where that is no finite float32."""
+    node = layer.node
+    module = onnx_file.module_of(node)
+    weight, bias = _rounded(layer)
+    if layer.has_bias:
+        node.resize_inputs(3)  # a layer without bias gets one
+        node.replace_input_with(2, _add_initializer(graph, f"{module}.bias", bias))
+    node.replace_input_with(1, _add_initializer(graph, f"{module}.weight", weight))
+
+    # The tensor keeps the name it had behind the last of them: one name always means the same values.
+    answer = layer.taken_in[-1].outputs[0]
+    name = answer.name
+    answer.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
+    for taken in reversed(layer.taken_in):
+        graph.remove(taken, safe=True)
+    node.outputs[0].name = name
+
+
+def _rounded(layer: LinearLayer) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight as it is stored and bias, float32; raises ValueError where one is not finite."""
+    stored = evaluate_constant(layer.node.inputs[1])
+    assert stored is not None
+    exact = as_stored(layer.node, layer.weight, stored.shape)
+    assert exact is not None
+    with np.errstate(all="ignore"):  # what overflows is refused below, with its names
+        weight = exact.astype(np.float32)
+        bias = layer.bias.astype(np.float32)
+    if not np.isfinite(weight).all() or not np.isfinite(bias).all():
+        names = " and ".join(_name(taken) for taken in layer.taken_in)
         raise ValueError(
-            f"folding {onnx_file.module_of(norm)} into {module} gives weights that are no finite float32: its smallest "
-            f"variance is {var.min():g} and its epsilon {epsilon:g}; train it on, or drop channels that are always 0"
+            f"folding {names} into {_name(layer.node)} gives weights that are no finite float32"
+            f"{_smallest_variance(layer)}; train it on, or drop channels that are always 0"
         )
-    return folded_weight, folded_bias
+    return weight, bias
 
 
-def _numbers(value: ir.Value | None) -> NDArray[np.float64]:
-    constant = evaluate_constant(value)
-    assert constant is not None
-    return constant.values
+def _smallest_variance(layer: LinearLayer) -> str:
+    """What a BatchNormalization divided by, in words; empty where none was taken in."""
+    for norm in layer.taken_in:
+        if norm.op_type == NORM:
+            variance = evaluate_constant(norm.inputs[4])
+            assert variance is not None
+            return (
+                f": its smallest variance is {variance.values.min():g} and its epsilon {attributes(norm)['epsilon']:g}"
+            )
+    return ""
+
+
+def _name(node: ir.Node) -> str:
+    return onnx_file.module_of(node) or str(node.name)
 
 
 def _add_initializer(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:

@@ -127,7 +127,7 @@ def linear_layer(node: ir.Node, behind: Behind, memo: Memo) -> LinearLayer | Non
     """
     chain: list[ir.Node] = []
     while node.op_type in AFFINE and node.domain == "":
-        data = _computed_operand(node, memo)
+        data = computed_operand(node, memo)
         before = None if data is None else behind(data).producer()
         if before is None:
             return None
@@ -137,7 +137,7 @@ def linear_layer(node: ir.Node, behind: Behind, memo: Memo) -> LinearLayer | Non
     if layer is None:
         return None
     for affine in reversed(chain):
-        if not _take_in(layer, affine, memo):
+        if not take_behind(layer, affine, memo):
             return None
         layer.taken_in.append(affine)
     return layer
@@ -146,7 +146,7 @@ def linear_layer(node: ir.Node, behind: Behind, memo: Memo) -> LinearLayer | Non
 def layer_before(node: ir.Node, behind: Behind, memo: Memo) -> ir.Node | None:
     """The layer that ``linear_layer`` begins with, whose numbers are not looked at; None where there is none."""
     while node.op_type in AFFINE and node.domain == "":
-        data = _computed_operand(node, memo)
+        data = computed_operand(node, memo)
         before = None if data is None else behind(data).producer()
         if before is None:
             return None
@@ -178,7 +178,7 @@ def take_in_front(layer: LinearLayer, node: ir.Node, memo: Memo) -> bool:
     return True
 
 
-def _take_in(layer: LinearLayer, node: ir.Node, memo: Memo) -> bool:
+def take_behind(layer: LinearLayer, node: ir.Node, memo: Memo) -> bool:
     """Take ``node``, which reads the output of ``layer``, into it; False where it cannot be."""
     if node.op_type == "BatchNormalization":
         return _take_in_normalisation(layer, node, memo)
@@ -190,19 +190,20 @@ def _take_in(layer: LinearLayer, node: ir.Node, memo: Memo) -> bool:
         return False
 
     constant_first = evaluate_constant(node.inputs[0], memo) is not None
+    if node.op_type == "Div" and constant_first:
+        return False
     layer.operations += 1
     if node.op_type == "Mul":
         layer.scale_outputs(numbers)
-    elif node.op_type == "Div" and not constant_first:
+    elif node.op_type == "Div":
         layer.scale_outputs(1 / numbers)
     elif node.op_type == "Add":
         layer.shift_outputs(numbers)
-    elif node.op_type == "Sub":
-        if constant_first:
-            layer.scale_outputs(-np.ones_like(numbers))
-        layer.shift_outputs(numbers if constant_first else -numbers)
+    elif constant_first:
+        layer.scale_outputs(-np.ones_like(numbers))
+        layer.shift_outputs(numbers)
     else:
-        return False
+        layer.shift_outputs(-numbers)
     return True
 
 
@@ -225,7 +226,7 @@ def _take_in_normalisation(layer: LinearLayer, norm: ir.Node, memo: Memo) -> boo
     return True
 
 
-def _computed_operand(node: ir.Node, memo: Memo) -> ir.Value | None:
+def computed_operand(node: ir.Node, memo: Memo) -> ir.Value | None:
     """What ``node`` scales or shifts; None where not exactly one operand is computed."""
     if node.op_type == "BatchNormalization":
         return node.inputs[0]
