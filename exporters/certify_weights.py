@@ -27,6 +27,8 @@ READ = {
     "Gemm": ("weight", "bias"),
     "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
 }
+# What the exporter writes for a BatchNorm that was made with affine=False.
+WITHOUT_NUMBERS = {"weight": 1, "bias": 0}
 # What normalises the pixels, in no module of its own, and the tensor that it reads.
 PIXELS = {"Sub": "pixel_mean", "Div": "pixel_std"}
 # How a stored tensor may be turned on its way to the layer that reads it.
@@ -57,13 +59,12 @@ def certify_weights(before: Path, after: Path, *, must_say: bool = False) -> Cer
         if name not in in_graph and name in never_read:
             certificate.noted.append(f"no node reads {name}, nor does the network in PyTorch")
             continue
-        if name not in weights:
+        expected = weights.get(name, _implied(name, weights))
+        if expected is None:
             certificate.noted.append(f"{name} is not among the weights: only its answers are judged")
             continue
-        if name not in in_graph:
-            difference = f"no node reads {name}"
-        else:
-            difference = _difference(name, weights[name], in_graph[name])
+        stored = in_graph.get(name)
+        difference = f"no node reads {name}" if stored is None else _difference(name, expected, stored)
         if difference:
             module = name.rpartition(".")[0]
             certificate.refuted.append(Refutation(module, difference))
@@ -77,6 +78,15 @@ def certify_weights(before: Path, after: Path, *, must_say: bool = False) -> Cer
             found = f"the graph says other {key} than the frozen network: {told}, not {record[key]}"
             certificate.refuted.append(Refutation("", found))
     return certificate
+
+
+def _implied(name: str, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32] | None:
+    """What a BatchNorm without numbers of its own reads under ``name``; None of any other tensor."""
+    module, _, tensor = name.rpartition(".")
+    mean = weights.get(f"{module}.running_mean")
+    if mean is None or tensor not in WITHOUT_NUMBERS:
+        return None
+    return np.full_like(mean, WITHOUT_NUMBERS[tensor])
 
 
 def _told(model: ir.Model, key: str) -> Any:

@@ -39,11 +39,27 @@ class Row(NamedTuple):
 
 def row_ending_in(graph: ComparedGraph, node: ir.Node) -> Row | None:
     """The longest row that ends in ``node``; None where its operator makes none, or what it does is computed."""
+    return _row(graph, node, graph.plain_source)
+
+
+def handed_on(graph: ComparedGraph, node: ir.Node) -> ir.Value | None:
+    """What ``node``, or the row that ends in it, answers as it reads it; None where it does something."""
+    if node.op_type in NEUTRAL:
+        return _unchanged_operand(graph, node)
+    # Only nodes next to each other: what stands between others is stepped over by who asks here.
+    for row in (_alone(graph, node), _row(graph, node, _itself)):
+        if row is not None and KINDS[node.op_type].does_nothing(row.does):
+            return row.read
+    return None
+
+
+def _row(graph: ComparedGraph, node: ir.Node, behind: Callable[[ir.Value], ir.Value]) -> Row | None:
+    """The row that ends in ``node``; ``behind`` gives the value behind what only hands it on."""
     row = _alone(graph, node)
     if row is None:
         return None
     while True:
-        before = graph.plain_source(row.read).producer()
+        before = behind(row.read).producer()
         inner = _alone(graph, before) if before is not None and before.op_type == node.op_type else None
         does = None if inner is None else KINDS[node.op_type].merge(inner.does, row.does)
         if inner is None or does is None:
@@ -51,14 +67,8 @@ def row_ending_in(graph: ComparedGraph, node: ir.Node) -> Row | None:
         row = Row(inner.read, does, row.length + 1)
 
 
-def handed_on(graph: ComparedGraph, node: ir.Node) -> ir.Value | None:
-    """What ``node`` answers as it reads it; None where it does something."""
-    if node.op_type in NEUTRAL:
-        return _unchanged_operand(graph, node)
-    row = _alone(graph, node)
-    if row is None or not KINDS[node.op_type].does_nothing(row.does):
-        return None
-    return row.read
+def _itself(value: ir.Value) -> ir.Value:
+    return value
 
 
 def filled_in(pad: Attributes) -> float:
@@ -117,7 +127,7 @@ def _pads_nothing(does: Attributes) -> bool:
 
 
 def _read_slice(graph: ComparedGraph, node: ir.Node) -> Attributes | None:
-    """The places that it takes of each axis, but for axes of which it takes all."""
+    """By axis its size and the places that are taken of it, but for axes of which all are."""
     settings = graph.attributes(node)
     shape = given_shape(node.inputs[0])
     parts = [settings.get(name) for name in ("axes", "starts", "ends", "steps")]
@@ -128,18 +138,21 @@ def _read_slice(graph: ComparedGraph, node: ir.Node) -> Attributes | None:
         size = shape[axis]
         if not isinstance(size, int):
             return None
-        places = range(size)[start:end:step]
-        if places != range(size):
-            taken[f"axis {axis}"] = list(places)
-    return taken
+        taken[f"axis {axis}"] = [size, *range(size)[start:end:step]]
+    return _without_whole_axes(taken)
 
 
 def _merge_slices(inner: Attributes, outer: Attributes) -> Attributes:
     """Both on axes of their own; on the same axis the outer one counts the places that the inner one took."""
     taken = {**inner, **outer}
     for axis in inner.keys() & outer.keys():
-        taken[axis] = [inner[axis][place] for place in outer[axis]]
-    return taken
+        size, *places = inner[axis]
+        taken[axis] = [size, *(places[place] for place in outer[axis][1:])]
+    return _without_whole_axes(taken)
+
+
+def _without_whole_axes(taken: Attributes) -> Attributes:
+    return {axis: [size, *places] for axis, (size, *places) in taken.items() if places != list(range(size))}
 
 
 def _slices_nothing(does: Attributes) -> bool:

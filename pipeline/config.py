@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadRequest
-from pipeline.recipe import flag
+from pipeline.recipe import flag, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -129,7 +129,7 @@ def save(path: Path, knobs: dict[str, Any]) -> None:
 
 
 # What a parser of a flag's text takes, as JSON schema has it; all others read whole numbers, some with a unit.
-KINDS: dict[Any, Any] = {float: "number", Path: "string", None: "string"}
+KINDS: dict[Any, Any] = {float: "number", number: ["number", "string"], Path: "string", None: "string"}
 
 
 def schema(parser: argparse.ArgumentParser) -> dict[str, Any]:

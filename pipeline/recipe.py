@@ -47,9 +47,21 @@ def size(text: str) -> int:
     return int(number) << {"": 0, "K": 10, "M": 20, "G": 30}[unit]
 
 
+def number(text: str) -> float:
+    """A number, or one over another, as in 123/255."""
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no number; give one as in 0.485 or 123/255") from error
+
+
 # What may mend the accuracy of INT8, the cheapest first; `auto` is all that leaves the weights what they are.
 RECOVERIES = ("equalise", "mixed", "qat")
 AUTO = ("equalise", "mixed")
+# A deviation of pixels is below 0.5 in units of 0..1, and above 20 in those of 0..255. Some networks divide by 256, a
+# little more than 1.
+LARGEST_STD = 4.0
 # The data sets that are read from a folder of the user's.
 ROOTED = ("fashion-mnist", "cifar10")
 
@@ -138,8 +150,16 @@ class Recipe:
     interpolation: str | None = _knob(
         None, "filter of the resize", choices=("nearest", "bilinear", "bicubic", "lanczos")
     )
-    mean: list[float] | None = _knob(None, "per channel or one for all, in 0..1 units", type=float, nargs="+")
-    std: list[float] | None = _knob(None, "per channel or one for all, in 0..1 units", type=float, nargs="+")
+    mean: list[float] | None = _knob(
+        None, "per channel or one for all, in 0..1 units, as in 0.485 or 123/255", type=number, nargs="+"
+    )
+    std: list[float] | None = _knob(
+        None,
+        "per channel or one for all, in 0..1 units; 1/255 where pixels lose their mean alone, 256/255 where they are "
+        "divided by 256",
+        type=number,
+        nargs="+",
+    )
     channels: int | None = _knob(
         None, "channels of the network; asking for 3 replicates grey images", type=int, choices=(1, 3)
     )
@@ -285,12 +305,17 @@ class Recipe:
                 continue
             if len(values) not in (1, 3):
                 raise BadRequest(f"--{name} takes one value or one per channel (1 or 3), not {len(values)}")
-            if not all(math.isfinite(value) and value >= 0 for value in values):
+            if not all(math.isfinite(value) for value in values):
                 raise BadRequest(f"--{name} takes numbers from 0 to 1, as torchvision prints them")
 
+        if self.mean is not None and min(self.mean) < 0:
+            raise BadRequest(
+                f"--mean {min(self.mean):g} is below 0: it takes numbers from 0 to 1, which are subtracted from the "
+                "pixels; give it without its sign"
+            )
         if self.std is not None and min(self.std) <= 0:
             raise BadRequest(f"--std must be above 0, not {min(self.std):g}: pixels are divided by it")
-        if max([*(self.mean or ()), *(self.std or ())], default=0) > 1:
+        if max(self.mean or (0,)) > 1 or max(self.std or (0,)) > LARGEST_STD:
             raise BadRequest("--mean and --std are in 0..1 units, as torchvision prints them; divide yours by 255")
 
     def _refuse_for_precision(self, row: Precision) -> None:

@@ -25,16 +25,21 @@ def conv(spec: ResNetSpec, inputs: int, outputs: int, kernel: int, stride: int =
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=spec.bias)
 
 
+def norm(spec: ResNetSpec, channels: int) -> nn.Module:
+    """A BatchNorm; where they were folded an Identity, so that all other layers keep their names."""
+    return nn.BatchNorm2d(channels) if spec.norm else nn.Identity()
+
+
 class Basic(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2015, figure 5 left)."""
 
     def __init__(self, spec: ResNetSpec, inputs: int, inner: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = conv(spec, inputs, inner, 3, stride)
-        self.bn1 = nn.BatchNorm2d(inner)
+        self.bn1 = norm(spec, inner)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = conv(spec, inner, outputs, 3)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.bn2 = norm(spec, outputs)
         self.downsample = shortcut(spec, inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,11 +58,11 @@ class Bottleneck(nn.Module):
         # In the 3x3, as torchvision does, which reads every pixel, or in the 1x1 of the first paper, which skips some.
         stride_in_1x1 = spec.stride_in == "1x1"
         self.conv1 = conv(spec, inputs, inner, 1, stride if stride_in_1x1 else 1)
-        self.bn1 = nn.BatchNorm2d(inner)
+        self.bn1 = norm(spec, inner)
         self.conv2 = conv(spec, inner, inner, 3, 1 if stride_in_1x1 else stride, spec.groups)
-        self.bn2 = nn.BatchNorm2d(inner)
+        self.bn2 = norm(spec, inner)
         self.conv3 = conv(spec, inner, outputs, 1)
-        self.bn3 = nn.BatchNorm2d(outputs)
+        self.bn3 = norm(spec, outputs)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(spec, inputs, outputs, stride)
 
@@ -82,7 +87,7 @@ def shortcut(spec: ResNetSpec, inputs: int, outputs: int, stride: int) -> nn.Seq
         layers.append(_shortcut_pool(stride))
         stride = 1  # the pool has done it
     layers.append(conv(spec, inputs, outputs, 1, stride))
-    if spec.shortcut_norm:
+    if spec.norm and spec.shortcut_norm:
         layers.append(nn.BatchNorm2d(outputs))
     return nn.Sequential(*layers)
 
@@ -99,17 +104,17 @@ def _shortcut_pool(stride: int) -> nn.Module:
 
 def stem(spec: ResNetSpec, channels: int) -> nn.Module:
     """The first convolution, or the three of ResNet-D, under timm's names."""
-    width = spec.widths[0]
+    width = spec.stem_outputs
     if spec.stem == "plain":
         return conv(spec, channels, width, spec.first_kernel_size, spec.first_stride)
     half = width // 2
     # The BatchNorm and the ReLU behind the third convolution are those of the network, bn1 and relu.
     return nn.Sequential(
         conv(spec, channels, half, 3, spec.first_stride),
-        nn.BatchNorm2d(half),
+        norm(spec, half),
         nn.ReLU(inplace=True),
         conv(spec, half, half, 3),
-        nn.BatchNorm2d(half),
+        norm(spec, half),
         nn.ReLU(inplace=True),
         conv(spec, half, width, 3),
     )
@@ -119,6 +124,9 @@ def stem_pool(spec: ResNetSpec) -> nn.Module:
     """The pooling behind the stem, 3x3 at stride 2; networks for small images have none."""
     if not spec.max_pool:
         return nn.Identity()
+    if spec.pool_padding == "end":
+        # Rounded up, the last window hangs over the end by the one pixel that is missing.
+        return nn.MaxPool2d(3, 2, ceil_mode=True)
     if spec.padding == "same":
         return SameMaxPool2d()
     return nn.MaxPool2d(3, 2, padding=1)
@@ -141,7 +149,7 @@ class ResNet(nn.Module):
         self.register_buffer("pixel_mean", 255 * torch.tensor(mean).reshape(1, channels, 1, 1))
         self.register_buffer("pixel_std", 255 * torch.tensor(std).reshape(1, channels, 1, 1))
         self.conv1 = stem(spec, channels)
-        self.bn1 = nn.BatchNorm2d(spec.widths[0])
+        self.bn1 = norm(spec, spec.stem_outputs)
         self.relu = nn.ReLU(inplace=True) if spec.stem_activation else nn.Identity()
         self.maxpool = stem_pool(spec)
         self.stages = [f"layer{number}" for number in range(1, len(spec.depths) + 1)]
@@ -151,7 +159,7 @@ class ResNet(nn.Module):
         self._initialise()
 
     def _add_stages(self, spec: ResNetSpec) -> None:
-        inputs = spec.widths[0]
+        inputs = spec.stem_outputs
         for name, depth, inner, outputs, first_stride in zip(
             self.stages, spec.depths, spec.inner, spec.outputs, spec.first_strides, strict=True
         ):
@@ -166,12 +174,12 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            # The last BatchNorm of a block starts at zero, so that every block starts as the identity
+            # The last layer of a block starts at zero, so that every block starts as the identity
             # (Goyal et al. 2017, arXiv 1706.02677, section 5.1); few epochs then suffice.
             if isinstance(module, Basic):
-                nn.init.zeros_(module.bn2.weight)
+                _start_at_zero(module.conv2, module.bn2)
             if isinstance(module, Bottleneck):
-                nn.init.zeros_(module.bn3.weight)
+                _start_at_zero(module.conv3, module.bn3)
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels in, logits out."""
@@ -180,3 +188,9 @@ class ResNet(nn.Module):
         for name in self.stages:
             x = self.get_submodule(name)(x)
         return self.fc(torch.flatten(self.avgpool(x), 1))  # type: ignore[no-any-return]
+
+
+def _start_at_zero(convolution: nn.Conv2d, normalisation: nn.Module) -> None:
+    """The BatchNorm where there is one, else the convolution before it."""
+    last = normalisation if isinstance(normalisation, nn.BatchNorm2d) else convolution
+    nn.init.zeros_(last.weight)

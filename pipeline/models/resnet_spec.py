@@ -17,9 +17,11 @@ class ResNetSpec:
     and ``strides`` the stride of each stage's first block (default: 2, but 1 in the first stage). A block has
     ``widths`` times ``expansion`` channels at its end (default: 4 times in a bottleneck, else once); ``bottlenecks``
     says the channels inside outright. In a bottleneck the stride is in the 3x3 convolution, or ``stride_in`` the first
-    1x1, as in the first paper. The ``deep`` stem has three 3x3 convolutions, and with ``shortcut_pool`` a shortcut
-    averages 2x2 pixels instead of skipping them. ``padding="same"`` is that of Flax and TensorFlow, which at stride 2
-    and even size pads the end only. Raises ValueError where no such network can be built.
+    1x1, as in the first paper. The stem has the first of ``widths``, or ``stem_width``. The ``deep`` stem has three 3x3
+    convolutions, and with ``shortcut_pool`` a shortcut averages 2x2 pixels instead of skipping them.
+    ``padding="same"`` is that of Flax and TensorFlow, which at stride 2 and even size pads the end only.
+    ``pool_padding="end"`` is that of Caffe's max-pool, which rounds up: it never pads the beginning. Without ``norm``
+    there is no BatchNorm, as where it was folded. Raises ValueError where no such network can be built.
 
     Sources: He et al. 2015 (arXiv 1512.03385, table 1 and section 4.2), Xie et al. 2016 (arXiv 1611.05431, table 1),
     Zagoruyko and Komodakis 2016 (arXiv 1605.07146), He et al. 2018 (arXiv 1812.01187, figure 2: ResNet-D).
@@ -35,10 +37,13 @@ class ResNetSpec:
     strides: tuple[int, ...] | None = None
     stride_in: Literal["3x3", "1x1"] = "3x3"
     stem: Literal["plain", "deep"] = "plain"
+    stem_width: int | None = None
     first_kernel_size: int = 7
     first_stride: int = 2
     stem_activation: bool = True
     max_pool: bool = True
+    pool_padding: Literal["symmetric", "end"] = "symmetric"
+    norm: bool = True
     shortcut_norm: bool = True
     shortcut_pool: bool = False
     bias: bool = False
@@ -73,8 +78,15 @@ class ResNetSpec:
 
     def _refuse_stem(self) -> None:
         # The first two of the three convolutions have half the width.
-        if self.stem == "deep" and (self.widths[0] % 2 or self.first_kernel_size != 7):
+        if self.stem == "deep" and (self.stem_outputs % 2 or self.first_kernel_size != 7):
             raise ValueError("stem = 'deep' takes an even first width, and no first_kernel_size: its kernels are 3x3")
+        if self.pool_padding == "end" and not self.max_pool:
+            raise ValueError("pool_padding goes with max_pool = true: there is no pool to pad")
+
+    @property
+    def stem_outputs(self) -> int:
+        """Channels that the stem answers."""
+        return self.stem_width or self.widths[0]
 
     @property
     def outputs(self) -> tuple[int, ...]:

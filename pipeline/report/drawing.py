@@ -73,7 +73,7 @@ def _boxes(spec: ResNetSpec, part: str) -> Iterator[tuple[str, str | None]]:
 def _stage_boxes(spec: ResNetSpec, stage: int) -> Iterator[tuple[str, str]]:
     """The first block of ``stage``, counted from 0, and one box for all others: they are alike."""
     # What the stage reads: the first one the stem's channels, each other those of the stage before.
-    inputs = (spec.widths[0], *spec.outputs)[stage]
+    inputs = (spec.stem_outputs, *spec.outputs)[stage]
     inner = spec.inner[stage]
     outputs = spec.outputs[stage]
     stride = spec.first_strides[stage]
@@ -94,13 +94,13 @@ def _projection(spec: ResNetSpec, stride: int) -> str:
     if spec.shortcut_pool and stride > 1:
         words.append("mean")
     words.append("1×1")
-    if spec.shortcut_norm:
+    if spec.norm and spec.shortcut_norm:
         words.append("norm")
     return ", ".join(words)
 
 
 def _stem(spec: ResNetSpec) -> str:
-    width = spec.widths[0]
+    width = spec.stem_outputs
     half = width // 2
     if spec.stem == "plain":
         lines = [f"{spec.first_kernel_size}×{spec.first_kernel_size}, {width}"]

@@ -45,6 +45,22 @@ def cast_back(model: ModelProto, like: np.ndarray) -> NodeProto:
     return helper.make_node("Cast", ["<"], [">"], to=helper.np_dtype_to_tensor_dtype(like.dtype))
 
 
+def rows_turned(model: ModelProto, like: np.ndarray) -> NodeProto:
+    del like
+    constants = [edit.constant(model, np.int64([number])) for number in (-1, -(2**40), 2, -1)]
+    return helper.make_node("Slice", ["<", *constants], [">"])
+
+
+def padded(rows: int) -> Link:
+    """That many rows of zeros in front of all others; below 0 so many are cut off."""
+
+    def make(model: ModelProto, like: np.ndarray) -> NodeProto:
+        pads = edit.constant(model, np.int64([0, 0, rows, 0, 0, 0, 0, 0]))
+        return helper.make_node("Pad", ["<", pads, edit.constant(model, np.zeros((), like.dtype))], [">"])
+
+    return make
+
+
 def clip(low: float, high: float) -> Link:
     def make(model: ModelProto, like: np.ndarray) -> NodeProto:
         bounds = [edit.constant(model, np.asarray(bound, like.dtype)) for bound in (low, high)]

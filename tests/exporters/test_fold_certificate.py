@@ -71,6 +71,19 @@ class OneNormForTwo(nn.Module):
         return (self.bn(self.one(images)) + self.bn(self.other(images))).flatten(1)
 
 
+class Affine(nn.Module):
+    """One factor and one offset for each channel, or numbers of another shape."""
+
+    def __init__(self, *shape: int, offset: bool = True) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(shape) + 0.5)
+        self.offset = nn.Parameter(torch.rand(shape) - 0.5) if offset else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * self.gain
+        return x if self.offset is None else self.offset + x
+
+
 def folded(network: nn.Module, directory: Path, shape: tuple[int, int, int]) -> tuple[Path, Path, Certificate]:
     before = directory / "a.onnx"
     after = directory / "b.onnx"
@@ -89,6 +102,13 @@ PAIRS = {
     "linear": (Net(nn.Flatten(), nn.Linear(4 * 36, 10), nn.BatchNorm1d(10)), 1, 0),
     "linear without bias": (Net(nn.Flatten(), nn.Linear(4 * 36, 10, bias=False), nn.BatchNorm1d(10)), 0, 1),
     "two in a row": (Net(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8)), 1, 1),
+    "affine": (Net(nn.Conv2d(4, 8, 3, bias=False), Affine(8, 1, 1), nn.ReLU()), 0, 0),
+    "a factor": (Net(nn.Conv2d(4, 8, 3, bias=False), Affine(1, 8, 1, 1, offset=False)), 0, 0),
+    "numbers without dimensions": (Net(nn.Conv2d(4, 8, 3), Affine(), nn.ReLU()), 0, 0),
+    "a norm and its affine": (Net(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), Affine(8, 1, 1)), 1, 0),
+    "a factor and its norm": (Net(nn.Conv2d(4, 8, 3), Affine(offset=False), nn.BatchNorm2d(8)), 1, 0),
+    "affine behind a linear layer": (Net(nn.Flatten(), nn.Linear(4 * 36, 10), Affine(10), nn.BatchNorm1d(10)), 1, 0),
+    "a number for each pixel": (Net(nn.Conv2d(4, 8, 3), Affine(1, 4, 4), nn.BatchNorm2d(8)), 0, 1),
     "nothing before it": (Net(nn.BatchNorm2d(4), nn.Conv2d(4, 8, 3)), 0, 1),
     "a pool before it": (Net(nn.Conv2d(4, 8, 3), nn.MaxPool2d(2), nn.BatchNorm2d(8)), 0, 1),
     "read twice": (ReadTwice(), 0, 1),
@@ -110,14 +130,22 @@ def test_every_kind_of_pair_is_folded_or_left_with_its_reason_and_proven(tmp_pat
     np.testing.assert_allclose(answers, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("name", ["affine", "a factor", "numbers without dimensions", "a norm and its affine"])
+def test_nothing_is_left_of_what_scales_and_shifts(tmp_path: Path, name: str) -> None:
+    _, after, _ = folded(PAIRS[name][0], tmp_path, (4, 6, 6))
+    operators = [node.op_type for node in onnx.load(after).graph.node]
+    assert operators in (["Conv", "Relu", "Flatten"], ["Conv", "Flatten"])
+
+
 @pytest.mark.parametrize("name", [name for name, (_, count, _) in PAIRS.items() if count])
 def test_a_weight_past_its_bound_is_refuted_and_located(tmp_path: Path, name: str) -> None:
     before, after, _ = folded(PAIRS[name][0], tmp_path, (4, 6, 6))
     model = onnx.load(after)
     weight = next(i for i in model.graph.initializer if i.name.endswith("weight") and len(i.dims) > 1)
-    # The bound is half a step to the next number and hardly more: two steps away is always beyond it.
+    # The bound is half a step to the next number and hardly more: two steps away is always beyond it. What scales and
+    # shifts besides a tool may compute in float32, with a rounding more for each.
     place = (len(onnx.numpy_helper.to_array(weight)) - 1,) + (0,) * (len(weight.dims) - 1)
-    for _ in range(2):
+    for _ in range(2 + 4 * ("affine" in name or "factor" in name)):
         array(weight.name, neighbour(place))(model)
     onnx.save(model, after)
     refuted = certify(before, after).refuted

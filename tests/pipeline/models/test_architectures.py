@@ -43,6 +43,10 @@ TINY = {
     "d2l, grouped": replace(DEEP, groups=4, bias=True, **INNER),
     "d2l in JAX": replace(D2L, padding="same"),
     "d2l in JAX, grouped": replace(DEEP, groups=4, bias=True, padding="same", **INNER),
+    "Caffe, folded": replace(
+        DEEP, widths=(8, 16), stem_width=12, stride_in="1x1", pool_padding="end", norm=False, bias=True
+    ),
+    "no norm in basic blocks": replace(BASIC, norm=False, bias=True, stem_width=24),
     "labml": LABML,
     "labml, bottlenecks": replace(LABML, block="bottleneck", **INNER),
 }
@@ -53,6 +57,8 @@ def trained(spec: ResNetSpec, channels: int = 1) -> ResNet:
     torch.manual_seed(0)
     network = ResNet(spec, 10, channels, (0.3,) * channels, (0.3,) * channels).eval()
     for module in network.modules():
+        if isinstance(module, nn.Conv2d) and not module.weight.any():
+            nn.init.kaiming_normal_(module.weight)
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None
             assert module.running_var is not None
@@ -162,7 +168,19 @@ def labml(net: Plain, x: Tensor) -> Tensor:
     return net.head((net.chain("layer2.1", x, THREE, THREE) + x).relu())
 
 
+def caffe(net: Plain, x: Tensor) -> Tensor:
+    """A stem wider than the first stage, a pool that rounds up over the end, no normalisation."""
+    x = functional.max_pool2d(functional.pad(net.conv("conv1", x, 2, 3, 3).relu(), (0, 1, 0, 1)), 3, 2)
+    for block, first in (("layer1.0", 1), ("layer2.0", 2), ("layer2.1", 1)):
+        y = net.conv(f"{block}.conv1", x, first, 0, 0).relu()
+        y = net.conv(f"{block}.conv3", net.conv(f"{block}.conv2", y, 1, 1, 1).relu(), 1, 0, 0)
+        short = x if block == "layer2.1" else net.conv(f"{block}.downsample.0", x, first, 0, 0)
+        x = (y + short).relu()
+    return net.head(x)
+
+
 DESCRIBED = {
+    "Caffe, folded": caffe,
     "stride in the 1x1": first_paper,
     "ResNet-D": resnet_d,
     "CIFAR": cifar,

@@ -1203,6 +1203,8 @@ def perceptron(classes: int, channels: int) -> nn.Module:
     """No convolution at all."""
     pooled = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
     return nn.Sequential(pooled, nn.Linear(64 * channels, 32), nn.ReLU(), nn.Linear(32, classes))
+
+
 # --- networks ported from other frameworks ------------------------------------------------------------------------
 
 
@@ -1433,7 +1435,7 @@ def logit_offset(classes: int, channels: int) -> nn.Module:
 
 @network
 def faces(classes: int, channels: int) -> nn.Module:
-    """As MXNet's networks for faces: pixels of -1 to 1 by a factor, a norm of the input, PReLU, a norm of the answers."""
+    """As MXNet's networks for faces: pixels of -1 to 1 by a factor, norms of the input and of the answers, PReLU."""
     scaled = Function(lambda images: (images * 255 - 127.5) * 0.0078125)
     body = [nn.Conv2d(channels, WIDTH, 3, 2, 1, bias=False), nn.BatchNorm2d(WIDTH, eps=2e-5), nn.PReLU(WIDTH)]
     block = nn.Sequential(nn.BatchNorm2d(WIDTH), nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False), nn.PReLU(WIDTH))
