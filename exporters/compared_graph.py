@@ -92,20 +92,28 @@ class ComparedGraph:
     def source(self, value: ir.Value) -> Source:
         """The value behind everything that hands a value on, and the Casts and pairs on the way."""
         source = Source(value)
-        while True:
-            node = source.value.producer()
-            if node is None or self.constant(source.value) is not None:
-                return source
-            step = STEPS.get(node.op_type)
-            behind = None if step is None or node.domain != "" else step(self, node, source)
-            if behind is None:
-                return source
+        behind = self._behind(source)
+        while behind is not None:
             source.value = behind
+            behind = self._behind(source)
+        return source
 
     def plain_source(self, value: ir.Value) -> ir.Value:
-        """The same, unless a Cast or a pair stands in between: then ``value`` itself."""
-        source = self.source(value)
-        return value if source.casts or source.pairs else source.value
+        """The same, as far as there is no Cast and no pair in between."""
+        source = Source(value)
+        behind = self._behind(source)
+        while behind is not None and not source.casts and not source.pairs:
+            source.value = behind
+            behind = self._behind(source)
+        return source.value
+
+    def _behind(self, source: Source) -> ir.Value | None:
+        """The value behind ``source``, which notes a Cast or a pair on the way; None where nothing hands one on."""
+        node = source.value.producer()
+        if node is None or self.constant(source.value) is not None:
+            return None
+        step = STEPS.get(node.op_type)
+        return None if step is None or node.domain != "" else step(self, node, source)
 
     def unshaped(self, node: ir.Node) -> ir.Value:
         """What ``node`` reshapes, before any other reshaping."""

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import BadRequest
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
@@ -69,17 +73,20 @@ def accept(asked: Recipe) -> Request:
     data = sets.load(recipe)
     preprocessing = data.preprocessing.adjusted(recipe)
     description = frozen.describe(arch, spec, data.classes, preprocessing)
+    warnings: list[str] = []
     if isinstance(spec, user_network.UserSpec):
         shape = (preprocessing.channels, preprocessing.input_size, preprocessing.input_size)
         opset = PRECISIONS[recipe.precision].opset
-        user_network.refuse(description.network(), spec.function, len(data.classes), shape, opset)
+        network = description.network()
+        user_network.refuse(network, spec.function, len(data.classes), shape, opset)
+        warnings += _of_shares(recipe, network, shape)
     news.say(f"data: {data.source}; --data takes a folder of your own")
 
     given = weights.given(recipe, description)
     test = sampling.test(recipe, data, preprocessing)
     groupings = {} if recipe.groups is None else groups.read(recipe.groups, test.part)
     calibration = sampling.calibration(recipe, data, preprocessing)
-    warnings = [*oddities.of_images(data.train, test, calibration), *weights.turned_otherwise(recipe)]
+    warnings += [*oddities.of_images(data.train, test, calibration), *weights.turned_otherwise(recipe)]
     if given is not None:
         warnings += kernels.of_whole_numbers(given[0])
     for sentence in warnings:
@@ -99,6 +106,18 @@ def accept(asked: Recipe) -> Request:
         warnings=[*oddities.left_out(data.train, data.test, calibration.part), *warnings],
         groupings=groupings,
     )
+
+
+def _of_shares(recipe: Recipe, network: nn.Module, shape: tuple[int, int, int]) -> Iterator[str]:
+    """A sentence where such a network answers shares and no logits; BadRequest where that is in the way."""
+    from pipeline.models import user_network
+
+    if not user_network.ends_in_softmax(network, shape):
+        return
+    found = f"--arch {recipe.arch} answers shares that sum to 1, as a Softmax does, where logits are asked for"
+    if recipe.threshold is not None:
+        raise BadRequest(f"{found}: --threshold reads the softmax of logits; leave the last Softmax out")
+    yield f"{found}: SQNR is that of shares, and what is said of confidence is wrong; leave the last Softmax out"
 
 
 def _default_output(asked: Recipe, recipe: Recipe) -> Path:

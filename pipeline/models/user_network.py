@@ -98,6 +98,18 @@ def refuse(network: nn.Module, function: str, classes: int, shape: tuple[int, in
     _refuse_graph(network, function, shape, opset)
 
 
+def ends_in_softmax(network: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether ``network`` answers shares of one to any images of this shape, pixels 0..255, and no logits."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    images = 255 * torch.rand(4, *shape, generator=generator)
+    with contextlib.redirect_stdout(sys.stderr), torch.inference_mode():
+        answers = network.eval()(images)
+    sums = answers.sum(1)
+    return bool((answers >= 0).all() and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-3))
+
+
 def _refuse_graph(network: nn.Module, function: str, shape: tuple[int, int, int], opset: int) -> None:
     """Raise BadRequest with the name of an operator that the exporter, ``opset`` or ONNX Runtime does not take.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from conftest import ROOT
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.real import open_nsfw
 from calibration import observe, qdq
 from calibration.histogram import Peak
 from exporters import export, fold_batchnorm, reference, simplify
@@ -241,6 +244,35 @@ def test_the_block_that_one_notebook_prints_cannot_be_added() -> None:
     assert (twice.shape, nn.Conv2d(3, 6, 1, 2)(x).shape) == ((4, 6, 2, 2), (4, 6, 3, 3))
     ours = ResNet(D2L, 10, 3, (0.0,) * 3, (1.0,) * 3).layer2[0]  # type: ignore[index]
     assert (ours.conv1.stride, ours.conv2.stride) == ((2, 2), (1, 1))
+
+
+def test_the_docs_describe_open_nsfw() -> None:
+    """The .toml of the docs answers as the module that the converted weights of open_nsfw are read into."""
+    (fields,) = re.findall(r"```toml\n([^`]*pool_padding[^`]*)```", (ROOT / "docs" / "architectures.md").read_text())
+    spec = ResNetSpec.from_json(tomllib.loads(fields))
+    mean = [123 / 255, 117 / 255, 104 / 255]
+    torch.manual_seed(0)
+    ours = ResNet(spec, 2, 3, mean, [1 / 255] * 3).eval()
+    for module in ours.modules():
+        if isinstance(module, nn.Conv2d) and not module.weight.any():
+            nn.init.kaiming_normal_(module.weight)
+
+    weights = {}
+    blocks = [f"layer{stage}.{place}" for stage, depth in enumerate(spec.depths, 1) for place in range(depth)]
+    for name, value in ours.state_dict().items():
+        module, _, rest = name.rpartition(".")
+        block = next((block for block in blocks if name.startswith(f"{block}.")), None)
+        if block is not None:
+            part = module.removeprefix(f"{block}.").replace("downsample.0", "shortcut")
+            weights[f"blocks.{blocks.index(block)}.{part}.{rest}"] = value
+        elif not name.startswith("pixel"):
+            weights[name.replace("conv1", "stem")] = value
+    theirs = open_nsfw.network(2, 3).eval()
+    theirs.load_state_dict(weights)
+    images = torch.randint(0, 256, (2, 3, 224, 224)).float()
+    with torch.inference_mode():
+        expected = theirs(images - torch.tensor([123.0, 117.0, 104.0]).reshape(1, 3, 1, 1))
+        torch.testing.assert_close(ours(images), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
 def test_every_network_is_in_the_docs() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx
 import pytest
 import torch
 
-from exporters import export
+from exporters import export, reference, simplify, uint8_input
+from exporters.certify import certify
 from exporters.certify_weights import certify_weights
 from pipeline import Recipe
 from pipeline.errors import BadRequest
@@ -72,6 +76,24 @@ def number(classes, channels):
 def lazy():
     return None
 
+def shares(classes, channels):
+    return nn.Sequential(Net(classes, channels), nn.Softmax(1))
+
+def frozen_norm(classes, channels):
+    network = Net(classes, channels)
+    network.norm = nn.BatchNorm2d(16, affine=False)
+    return network
+
+def scalars(classes, channels):
+    class Scalars(Net):
+        def forward(self, x):
+            return super().forward((x - self.mean) / self.deviation) * self.gain_of_all
+    network = Scalars(classes, channels)
+    network.register_buffer("mean", torch.tensor(0.2))
+    network.register_buffer("deviation", torch.tensor(0.7))
+    network.gain_of_all = nn.Parameter(torch.tensor(1.5))
+    return network
+
 constant = 7
 """
 RECORD = {"channels": 1, "mean": [0.3], "std": [0.3]}
@@ -120,6 +142,72 @@ def test_it_sees_normalised_images_and_every_weight_is_certified(module: str, tm
     export.export(again, tmp_path / "b.onnx", (1, 24, 24), {})
     (refuted,) = certify_weights(tmp_path / "w.safetensors", tmp_path / "b.onnx").refuted
     assert refuted.found.startswith("gain[3, 0, 0] is 2.5, it was 1.5")
+
+
+def exported(function: str, mean: float, std: float, tmp_path: Path) -> tuple[Path, Path]:
+    """The frozen file and the graph of a function of the module, with weights of their own."""
+    name, spec = specs.find(function)
+    record = {"channels": 1, "mean": [mean], "std": [std]}
+    description = frozen.NetworkDescription(name, spec, tuple("0123456789"), record)
+    network = description.network().eval()
+    frozen.write(network, description, tmp_path / "w.safetensors")
+    metadata = {"classes": json.dumps(description.classes), "preprocessing": json.dumps(record)}
+    export.export(frozen.read(tmp_path / "w.safetensors")[0], tmp_path / "a.onnx", (1, 24, 24), metadata)
+    return tmp_path / "w.safetensors", tmp_path / "a.onnx"
+
+
+# As torchvision has them, Caffe's, dlib's, and the pixels as they are: of the last two simplifiers leave nothing.
+@pytest.mark.parametrize(("mean", "std"), [(0.3, 0.3), (123 / 255, 1 / 255), (0.5, 256 / 255), (0, 1), (0, 1 / 255)])
+@pytest.mark.parametrize("function", ["net", "scalars"])
+def test_its_own_normalisation_stands_behind_ours(
+    module: str, function: str, mean: float, std: float, tmp_path: Path
+) -> None:
+    weights, graph = exported(f"{module}:{function}", mean, std, tmp_path)
+    certificate = certify_weights(weights, graph)
+    assert (certificate.proven, certificate.noted) == (True, []), certificate
+    plain = getattr(sys.modules[module], function)(10, 1).eval()
+    plain.load_state_dict(checkpoint.read(weights), strict=False)
+    images = torch.randint(0, 256, (3, 1, 24, 24)).float()
+    with torch.inference_mode():
+        expected = plain((images / 255 - mean) / std).numpy()
+
+    simplified, as_bytes = tmp_path / "b.onnx", tmp_path / "c.onnx"
+    assert simplify.simplify(graph, simplified).unproven is None
+    uint8_input.uint8_input(simplified, as_bytes)
+    assert certify(simplified, as_bytes, stage="uint8_input").proven
+    for path, pixels in ((graph, images.numpy()), (simplified, images.numpy()), (as_bytes, images.byte().numpy())):
+        answers = reference.session(path).run(None, {"images": pixels})[0]
+        torch.testing.assert_close(answers, expected, rtol=0, atol=1e-5 * abs(expected).max())
+
+
+def test_a_wrong_number_of_its_own_normalisation_is_refuted(module: str, tmp_path: Path) -> None:
+    weights, graph = exported(f"{module}:scalars", 0.3, 0.3, tmp_path)
+    model = onnx.load(graph)
+    (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == "mean"]
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + np.float32(0.01), "mean"))
+    onnx.save(model, graph)
+    (refuted,) = certify_weights(weights, graph).refuted
+    assert refuted.found.startswith("mean[] is 0.21")
+
+
+def test_a_batchnorm_without_numbers_of_its_own_is_proven_to_have_none(module: str, tmp_path: Path) -> None:
+    weights, graph = exported(f"{module}:frozen_norm", 0.3, 0.3, tmp_path)
+    certificate = certify_weights(weights, graph)
+    assert (certificate.proven, certificate.noted) == (True, [])
+    model = onnx.load(graph)
+    (norm,) = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    twice = onnx.numpy_helper.from_array(np.full(16, 2, np.float32), "twice")
+    model.graph.initializer.append(twice)
+    norm.input[1] = "twice"
+    onnx.save(model, graph)
+    (refuted,) = certify_weights(weights, graph).refuted
+    assert refuted.found == "norm.weight[0] is 2, it was 1"
+
+
+def test_shares_are_told_from_logits(module: str) -> None:
+    for function, are_shares in (("shares", True), ("net", False)):
+        network = getattr(sys.modules.get(module) or importlib.import_module(module), function)(10, 1)
+        assert user_network.ends_in_softmax(network, (1, 24, 24)) is are_shares
 
 
 @pytest.mark.parametrize(

@@ -1214,7 +1214,7 @@ class Affine(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.linspace(0.5, 1.5, channels).reshape(channels, 1, 1))
-        self.offset = nn.Parameter(torch.linspace(-0.2, 0.2, channels).reshape(channels, 1, 1))
+        self.offset = nn.Parameter(torch.linspace(0, 0.4, channels).reshape(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gain + self.offset
