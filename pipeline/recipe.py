@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -300,9 +302,11 @@ class Recipe:
 
     def _refuse_normalisation(self) -> None:
         for name in ("mean", "std"):
-            values = getattr(self, name)
+            values = _numbers(name, getattr(self, name))
             if values is None:
                 continue
+            # Python can give one number, a tuple or numpy's.
+            object.__setattr__(self, name, values)
             if len(values) not in (1, 3):
                 raise BadRequest(f"--{name} takes one value or one per channel (1 or 3), not {len(values)}")
             if not all(math.isfinite(value) for value in values):
@@ -331,6 +335,16 @@ class Recipe:
         if "qat" in self.recoveries and "qat" not in row.stages:
             those = _formats_where(lambda other: "qat" in other.stages)
             raise BadRequest(f"--recover {self.recover}: qat goes with --precision {those}, not {self.precision}")
+
+
+def _numbers(name: str, given: Any) -> list[float] | None:
+    """``given`` as a list of Python's floats; raises BadRequest where it is no number, and no list of some."""
+    if given is None:
+        return None
+    values = [given] if isinstance(given, Real) else given
+    if not isinstance(values, Sequence) or not all(isinstance(value, Real) for value in values):
+        raise BadRequest(f"--{name} takes one number or a list of them, as in [0.485, 0.456, 0.406], not {given!r}")
+    return [float(value) for value in values]
 
 
 def _default_placement(target: str | None, row: Precision) -> str:

@@ -10,8 +10,9 @@ import onnx_ir as ir
 import pytest
 from faults import array
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
-from exporters import child, float16, fold_batchnorm, onnx_file, reference
+from exporters import child, export, float16, fold_batchnorm, onnx_file, probabilities, reference
 from exporters.engines import onnxruntime as engine
 from exporters.engines import onnxruntime_cuda, ort_integers, ort_session
 
@@ -137,6 +138,21 @@ def test_the_uint8_form_is_exact(built: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(before, after)
     kinds = {node.op_type for node in model.graph}
     assert "Max" in kinds
+
+
+@pytest.mark.parametrize("ends_in_softmax", [False, True])
+def test_probabilities_are_those_of_the_logits_or_those_that_are_there(tmp_path: Path, ends_in_softmax: bool) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    if ends_in_softmax:
+        network.append(nn.Softmax(-1))
+    plain, shares = tmp_path / "plain.onnx", tmp_path / "shares.onnx"
+    export.export(network.eval(), plain, (1, 8, 8), {})
+    probabilities.probabilities(plain, shares)
+    images = np.random.default_rng(0).uniform(0, 255, (3, 1, 8, 8)).astype(np.float32)
+    answers = reference.session(plain).run(None, {"images": images})[0]
+    exponentials = np.exp(answers - answers.max(1, keepdims=True))
+    expected = answers if ends_in_softmax else exponentials / exponentials.sum(1, keepdims=True)
+    np.testing.assert_allclose(reference.session(shares).run(["probabilities"], {"images": images})[0], expected, 1e-5)
 
 
 def test_merged_groups_are_exact(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -17,6 +19,7 @@ from pipeline import Recipe, Result, build, config
 from pipeline.__main__ import parser
 from pipeline.errors import BadRequest
 from pipeline.provenance import PACKAGES
+from pipeline.recipe import from_arguments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +52,35 @@ def test_flags_of_a_file_are_read_like_flags_and_the_command_line_overrides_them
     assert (arguments.arch, arguments.precision, arguments.max_drop) == ("resnext_tiny", "int8", 0.03)
     assert (arguments.rtx_sm, arguments.workspace, arguments.dla_core) == (["86", "89"], 2**30, 0)
     assert (arguments.no_gpu_fallback, arguments.dry_run) == (False, True)
+
+
+def test_a_mean_may_be_a_fraction_and_a_deviation_above_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text('arch = "resnet18"\nmean = [0, "117/255", 0.5]\nstd = ["256/255"]\n')
+    command = parser()[1]["build"]
+    arguments = command.parse_args(config.expanded(command, ["--config", str(path)]))
+    recipe = from_arguments(arguments)
+    assert (recipe.mean, recipe.std) == ([0.0, 117 / 255, 0.5], [256 / 255])
+    assert command.parse_args(["--arch", "resnet18", "--std", "1/255"]).std == [1 / 255]
+
+    config.save(tmp_path / "b.toml", asdict(recipe))
+    again = command.parse_args(config.expanded(command, ["--config", str(tmp_path / "b.toml")]))
+    assert from_arguments(again) == recipe
+    items = config.schema(command)["properties"]["mean"]["items"]
+    assert items == {"type": ["number", "string"]}
+
+
+@pytest.mark.parametrize("given", [0.5, [0.5], (0.5,), np.float32(0.5), [np.float32(0.5)]])
+def test_python_may_give_one_number_or_some(given: Any) -> None:
+    recipe = Recipe(arch="resnet18", mean=given, std=given)
+    assert (recipe.mean, recipe.std) == ([0.5], [0.5])
+    assert json.dumps(recipe.mean) == "[0.5]"
+
+
+@pytest.mark.parametrize("given", ["0.5", ["1/255"], {"red": 0.5}, [None]])
+def test_what_is_no_number_is_refused_in_python_too(given: Any) -> None:
+    with pytest.raises(BadRequest, match="--mean takes one number or a list of them"):
+        Recipe(arch="resnet18", mean=given)
 
 
 def test_a_pyproject_has_a_table_of_its_own(tmp_path: Path) -> None:
