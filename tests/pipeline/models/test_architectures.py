@@ -329,6 +329,10 @@ BAD = {
     "too few": ("strides = [2]", "strides has 1 numbers for 2 stages; give one a stage"),
     "groups of nothing": ("groups = 4", "groups, width_per_group and stride_in go with block = 'bottleneck'"),
     "a deep stem of 5x5": ("stem = 'deep'\nfirst_kernel_size = 5", "stem = 'deep' takes an even first width"),
+    "a deep stem of half a channel": ("stem = 'deep'\nstem_width = 9", "stem = 'deep' takes an even first width"),
+    "no stem": ("stem_width = 0", "stem_width is 0; it takes 1 … 65536"),
+    "another end": ("pool_padding = 'same'", "pool_padding is 'same'; it takes 'symmetric' or 'end'"),
+    "no pool to pad": ("pool_padding = 'end'\nmax_pool = false", "there is no pool to pad"),
     "twice": ("bias = false\nbias = true", "Cannot overwrite a value"),
     "no TOML": ("bias", "Expected '=' after a key"),
 }

@@ -265,3 +265,15 @@ def test_a_build_of_it_is_judged_again_only_where_it_is_named(cli: Cli, tmp_path
     named = check("--trust", "mine:net")
     assert (unnamed.returncode, named.returncode) == (2, 0), named.stderr
     assert "add --trust mine:net" in unnamed.stderr
+
+
+def test_a_softmax_of_its_own_is_said_and_no_threshold_is_taken(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(CODE)
+    flags = ("--arch", "mine:shares", "-o", "out", "--dry-run")
+    said = cli(*flags, cwd=tmp_path)
+    assert said.returncode == 0
+    assert "--arch mine:shares answers shares that sum to 1" in said.stderr
+    asked = cli(*flags, "--threshold", 0.9, cwd=tmp_path)
+    assert asked.returncode == 2
+    assert "--threshold reads the softmax of logits; leave the last Softmax out" in asked.stderr
+    assert "shares" not in cli("--arch", "mine:net", "-o", "out", "--dry-run", cwd=tmp_path).stderr
