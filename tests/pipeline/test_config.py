@@ -104,6 +104,8 @@ def test_a_pyproject_has_a_table_of_its_own(tmp_path: Path) -> None:
         ("seed = [1]", r"seed takes one value, not \[1\]"),
         ("seed = true", "seed takes one value, not True"),
         ('no-gpu-fallback = "yes"', "no-gpu-fallback is true or false, not 'yes'"),
+        ('mean = ["1/0"]', "mean = '1/0': 1/0 is no number; give one as in 0.485 or 123/255"),
+        ('std = ["a/255"]', "std = 'a/255': a/255 is no number"),
         ('config = "a.toml"', "there is no config"),
         ("a = ", "cannot be read as TOML"),
         (
