@@ -55,13 +55,18 @@ def apart(expected: Floats, answered: Floats) -> float:
     return float(np.abs(answered.astype(np.float64) - expected).max() / np.abs(expected).max())
 
 
-def loaded(network: Network, held: dict[str, Floats], classes: int | None = None) -> nn.Module:
+def make(network: Network, classes: int) -> nn.Module:
+    """The module without its weights, and with a head of ``classes``."""
+    module_name, _, function = network.function.partition(":")
+    module: nn.Module = getattr(importlib.import_module(module_name), function)(classes=classes, channels=3)
+    return module
+
+
+def loaded(network: Network, held: dict[str, Floats]) -> nn.Module:
     """The module with these weights; raises RuntimeError where one is missing or of another shape."""
     import torch
 
-    module_name, _, function = network.function.partition(":")
-    make = getattr(importlib.import_module(module_name), function)
-    module: nn.Module = make(classes=classes or network.classes, channels=3)
+    module = make(network, len(held["fc.bias"]))
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in held.items()}
     # A BatchNorm counts its batches, which nothing reads.
     counters = {name: value for name, value in module.state_dict().items() if name.endswith("num_batches_tracked")}
@@ -83,7 +88,7 @@ def answers(network: Network, module: nn.Module, images: NDArray[np.generic], *,
     return np.concatenate(found)
 
 
-def float_graph(network: Network, weights: Path, classes: int, dst: Path) -> Path:
+def float_graph(network: Network, weights: Path, dst: Path) -> Path:
     """The folded float graph that every quantiser starts from, of pixels 0..255, where it is not there."""
     import torch
     from safetensors.numpy import load_file
@@ -93,7 +98,7 @@ def float_graph(network: Network, weights: Path, classes: int, dst: Path) -> Pat
     if dst.exists():
         return dst
 
-    module = loaded(network, load_file(weights), classes)
+    module = loaded(network, load_file(weights))
     mean = torch.tensor(network.mean).reshape(1, 3, 1, 1)
 
     def normalise(_: nn.Module, images: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:

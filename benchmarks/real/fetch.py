@@ -24,7 +24,8 @@ def wheel(requirement: str, fetched: Path) -> Path:
         subprocess.run([*command, "-d", work, requirement], check=True, stdout=sys.stderr)
         (archive,) = Path(work).glob("*.whl")
         unpacked = Path(work, "unpacked")
-        zipfile.ZipFile(archive).extractall(unpacked)
+        with zipfile.ZipFile(archive) as held:
+            held.extractall(unpacked)
         unpacked.rename(folder)
     return folder
 

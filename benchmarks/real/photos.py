@@ -45,7 +45,7 @@ def sources(folder: Path) -> list[Path]:
             files.setdefault(f"{part}/{place.name}", []).append(path)
     chosen = []
     for name in sorted(files):
-        sized = sorted((min(Image.open(path).size), path) for path in files[name])
+        sized = sorted((_shorter_side(path), path) for path in files[name])
         enough = [path for size, path in sized if size >= SHORTER]
         chosen.append(enough[0] if enough else sized[-1][1])
     return chosen
@@ -75,8 +75,14 @@ def digest(files: Iterable[Path]) -> str:
     return found.hexdigest()[:8]
 
 
+def _shorter_side(path: Path) -> int:
+    with Image.open(path) as stored:
+        return min(stored.size)
+
+
 def _opened(path: Path, strip: tuple[float, float]) -> Image.Image:
-    image = Image.open(path).convert("RGB")
+    with Image.open(path) as stored:
+        image = stored.convert("RGB")
     factor = SHORTER / min(image.size)
     if factor < 1:
         width, height = (round(factor * side) for side in image.size)

@@ -33,11 +33,9 @@ def task(cache: Path, name: str, count: int) -> cell.Task:
 
     proof = photos.crops(files, PROOF_CROPS, network.size, 0).astype(np.float32)
     weights = conversion.converted(network, work / row.network, fetched, proof, environments)
-    classes = network.classes
     if row.names_photographs:
         weights = photo_head.trained(network, weights, files, folder / "weights.safetensors")
-        classes = len(files)
-    graph = conversion.float_graph(network, weights, classes, folder / "float.onnx")
+    graph = conversion.float_graph(network, weights, folder / "float.onnx")
 
     calibration, test = folder / "calibration.npz", folder / f"test-{count}.npz"
     if not (calibration.exists() and test.exists()):

@@ -70,7 +70,7 @@ def dlib_age(path: Path) -> Weights:
     weights = {}
     scales = [held[0].ravel() for _, held in source.of("Mul")]
     offsets = [held[0].ravel() for _, held in source.of("Add") if held]
-    names = _dlib_names(len(dlib_age_network.BLOCKS))
+    names = dlib_names(len(dlib_age_network.BLOCKS))
     for (convolution, norm), (_, (kernel, bias)), scale, offset in zip(
         names, source.of("Conv"), scales, offsets, strict=True
     ):
@@ -88,7 +88,7 @@ def dlib_face(path: Path) -> Weights:
     held = dlib_file.layers(path.read_bytes())
     weights = {}
     inputs = 3
-    for convolution, norm in _dlib_names(len(dlib_face_network.BLOCKS)):
+    for convolution, norm in dlib_names(len(dlib_face_network.BLOCKS)):
         (_, numbers), (_, affine) = next(held), next(held)
         scale, offset = affine.ravel().reshape(2, -1)
         outputs = len(scale)
@@ -105,7 +105,7 @@ def dlib_face(path: Path) -> Weights:
     return weights
 
 
-def _dlib_names(blocks: int) -> Iterator[tuple[str, str]]:
+def dlib_names(blocks: int) -> Iterator[tuple[str, str]]:
     """Each convolution and the affine layer behind it, in the order of computing."""
     yield "conv", "bn"
     for block in range(blocks):
