@@ -21,11 +21,20 @@ if TYPE_CHECKING:
 
     from pipeline.data.images import Images
 
-# Ours by the placement that is asked of it; a build for TensorRT has the bare name.
-OURS = {"edge-resnet": "tensorrt", "edge-resnet for ONNX Runtime": "onnxruntime"}
+# Ours, by what is asked beside the product's defaults.
+OURS = {
+    "edge-resnet": ("--placement", "tensorrt"),
+    "edge-resnet, all in INT8": ("--placement", "tensorrt", "--recover", "equalise"),
+    "edge-resnet for ONNX Runtime": ("--placement", "onnxruntime"),
+    "edge-resnet for ONNX Runtime, all in INT8": ("--placement", "onnxruntime", "--recover", "equalise"),
+}
 QUANTISERS = (*OURS, *foreign.PEERS)
 # A build that passed, or whose drop so few test images leave open.
 ENDS_OF_A_BUILD = {0, 4}
+
+
+class NoFileError(Exception):
+    """A build of ours that ended before its INT8 file."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,8 @@ class Task:
     """One network in one case: what every quantiser starts from, and the images that judge its file.
 
     ``source`` answers the float graph and ``calibration`` the array that the peers read, each made where it is not
-    there. ``build`` are the arguments of our own build beside its placement and folder. Below ``folder`` is all that is
-    made, below ``environments`` are those of the peers.
+    there. ``build`` answers the arguments of our own build beside its folder and those in OURS. Below ``folder`` is
+    all that is made, below ``environments`` are those of the peers.
     """
 
     folder: Path
@@ -50,44 +59,59 @@ def cell(task: Task, quantiser: str, *, again: bool = False) -> dict[str, Any]:
 
     What an environment or a build of ours that ends before its INT8 file leaves undone is not kept.
     """
-    stem = quantiser.replace(" ", "-")
-    note, file = task.folder / f"{stem}-{len(task.images)}.json", task.folder / f"{stem}.onnx"
     is_ours = quantiser in OURS
+    note = task.folder / f"{_stem(quantiser)}-{len(task.images)}.json"
     if note.exists() and not (again and is_ours):
         return dict(json.loads(note.read_text()))
     task.folder.mkdir(parents=True, exist_ok=True)
     print(f"{time.strftime('%H:%M:%S')} {task.folder}: {quantiser}", file=sys.stderr, flush=True)
-
-    made: dict[str, Any] = {}
-    if is_ours:
-        done = built(task, OURS[quantiser], again=again)
-        found = sorted(done.glob("0?-int8.onnx"))
-        if not found:
-            return {"failed": f"our own build ended before it had an INT8 file; see {done}/build.log"}
-        file = found[0]
-        made = {"work": json.loads(file.with_suffix(".json").read_text())["work"]}
-    elif not file.exists():
-        try:
-            made = foreign.quantised(quantiser, task.source(), task.calibration(), file, task.environments)
-        except environments.CannotBeMadeError as error:
-            return {"failed": str(error)}
+    try:
+        file, made = _ours(task, quantiser, again=again) if is_ours else _theirs(task, quantiser)
+    except (environments.CannotBeMadeError, NoFileError) as error:
+        return {"failed": str(error)}
     if "failed" not in made:
-        try:
-            made |= judge.judged(file, reference(task), task.images)
-        except Exception as error:  # noqa: BLE001 - whatever a foreign file does to the judge is a result
-            made["failed"] = f"its file cannot be judged: {str(error).strip().splitlines()[0]}"
+        made |= _judged(task, file)
     note.write_text(json.dumps(made, indent=1))
     return made
 
 
-def built(task: Task, placement: str, *, again: bool = False) -> Path:
-    """The folder of our own build by the product's defaults; what it said is in its build.log."""
-    done = task.folder / {"tensorrt": "ours"}.get(placement, f"ours-{placement}")
+def _ours(task: Task, quantiser: str, *, again: bool) -> tuple[Path, dict[str, Any]]:
+    """The INT8 file of our build, and what was done to it."""
+    done = built(task, quantiser, again=again)
+    found = sorted(done.glob("0?-int8.onnx"))
+    if not found:
+        raise NoFileError(f"our own build ended before it had an INT8 file; see {done}/build.log")
+    return found[0], {"work": json.loads(found[0].with_suffix(".json").read_text())["work"]}
+
+
+def _theirs(task: Task, quantiser: str) -> tuple[Path, dict[str, Any]]:
+    """The file of a peer, and what it cost where it is made now."""
+    file = task.folder / f"{_stem(quantiser)}.onnx"
+    if file.exists():
+        return file, {}
+    return file, foreign.quantised(quantiser, task.source(), task.calibration(), file, task.environments)
+
+
+def _judged(task: Task, file: Path) -> dict[str, Any]:
+    try:
+        return judge.judged(file, reference(task), task.images)
+    except Exception as error:  # noqa: BLE001 - whatever a foreign file does to the judge is a result
+        return {"failed": f"its file cannot be judged: {str(error).strip().splitlines()[0]}"}
+
+
+def _stem(quantiser: str) -> str:
+    """The name of a file or folder."""
+    return quantiser.replace(",", "").replace(" ", "-")
+
+
+def built(task: Task, quantiser: str, *, again: bool = False) -> Path:
+    """The folder of our own build; what it said is in its build.log."""
+    done = task.folder / _stem(quantiser)
     if again:
         shutil.rmtree(done, ignore_errors=True)
     if (done / "report.json").exists():
         return done
-    command = [sys.executable, "-m", "pipeline", "build", *task.build(), "-o", str(done), "--placement", placement]
+    command = [sys.executable, "-m", "pipeline", "build", *task.build(), *OURS[quantiser], "-o", str(done)]
     finished = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     done.mkdir(parents=True, exist_ok=True)
     (done / "build.log").write_text(finished.stdout)

