@@ -31,7 +31,7 @@ def task(cache: Path, name: str, count: int) -> cell.Task:
     folder = work / photos.digest(files) / name
     folder.mkdir(parents=True, exist_ok=True)
 
-    proof = photos.crops(files, PROOF_CROPS, network.size, 0).astype(np.float32)
+    proof = photos.crops(files[:PROOF_CROPS], PROOF_CROPS, network.size, 0).astype(np.float32)
     weights = conversion.converted(network, work / row.network, fetched, proof, environments)
     if row.names_photographs:
         weights = photo_head.trained(network, weights, files, folder / "weights.safetensors")
