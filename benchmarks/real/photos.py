@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    Pixels = NDArray[np.float32]
+    Pixels = NDArray[np.uint8]
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 # Where photographs lie in what was fetched, and how many levels above a file stand for one photograph: a wallpaper is
@@ -44,32 +45,50 @@ def sources(folder: Path) -> list[Path]:
             files.setdefault(f"{part}/{place.name}", []).append(path)
     chosen = []
     for name in sorted(files):
-        sized = sorted((min(Image.open(path).size), path) for path in files[name])
+        sized = sorted((_shorter_side(path), path) for path in files[name])
         enough = [path for size, path in sized if size >= SHORTER]
         chosen.append(enough[0] if enough else sized[-1][1])
     return chosen
 
 
-def parts(files: list[Path]) -> tuple[list[Path], list[Path]]:
+def parts(files: Sequence[Path]) -> tuple[Sequence[Path], Sequence[Path]]:
     """The photographs of calibration and those of the test: every second one."""
     return files[::2], files[1::2]
 
 
-def crops(files: Iterable[Path], count: int, size: int, seed: int) -> Pixels:
-    """``count`` crops of ``files``, equally many of each, (count, 3, size, size), float32 RGB 0..255."""
-    photographs = [_opened(path) for path in files]
+def crops(files: Sequence[Path], count: int, size: int, seed: int, strip: tuple[float, float] = (0, 1)) -> Pixels:
+    """``count`` crops of ``files``, (count, 3, size, size) uint8 RGB, in turn one of each.
+
+    They come from a ``strip`` of each photograph, from one share of its width to another.
+    """
+    photographs = [_opened(path, strip) for path in files]
     rng = np.random.default_rng(seed)
     turns = (photographs[number % len(photographs)] for number in range(count))
     return np.stack(list(_cut(turns, size, rng)))
 
 
-def _opened(path: Path) -> Image.Image:
-    image = Image.open(path).convert("RGB")
+def digest(files: Iterable[Path]) -> str:
+    """Eight digits that tell these photographs from others."""
+    found = hashlib.sha256()
+    for path in files:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:8]
+
+
+def _shorter_side(path: Path) -> int:
+    with Image.open(path) as stored:
+        return min(stored.size)
+
+
+def _opened(path: Path, strip: tuple[float, float]) -> Image.Image:
+    with Image.open(path) as stored:
+        image = stored.convert("RGB")
     factor = SHORTER / min(image.size)
-    if factor >= 1:
-        return image
-    width, height = (round(factor * side) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BOX)
+    if factor < 1:
+        width, height = (round(factor * side) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BOX)
+    left, right = (round(share * image.width) for share in strip)
+    return image.crop((left, 0, right, image.height))
 
 
 def _cut(photographs: Iterable[Image.Image], size: int, rng: np.random.Generator) -> Iterator[Pixels]:
@@ -82,5 +101,5 @@ def _cut(photographs: Iterable[Image.Image], size: int, rng: np.random.Generator
         top = rng.integers(photograph.height - height + 1)
         box = (left, top, left + width, top + height)
         crop = photograph.resize((size, size), Image.Resampling.BILINEAR, box)
-        pixels = np.asarray(crop, np.float32).transpose(2, 0, 1)
+        pixels = np.asarray(crop).transpose(2, 0, 1)
         yield pixels[:, :, ::-1] if rng.integers(2) else pixels

