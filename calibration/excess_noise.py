@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Where a weighted node reads its weight.
 WEIGHT_INPUT = 1
+# A scale that is good for so many images is good: it is on the median image that the logits are judged.
+HALF = 0.5
 # A few bright images excuse a wide range as far as they reach, and half as far again: those that calibrated may have
 # been a little brighter.
 BEYOND_SEEN = 1.5
@@ -70,8 +72,8 @@ def excess_noises(good: Path, bad: Path, histograms: Mapping[str, Histogram]) ->
     """The excess noise of every pair of ``bad``, in its order; ``histograms`` are those of :func:`tensors` in ``good``.
 
     INT8 weights need a noise of s^2 / 12 a value, with s = amax / 127 of the channel. Rounding to the nearest can make
-    three times as much at most (4.8 dB). Activations need the noise of the best range: of what is usual, as ranges.mse
-    chooses it, or of all values, as who clips none of them does. A scale may be good for either.
+    three times as much at most (4.8 dB). Activations need the noise of the best range, for what half of the images have
+    or for all that was seen: methods differ in how much of a rare tail they cover, and a scale may be good for either.
     """
     trusted_nodes = {str(node.outputs[0].name): node for node in onnx_file.read(good).graph}
     excess = []
@@ -164,13 +166,13 @@ def _activation_noise(dequantise: ir.Node, histograms: Mapping[str, Histogram]) 
         return _Noise(operand, np.inf, np.inf, name)
 
     histogram = histograms[name]
-    of_usual = _ratio(histogram.usual, activation_scale, number_format)
+    of_half = _ratio(histogram.without_rare(HALF), activation_scale, number_format)
     of_all = _ratio(histogram, activation_scale, number_format)
-    largest = max(of_usual, of_all)
+    largest = max(of_half, of_all)
     # Beyond all that was seen no value is left that so wide a range could be for.
     if activation_scale * number_format.largest_level > BEYOND_SEEN * histogram.amax:
-        return _Noise(operand, of_usual, largest, name)
-    return _Noise(operand, min(of_usual, of_all), largest, name)
+        return _Noise(operand, of_half, largest, name)
+    return _Noise(operand, min(of_half, of_all), largest, name)
 
 
 def _ratio(histogram: Histogram, scale: float, number_format: NumberFormat) -> float:

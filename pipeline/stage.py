@@ -23,6 +23,8 @@ Role = Literal[
 
 # The family of subsets that every classifier has; others have the names of the user's columns.
 CLASSES = "classes"
+# From so many dB between them on the SQNR of the logits is that of an offset which all classes share.
+OFFSET_DB = 3.0
 # A bound in dB that no two different float32 numbers reach: the same bits are asked for.
 SAME_BITS = 300.0
 
@@ -95,6 +97,13 @@ class Drift:
     sqnr_db: float | None
     top1_agreement: float
     centred_db: float | None = None
+
+    @property
+    def shown_db(self) -> float | None:
+        """The SQNR that people are shown, in dB: the centred one where an offset hides more than OFFSET_DB of it."""
+        if self.sqnr_db is None or self.centred_db is None or self.sqnr_db - self.centred_db < OFFSET_DB:
+            return self.sqnr_db
+        return self.centred_db
 
 
 @dataclass(frozen=True)

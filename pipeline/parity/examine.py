@@ -35,11 +35,12 @@ LEAST_CONSISTENT_DB = 30.0
 MOST_CONSISTENT_DB = 90.0
 # Of one check no more sentences than this are shown.
 MOST_NAMED = 3
-# Images on which the noise of Q/DQ pairs is measured. So few do not tell what is usual from what is rare: a pair that
-# looks wrong there is looked into on more, of which five in a hundred are some.
+# Images on which the noise of Q/DQ pairs is measured. So few do not show how far a rare tail reaches: pairs that look
+# suspect there are looked into on more.
 NOISE_IMAGES = 32
 MORE_NOISE_IMAGES = 512
-# Noise of a Q/DQ pair in dB over what 8 bits need there; minmax over a heavy tail may take 12, and honestly.
+SUSPECT_DB = 10.0
+# Noise of a Q/DQ pair in dB over what 8 bits need there; honest methods take 12 over a heavy tail (docs/bounds.md).
 GROSS_EXCESS_DB = 15.0
 # Logits that differ by less than this share of the largest, from image to image, do not depend on the image.
 ALIKE = 1e-6
@@ -177,7 +178,7 @@ def _scaled(exhibit: Exhibit) -> list[str]:
     from pipeline.data import sampling
 
     few = sampling.some(exhibit.images, NOISE_IMAGES)
-    suspects = [noise for noise in excess_noise_on(source, exhibit.path, few) if noise.suspect_db > GROSS_EXCESS_DB]
+    suspects = [noise for noise in excess_noise_on(source, exhibit.path, few) if noise.suspect_db > SUSPECT_DB]
     if not suspects:
         return []
     more = sampling.some(exhibit.images, MORE_NOISE_IMAGES)
