@@ -94,7 +94,7 @@ class Histogram:
         return self.without_rare(USUAL_IMAGES)
 
     def without_rare(self, share: float) -> Histogram:
-        """The histogram without what lies a quarter or more beyond the largest magnitude of a ``share`` of the images."""
+        """The same without what lies a quarter or more beyond the largest magnitude of this ``share`` of all images."""
         usual_bin = _bin_that_images_reach(self.reach, share)
         limit = float(np.float32(BEYOND_USUAL * _lower_edge(usual_bin + 1)))
         if usual_bin < 0 or limit >= self.amax:  # what is 0 on nearly every image has nothing usual
