@@ -34,6 +34,7 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline import workspace
 from pipeline.finished import check, report_json
+from pipeline.finished.claims import NOTHING_CENTRED
 from pipeline.report import page
 
 if TYPE_CHECKING:
@@ -257,6 +258,8 @@ def test_a_directory_of_version_0_2_is_judged_as_whole(copy: Path) -> None:
     checked = check.check(copy)
     assert not failing(checked)
     assert checked.report["verdict"] == "pass"
+    lacks = [sentence for sentence in checked.report["not_proven"] if "of a version that kept" in sentence]
+    assert lacks == [NOTHING_CENTRED]
     judged = {stage["name"]: stage for stage in checked.report["stages"]}
     assert judged["engine"]["before"] == {"sqnr_db": judged["int8"]["drift"]["sqnr_db"], "centred_db": None}
     assert judged["engine"]["agreement"]["n"] == 900
