@@ -5,7 +5,8 @@ This shows a wrong scale, whatever the logits say.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 # Where a weighted node reads its weight.
 WEIGHT_INPUT = 1
+# A scale that is good for so many images is good: it is on the median image that the logits are judged.
+HALF = 0.5
+# A few bright images excuse a wide range as far as they reach, and half as far again: those that calibrated may have
+# been a little brighter.
+BEYOND_SEEN = 1.5
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,16 @@ class ExcessNoise:
     """By how many dB the noise of one pair exceeds what 8 bits need (``excess_db``).
 
     ``operand`` is what passes the pair, ``module`` reads it, and ``tensor`` is what the module computes from it.
+    ``activation`` is the tensor that passes the pair, None of weights. By ``suspect_db`` the noise exceeds it if every
+    way to weigh rare values is taken at its worst: on few images that is what more of them should look into.
     """
 
     module: str
     tensor: str
     operand: str
     excess_db: float
+    activation: str | None
+    suspect_db: float
 
     @property
     def sentence(self) -> str:
@@ -62,16 +72,38 @@ def excess_noises(good: Path, bad: Path, histograms: Mapping[str, Histogram]) ->
     """The excess noise of every pair of ``bad``, in its order; ``histograms`` are those of :func:`tensors` in ``good``.
 
     INT8 weights need a noise of s^2 / 12 a value, with s = amax / 127 of the channel. Rounding to the nearest can make
-    three times as much at most (4.8 dB). Activations need the noise of the best range (see ranges.mse).
+    three times as much at most (4.8 dB). Activations need the noise of the best range, for what half of the images have
+    or for all that was seen: methods differ in how much of a rare tail they cover, and a scale may be good for either.
     """
     trusted_nodes = {str(node.outputs[0].name): node for node in onnx_file.read(good).graph}
     excess = []
     for node in onnx_file.read(bad).graph:
         tensor = str(node.outputs[0].name)
         module = onnx_file.module_of(node) or tensor
-        for operand, ratio in _noise_ratios(node, trusted_nodes.get(tensor), histograms):
-            excess.append(ExcessNoise(module, tensor, operand, _in_decibels(ratio)))
+        noises = _noises(node, trusted_nodes.get(tensor), histograms)
+        excess += [noise.told(module, tensor) for noise in noises]
     return excess
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """The noise of one operand over what it needs: ``ratio``, and the largest of all ways to weigh it."""
+
+    operand: str
+    ratio: float
+    largest_ratio: float
+    activation: str | None = None
+
+    def told(self, module: str, tensor: str) -> ExcessNoise:
+        """The same in dB, of what ``module`` computes as ``tensor``."""
+        return ExcessNoise(
+            module=module,
+            tensor=tensor,
+            operand=self.operand,
+            excess_db=_in_decibels(self.ratio),
+            activation=self.activation,
+            suspect_db=_in_decibels(self.largest_ratio),
+        )
 
 
 def _in_decibels(ratio: float) -> float:
@@ -83,10 +115,8 @@ def _in_decibels(ratio: float) -> float:
     return np.inf
 
 
-def _noise_ratios(
-    node: ir.Node, trusted_node: ir.Node | None, histograms: Mapping[str, Histogram]
-) -> Iterator[tuple[str, float]]:
-    """Names each input of ``node`` behind a pair, with its noise over the noise that 8 bits need there.
+def _noises(node: ir.Node, trusted_node: ir.Node | None, histograms: Mapping[str, Histogram]) -> Iterator[_Noise]:
+    """The noise of each input of ``node`` behind a pair over the noise that 8 bits need there.
 
     Inputs where that ratio is not known are left out.
     """
@@ -96,9 +126,9 @@ def _noise_ratios(
             continue
         stored = evaluate_constant(value)
         if stored is None:
-            operand_and_ratio = _activation_ratio(dequantise, histograms)
-            if operand_and_ratio is not None:
-                yield operand_and_ratio
+            noise = _activation_noise(dequantise, histograms)
+            if noise is not None:
+                yield noise
             continue
 
         # The weight alone: a bias in INT32, as onnxruntime's quantiser writes it, is as near as float32.
@@ -113,11 +143,12 @@ def _noise_ratios(
         if number_format is None or not number_format.uniform:
             continue
         if weight is not None and weight.shape == stored.values.shape:
-            yield "the weights", _weight_ratio(weight, stored.values, channel_axis(node), number_format)
+            ratio = _weight_ratio(weight, stored.values, channel_axis(node), number_format)
+            yield _Noise("the weights", ratio, ratio)
 
 
-def _activation_ratio(dequantise: ir.Node, histograms: Mapping[str, Histogram]) -> tuple[str, float] | None:
-    """Names the activation, with the noise of its pair over that of the best range; None where that is not known."""
+def _activation_noise(dequantise: ir.Node, histograms: Mapping[str, Histogram]) -> _Noise | None:
+    """The noise of an activation's pair over that of the best range; None where that is not known."""
     stored_levels = dequantise.inputs[0]
     quantise = stored_levels.producer() if stored_levels is not None else None
     activation = quantise.inputs[0] if quantise is not None else None
@@ -128,21 +159,34 @@ def _activation_ratio(dequantise: ir.Node, histograms: Mapping[str, Histogram]) 
     if number_format is None or scales is None or scales.size != 1:
         return None
 
+    name = str(activation.name)
     operand = f"its input from {_producer_name(activation)}"
     activation_scale = float(scales.item())
     if not activation_scale > 0:  # NaN as well
-        return operand, np.inf
+        return _Noise(operand, np.inf, np.inf, name)
 
-    histogram = histograms[str(activation.name)]
-    best_scale = mse(histogram, number_format) / number_format.largest_level
-    noise = squared_error(histogram, activation_scale, number_format)
-    needed_noise = squared_error(histogram, best_scale, number_format)
+    histogram = histograms[name]
+    of_half = _ratio(histogram.without_rare(HALF), activation_scale, number_format)
+    of_all = _ratio(histogram, activation_scale, number_format)
+    largest = max(of_half, of_all)
+    # Beyond all that was seen no value is left that so wide a range could be for.
+    if activation_scale * number_format.largest_level > BEYOND_SEEN * histogram.amax:
+        return _Noise(operand, of_half, largest, name)
+    return _Noise(operand, min(of_half, of_all), largest, name)
+
+
+def _ratio(histogram: Histogram, scale: float, number_format: NumberFormat) -> float:
+    """The noise of the values in ``histogram`` under ``scale`` over that under the best scale for all of them."""
+    # Without how far each image reaches there is no usual part, and none is left out.
+    whole = replace(histogram, reach=Counter())
+    best_scale = mse(whole, number_format) / number_format.largest_level
+    noise = squared_error(whole, scale, number_format)
+    needed_noise = squared_error(whole, best_scale, number_format)
     if number_format.uniform:
         # What was rounded once already may fit its own grid without any noise, and no other scale does.
-        needed_noise = max(needed_noise, even_error(histogram, best_scale))
+        needed_noise = max(needed_noise, even_error(whole, best_scale))
     # Where nothing but 0 was seen, no noise is needed.
-    ratio = noise / needed_noise if needed_noise > 0 else 1.0
-    return operand, ratio
+    return noise / needed_noise if needed_noise > 0 else 1.0
 
 
 def _weight_ratio(

@@ -91,7 +91,11 @@ class Histogram:
 
         A few images far too bright otherwise decide the range: their squared errors outweigh all others'.
         """
-        usual_bin = _bin_that_images_reach(self.reach, USUAL_IMAGES)
+        return self.without_rare(USUAL_IMAGES)
+
+    def without_rare(self, share: float) -> Histogram:
+        """The same without what lies a quarter or more beyond the largest magnitude of this ``share`` of all images."""
+        usual_bin = _bin_that_images_reach(self.reach, share)
         limit = float(np.float32(BEYOND_USUAL * _lower_edge(usual_bin + 1)))
         if usual_bin < 0 or limit >= self.amax:  # what is 0 on nearly every image has nothing usual
             return self

@@ -23,6 +23,8 @@ Role = Literal[
 
 # The family of subsets that every classifier has; others have the names of the user's columns.
 CLASSES = "classes"
+# From so many dB between them on the SQNR of the logits is that of an offset which all classes share.
+OFFSET_DB = 3.0
 # A bound in dB that no two different float32 numbers reach: the same bits are asked for.
 SAME_BITS = 300.0
 
@@ -84,6 +86,9 @@ class Stage:
 class Drift:
     """How far answers moved: over all images the largest absolute and relative difference and the lowest cosine,
     the median SQNR in dB (None when identical), the share of images with the same top-1 answer.
+
+    ``centred_db`` is the median SQNR of the logits minus their mean over the classes, to which softmax and argmax are
+    blind (None where nothing else differs, or an earlier version wrote it).
     """  # noqa: D205
 
     max_abs: float
@@ -91,6 +96,35 @@ class Drift:
     cosine: float
     sqnr_db: float | None
     top1_agreement: float
+    centred_db: float | None = None
+
+    @property
+    def shown_db(self) -> float | None:
+        """The SQNR that people are shown, in dB: the centred one where an offset hides more than OFFSET_DB of it."""
+        if self.sqnr_db is None or self.centred_db is None or self.sqnr_db - self.centred_db < OFFSET_DB:
+            return self.sqnr_db
+        return self.centred_db
+
+
+@dataclass(frozen=True)
+class OwnNoise:
+    """What a file keeps of the frozen network: the medians of a Drift, in dB; None where no bit differs."""
+
+    sqnr_db: float | None
+    centred_db: float | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of ``n`` distinct images so many have the ``same`` top-1 answer as from the frozen network.
+
+    ``lower`` and ``upper`` are one-sided bounds of that share.
+    """
+
+    same: int
+    n: int
+    lower: float
+    upper: float
 
 
 @dataclass(frozen=True)
@@ -215,6 +249,8 @@ class StageRow:
     work: str | None = None
     drift: Drift | None = None
     step: Drift | None = None
+    before: OwnNoise | None = None  # of the file that this one was made from
+    agreement: Agreement | None = None
     accuracy: Accuracy | None = None
     drop: Drop | None = None
     spread: Spread | None = None

@@ -30,6 +30,11 @@ LESS_OF_EVERY_IMAGE = (
     "believed, and nothing is known of its probabilities."
 )
 
+NOTHING_CENTRED = (
+    "The build is of a version that kept nothing of its logits less their mean: an offset that all classes share may "
+    "hide noise."
+)
+
 
 @dataclass(frozen=True)
 class Claims:
@@ -90,6 +95,10 @@ def _not_kept(build: FinishedBuild) -> Iterator[str]:
         yield NO_HASHES
     if any(measured(row) is not None and row.spread is None for row in build.stages):
         yield LESS_OF_EVERY_IMAGE
+        return
+    moved = [row.drift for row in build.stages if row.drift is not None and row.drift.sqnr_db is not None]
+    if moved and all(drift.centred_db is None for drift in moved):
+        yield NOTHING_CENTRED
 
 
 def _without_a_pass(rows: list[StageRow]) -> Iterator[str]:

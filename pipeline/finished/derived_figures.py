@@ -10,9 +10,11 @@ import numpy as np
 from pipeline.finished.mismatch import Mismatch
 from pipeline.finished.report_json import measured
 from pipeline.parity.drift import median_db
+from pipeline.parity.figures import agreement
+from pipeline.parity.looks import spent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,8 +35,10 @@ NOISE_DB = 3.0
 CEILING = 90.0
 # Of a stage what its answers alone give. Bounds are not among them: they are computed anew under the margins asked for.
 FACTS = {
-    "drift": ("max_abs", "max_rel", "cosine", "sqnr_db", "top1_agreement"),
-    "step": ("max_abs", "max_rel", "cosine", "sqnr_db", "top1_agreement"),
+    "drift": ("max_abs", "max_rel", "cosine", "sqnr_db", "top1_agreement", "centred_db"),
+    "step": ("max_abs", "max_rel", "cosine", "sqnr_db", "top1_agreement", "centred_db"),
+    "before": ("sqnr_db", "centred_db"),
+    "agreement": ("same", "n"),
     "accuracy": ("top1", "top5", "n"),
     "drop": ("value", "lost", "gained"),
     "spread": ("worst_db", "below"),
@@ -44,7 +48,9 @@ OF_A_SUBSET = ("n", "lost", "gained")
 # What was kept of every image before there was more; a report with a hash of its content has all of it.
 FIRST_KEPT = {"top1", "sqnr_db"}
 # Of kept figures those that stand for the same bits by infinity.
-INFINITE = {"sqnr_db", "step_sqnr_db"}
+INFINITE = {"sqnr_db", "step_sqnr_db", "centred_db", "step_centred_db"}
+# Parts of a row that an earlier version did not tell.
+LATER = ("before", "agreement")
 
 
 def impossible(build: FinishedBuild, answers: SavedAnswers) -> Iterator[Mismatch]:
@@ -117,13 +123,14 @@ def mismatches(
 ) -> Iterator[Mismatch]:
     """Where the figures of ``build`` are not those of ``rows``, which its saved answers gave."""
     told = {row.name: row for row in build.stages}
+    untold = [part for part in LATER if all(getattr(row, part) is None for row in build.stages)]
     for row in rows:
         # Of one that was not judged anew another mismatch tells why.
         if row.verdict == "not_run" or row.name not in told or measured(row) is None:
             continue
         if not answers.per_image.get(row.name, {}).keys() >= FIRST_KEPT:
             continue
-        derived = _facts(row) if answers.kept(row.name) is not None else _first_facts(answers, row.name)
+        derived = _facts(row, untold) if answers.kept(row.name) is not None else _first_facts(answers, row.name)
         for sentence in _apart(_facts(told[row.name]), derived):
             yield Mismatch(row.name, CHECK, sentence)
     yield from _subsets(build, answers, test_set)
@@ -145,10 +152,12 @@ def _shown(figure: float | None) -> str:
     return "none" if figure is None else f"{figure:.6g}"
 
 
-def _facts(row: StageRow) -> Figures:
-    """The facts of ``row`` by their place in the report."""
+def _facts(row: StageRow, left_out: Sequence[str] = ()) -> Figures:
+    """The facts of ``row`` by their place in the report, but those of the parts ``left_out``."""
     told: Figures = {}
     for part, names in FACTS.items():
+        if part in left_out:
+            continue
         record = getattr(row, part)
         for name in names:
             told[f"{part}.{name}"] = None if record is None else getattr(record, name)
@@ -226,9 +235,11 @@ def run_again(
         if row.name not in kept or row.name not in answers.per_image or row.tolerance is None:
             continue
         now = kept[row.name]
-        same = float((answers.top1[row.name] == now.answers.top1).mean())
-        if same < row.tolerance.agreement:
-            sentence = f"run again it gives {100 * same:.4g} % of the images the answer that was saved"
+        alike = answers.top1[row.name] == now.answers.top1
+        same = agreement(int(alike.sum()), len(alike), spent(row.tolerance))
+        if same.upper < row.tolerance.agreement:
+            share = 100 * same.same / same.n
+            sentence = f"run again it gives {share:.4g} % of the images the answer that was saved"
             yield Mismatch(row.name, CHECK, sentence)
         saved_db = _capped_median_db(answers.sqnr_db[row.name])
         now_db = _capped_median_db(now.drift.sqnr_db)

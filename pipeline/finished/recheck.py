@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 # What of a row is found by running its file; how the file was made stays as it was.
 FOUND = (
-    "provider", "drift", "step", "accuracy", "drop", "spread", "subsets", "certificate", "refuted", "tolerance",
-    "verdict", "reasons",
+    "provider", "drift", "step", "before", "agreement", "accuracy", "drop", "spread", "subsets", "certificate",
+    "refuted", "tolerance", "verdict", "reasons",
 )  # fmt: skip
 
 
@@ -215,9 +215,8 @@ def _with_mismatches(rows: list[StageRow], found: Iterable[Mismatch]) -> list[St
 
 def _not_judged(row: StageRow, _: Tolerance) -> StageRow:
     """``row`` without figures: its answers are none, for reasons told elsewhere."""
-    return replace(
-        row, drift=None, step=None, accuracy=None, drop=None, spread=None, subsets={}, verdict="fail", reasons=[]
-    )
+    none: dict[str, Any] = dict.fromkeys(("drift", "step", "before", "agreement", "accuracy", "drop", "spread"))
+    return replace(row, **none, subsets={}, verdict="fail", reasons=[])
 
 
 def _remembered(

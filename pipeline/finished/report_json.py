@@ -218,6 +218,8 @@ def rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     complete_rows = []
     # Of a row that is written now every key is asked for.
     newer: dict[str, Any] = {} if "subsets" in report else {"spread": None, "subsets": {}}
+    if not any("agreement" in row for row in report["stages"]):
+        newer |= {"before": None, "agreement": None}
     for written in report["stages"]:
         row = {**newer, **written}
         complete = row if "role" in row else _with_role(row, report["recipe"]["precision"])

@@ -23,11 +23,15 @@ AT_ONCE = 2**20
 
 @dataclass(frozen=True)
 class Distance:
-    """Of every image (N,) float32: SQNR in dB, infinity where nothing differs; largest difference; cosine."""
+    """Of every image (N,) float32: SQNR in dB, infinity where nothing differs; largest difference; cosine.
+
+    ``centred_db`` is the SQNR of the centred logits; None of answers that an earlier version kept.
+    """
 
     sqnr_db: Floats
     max_abs: Floats
     cosine: Floats
+    centred_db: Floats | None = None
 
 
 def distance(reference: Floats, answers: Floats) -> Distance:
@@ -40,16 +44,27 @@ def distance(reference: Floats, answers: Floats) -> Distance:
     if bad:
         raise ValueError(f"{bad} of {len(answers)} images are answered with NaN or infinity")
 
-    found = Distance(*(np.empty(len(answers), np.float32) for _ in range(3)))
+    sqnr, max_abs, cosine, centred_sqnr = (np.empty(len(answers), np.float32) for _ in range(4))
     rows = max(1, AT_ONCE // answers.shape[1])
     for start in range(0, len(answers), rows):
         some = slice(start, start + rows)
         expected = reference[some].astype(np.float64)
         answered = answers[some].astype(np.float64)
-        found.sqnr_db[some] = sqnr_db(expected, answered)
-        found.max_abs[some] = np.abs(answered - expected).max(axis=1)
-        found.cosine[some] = _cosines(expected, answered)
-    return found
+        sqnr[some] = sqnr_db(expected, answered)
+        max_abs[some] = np.abs(answered - expected).max(axis=1)
+        cosine[some] = _cosines(expected, answered)
+        centred_sqnr[some] = sqnr_db(centred(expected), centred(answered))
+    return Distance(sqnr, max_abs, cosine, centred_sqnr)
+
+
+def centred(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``logits`` (N, classes) minus their mean over the classes, to which softmax and argmax are blind.
+
+    One logit alone stays as it is.
+    """
+    if logits.shape[1] < 2:
+        return logits
+    return np.asarray(logits - logits.mean(axis=1, keepdims=True))
 
 
 def drift(reference: Floats, answers: Floats) -> Drift:
@@ -68,7 +83,16 @@ def summary(found: Distance, magnitude: float, agreement: float) -> Drift:
         cosine=float(min(1.0, found.cosine.min())),
         sqnr_db=median_db(found.sqnr_db) if largest > 0 else None,
         top1_agreement=agreement,
+        centred_db=centred_median_db(found),
     )
+
+
+def centred_median_db(found: Distance) -> float | None:
+    """The median over images of the centred SQNR; None where nothing but an offset differs, or it was not kept."""
+    ratios_db = found.centred_db
+    if ratios_db is None or np.isposinf(ratios_db).all():
+        return None
+    return median_db(ratios_db)
 
 
 def _cosines(expected: NDArray[np.float64], answered: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from exporters.portable.sqnr import CAP_DB
 from exporters.subgraphs import HANDED_ON
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     import onnx
@@ -171,12 +171,17 @@ def refuted(certificate: Certificate, pairs: Sequence[Pair]) -> list[Fault]:
     return list(by_module.values())
 
 
-def excess_noise_on(good: Path, bad: Path, images: Pixels, fixed: int | None = None) -> list[ExcessNoise]:
-    """The excess noise of the Q/DQ pairs of ``bad`` on ``images``; raises ValueError where a file cannot be read."""
+def excess_noise_on(
+    good: Path, bad: Path, images: Pixels, fixed: int | None = None, only: Collection[str] | None = None
+) -> list[ExcessNoise]:
+    """The excess noise of the Q/DQ pairs of ``bad`` on ``images``; raises ValueError where a file cannot be read.
+
+    Of activations it is that of the tensors ``only``, where these are given.
+    """
     from calibration import excess_noise, observe
     from exporters import reference
 
-    tensors = excess_noise.tensors(good, bad)
+    tensors = [name for name in excess_noise.tensors(good, bad) if only is None or name in only]
     histograms = {}
     if tensors:
         # As files are judged: without what ONNX Runtime would fuse by itself.

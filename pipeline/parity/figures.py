@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipeline.parity import per_image
-from pipeline.parity.drift import summary
+from pipeline.parity.drift import centred_median_db, median_db, summary
 from pipeline.parity.looks import spent
-from pipeline.parity.paired import drop_of
+from pipeline.parity.paired import drop_of, rate_at_least, rate_at_most
 from pipeline.parity.spread import spread
 from pipeline.parity.subsets import Counted, family
-from pipeline.stage import Accuracy
+from pipeline.stage import Accuracy, Agreement, OwnNoise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.data.groups import Grouping
+    from pipeline.parity.drift import Distance
     from pipeline.parity.per_image import Answers, PerImage
     from pipeline.stage import StageRow, Subset
 
@@ -87,17 +88,20 @@ def fill(row: StageRow, test_set: TestSet, kept: PerImage, before: PerImage | No
     source = test_set.before if before is None else before.answers
     row.drift = summary(kept.drift, test_set.magnitude, _share(kept.answers.top1 == test_set.before.top1))
     row.step = summary(kept.step, float(source.magnitude.max()), _share(kept.answers.top1 == source.top1))
+    row.before = None if before is None else own_noise(before.drift)
     row.accuracy = accuracy(answers, labels)
     row.spread = spread(reference, answers, kept.drift.sqnr_db[places], labels, places, test_set.name, row.tolerance)
     fill_losses(row, test_set, kept.answers.top1)
 
 
 def fill_losses(row: StageRow, test_set: TestSet, top1: NDArray[np.integer]) -> None:
-    """Fill ``row`` with what it lost by its answers ``top1`` (N,): over all images, and of each class and group."""
+    """Fill ``row`` with what its answers ``top1`` (N,) changed: over all images, and of each class and group."""
     assert row.tolerance is not None
     lost, gained = test_set.changes(top1)
     confidence = spent(row.tolerance)
     row.drop = drop_of(int(lost.sum()), int(gained.sum()), len(lost), confidence)
+    alike = top1[test_set.places] == test_set.before.top1[test_set.places]
+    row.agreement = agreement(int(alike.sum()), len(alike), confidence)
 
     row.subsets = {}
     # Where no loss is asked for, the bounds of the drift allow none.
@@ -116,6 +120,18 @@ def every_subset(test_set: TestSet, top1: NDArray[np.integer], confidence: float
     for column, grouping in test_set.groupings.items():
         found[column] = Counted.of(grouping.of(test_set.places), lost, gained, 1 - confidence).worst_first
     return found
+
+
+def agreement(same: int, n: int, confidence: float) -> Agreement:
+    """That ``same`` of ``n`` images are answered alike; each bound of the share holds with ``confidence`` by itself."""
+    error = 1 - confidence
+    return Agreement(same, n, rate_at_least(same, n, error), rate_at_most(same, n, error))
+
+
+def own_noise(drift: Distance) -> OwnNoise:
+    """What a file that lies so far from the frozen network keeps of it."""
+    sqnr_db = None if np.isposinf(drift.sqnr_db).all() else median_db(drift.sqnr_db)
+    return OwnNoise(sqnr_db, centred_median_db(drift))
 
 
 def accuracy(answers: Answers, labels: NDArray[np.int64]) -> Accuracy:

@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.parity.looks import spent_next
-from pipeline.stage import CLASSES, SAME_BITS
+from pipeline.parity.own_noise import Bound, step_bound
+from pipeline.stage import CLASSES, SAME_BITS, OwnNoise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pipeline.stage import Crossing, Drift, Drop, Family, StageRow
+    from pipeline.stage import Agreement, Crossing, Drift, Drop, Family, StageRow
+
+# What the centred logits keep at least of PyTorch and of the file before, in dB, where the bound of the logits
+# themselves is not lower. It bounds no rounding in float, which goes by the size of the logits with their offset.
+CENTRED_DB = 15.0
+CENTRED_STEP_DB = 30.0
+# Of the file before where nobody knows what it keeps.
+UNKNOWN = OwnNoise(None, None)
 
 
 def judge(row: StageRow) -> tuple[str, list[str]]:
@@ -33,17 +41,16 @@ def weigh(row: StageRow) -> dict[str, tuple[str, list[str]]]:
     assert tolerance is not None
     assert row.drift is not None
     assert row.step is not None
-    agreement = "share of top-1 answers as PyTorch gives them"
     reasons_of = {
         "refuted": list(row.refuted),
-        "drift": _apart("PyTorch", row.drift, tolerance.sqnr_db),
-        "step": _apart("the file before", row.step, tolerance.step_sqnr_db),
-        "agreement": _below(agreement, row.drift.top1_agreement, tolerance.agreement),
+        "drift": _apart("PyTorch", row.drift, Bound(tolerance.sqnr_db), Bound(min(tolerance.sqnr_db, CENTRED_DB))),
+        "step": _stepped(row.step, row.before or UNKNOWN, tolerance.step_sqnr_db),
     }
     verdict_of = {}
     for check, reasons in reasons_of.items():
         verdict_of[check] = ("fail" if reasons else "pass", reasons)
     # Those that the images can leave undecided.
+    verdict_of["agreement"] = _weigh_agreement(row.agreement, tolerance.agreement)
     if tolerance.drop is not None:
         assert row.accuracy is not None
         assert row.drop is not None
@@ -105,21 +112,52 @@ def _weigh_drop(drop: Drop, n: int, margin: float, next_confidence: float) -> tu
     return "undecided", [f"top-1 fell by {_points(drop)}, which {n} images cannot tell from {100 * margin:g}; {cure}"]
 
 
-def _apart(other: str, drift: Drift, bound: float) -> list[str]:
-    """Why ``drift`` is too far from ``other``; a bound of SAME_BITS asks for the same bits."""
+def _weigh_agreement(agreement: Agreement | None, bound: float) -> tuple[str, list[str]]:
+    """Fail where the upper bound of the share lies below ``bound``, undecided where only the share itself does.
+
+    A share that holds the bound passes: that the others cost nothing is what the drop has to prove (docs/parity.md).
+    """
+    if agreement is None:
+        return "undecided", ["how many images are answered as by PyTorch was not counted"]
+    share = agreement.same / agreement.n
+    if share >= bound:
+        return "pass", []
+    found = f"share of top-1 answers as PyTorch gives them is {share:.4g}, below its bound of {bound:g}"
+    differ = f"at most {agreement.upper:.4g}; {agreement.n - agreement.same} of {agreement.n} images differ"
+    if agreement.upper < bound:
+        return "fail", [f"{found} ({differ})"]
+    return "undecided", [f"{found}, which so few images do not prove ({differ})"]
+
+
+def _stepped(step: Drift, before: OwnNoise, asked_db: float) -> list[str]:
+    """Why ``step`` is too far from the file before, which lies as far from PyTorch as ``before`` says."""
+    bound = step_bound(asked_db, before.sqnr_db)
+    centred = step_bound(min(asked_db, CENTRED_STEP_DB), before.centred_db)
+    return _apart("the file before", step, bound, centred)
+
+
+def _apart(other: str, drift: Drift, bound: Bound, centred: Bound) -> list[str]:
+    """Why the logits, or else the centred ones, are too far from those of ``other``.
+
+    A bound of SAME_BITS asks for the same bits.
+    """
     reasons = _below(f"median SQNR in dB against {other}", drift.sqnr_db, bound)
-    if bound >= SAME_BITS and drift.max_abs > 0:
+    if bound.db >= SAME_BITS and drift.max_abs > 0:
         reasons.append(
             f"answers differ from those of {other} by up to {drift.max_abs:.4g}, and the same bits are asked for"
         )
+    if not reasons:
+        name = f"median SQNR in dB of the logits less their mean, against {other},"
+        reasons = _below(name, drift.centred_db, centred)
     return reasons
 
 
-def _below(name: str, figure: float | None, bound: float) -> list[str]:
+def _below(name: str, figure: float | None, bound: Bound) -> list[str]:
     """Why ``figure`` misses its ``bound``; None, which stands for the same bits, holds every bound."""
-    if figure is None or figure >= bound:
+    if figure is None or figure >= bound.db:
         return []
-    return [f"{name} is {figure:.4g}, below its bound of {bound:g}"]
+    why = f" ({bound.why})" if bound.why else ""
+    return [f"{name} is {figure:.4g}, below its bound of {bound.db:.4g}{why}"]
 
 
 def overall(verdicts: Iterable[str]) -> str:

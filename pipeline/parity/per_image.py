@@ -87,16 +87,27 @@ class PerImage:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All of them (N,), by name."""
         named = dict(vars(self.answers)) | dict(vars(self.drift))
-        return named | {STEP + name: values for name, values in vars(self.step).items()}
+        named |= {STEP + name: values for name, values in vars(self.step).items()}
+        return {name: values for name, values in named.items() if values is not None}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PerImage:
-        """Those that ``arrays`` gave; raises KeyError where one is missing."""
+        """Those that ``arrays`` gave; raises KeyError where one is missing that every version with any of them kept."""
         return cls(
             Answers(**{field.name: arrays[field.name] for field in fields(Answers)}),
-            Distance(**{field.name: arrays[field.name] for field in fields(Distance)}),
-            Distance(**{field.name: arrays[STEP + field.name] for field in fields(Distance)}),
+            _distance(arrays, ""),
+            _distance(arrays, STEP),
         )
+
+
+def _distance(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Distance:
+    """The distance whose figures have names in ``arrays`` that begin with ``prefix``."""
+    return Distance(
+        sqnr_db=arrays[f"{prefix}sqnr_db"],
+        max_abs=arrays[f"{prefix}max_abs"],
+        cosine=arrays[f"{prefix}cosine"],
+        centred_db=arrays.get(f"{prefix}centred_db"),
+    )
 
 
 def per_image(logits: Floats, labels: NDArray[np.int64], reference: Floats, before: Floats) -> PerImage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.parity.judge import overall
+from pipeline.parity.own_noise import step_bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +26,17 @@ def sentences(row: StageRow) -> Iterator[str]:
     yield f"confidence: {lead}; expected calibration error {100 * before:.2f} → {100 * after:.2f} %"
     if spread.crossing is not None:
         yield crossed(spread.crossing)
+    yield from _own_noise(row)
+
+
+def _own_noise(row: StageRow) -> Iterator[str]:
+    """Which bound the step was held to, where it is another than that of its stage."""
+    if row.before is None or row.tolerance is None:
+        return
+    bound = step_bound(row.tolerance.step_sqnr_db, row.before.sqnr_db)
+    if bound.why:
+        asked = f"not to {row.tolerance.step_sqnr_db:g}"
+        yield f"{row.name} is held to {bound.db:.1f} dB against the file before, {asked} ({bound.why})"
 
 
 def _worst(drift: Drift, spread: Spread) -> str:

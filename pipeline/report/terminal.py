@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.console.tables import COLOURS, table, wide_console
 from pipeline.errors import EXITS, Exit
 from pipeline.report import hidden, subsets
+from pipeline.stage import Drift
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -181,8 +182,8 @@ def _figures(row: Mapping[str, Any]) -> list[str]:
     if drift is None or accuracy is None:
         return NO_FIGURES
     return [
-        _decibels(drift["sqnr_db"]),
-        _decibels(row["step"]["sqnr_db"]),
+        _decibels(Drift(**drift).shown_db),
+        _decibels(Drift(**row["step"]).shown_db),
         f"{100 * drift['top1_agreement']:.2f}",
         f"{100 * accuracy['top1']:.2f}",
         f"{100 * accuracy['top5']:.2f}",

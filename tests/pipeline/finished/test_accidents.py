@@ -34,6 +34,7 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline import workspace
 from pipeline.finished import check, report_json
+from pipeline.finished.claims import NOTHING_CENTRED
 from pipeline.report import page
 
 if TYPE_CHECKING:
@@ -151,7 +152,11 @@ def test_a_report_without_rows_lacks_all_of_them(copy: Path, worse: Path) -> Non
 def test_answers_that_no_file_gives_are_found_by_running_it(copy: Path, worse: Path) -> None:
     """Answers and figures that fit together, and no file that gives them."""
     forged = Accident(
-        all_of(row("int8", drift__sqnr_db=20.0, spread__worst_db=20.0), answers(of_so_many_db("int8", 20))),
+        all_of(
+            row("int8", drift__sqnr_db=20.0, spread__worst_db=20.0),
+            row("engine", before__sqnr_db=20.0),
+            answers(of_so_many_db("int8", 20)),
+        ),
         "int8",
         "P012",
         "run again",
@@ -210,8 +215,9 @@ def test_a_directory_of_an_older_version_is_judged_and_what_it_lacks_is_said(cop
     for key in ("content", "notes", "evidence", "groups", "subsets"):
         del told[key]
     for stage in told["stages"]:
-        for key in ("role", "precision", "spread", "subsets"):
+        for key in ("role", "precision", "spread", "subsets", "before", "agreement"):
             del stage[key]
+    without_centred(told)
     write(copy, told)
     tensors = load_file(copy / ANSWERS)
     kept = {name: values for name, values in tensors.items() if name.split(".")[0] in FIRST_KEPT}
@@ -228,6 +234,53 @@ def test_a_directory_of_an_older_version_is_judged_and_what_it_lacks_is_said(cop
     assert "its drift.sqnr_db is 50 in the report" in failing(check.check(copy))[0].message
     write(copy, {**read(copy), "stages": told["stages"][:4]})
     assert {finding.stage for finding in failing(check.check(copy))} >= {"int8", "engine"}
+
+
+def without_centred(told: dict[str, Any]) -> None:
+    for stage in told["stages"]:
+        for distance in (stage["drift"], stage["step"]):
+            if distance is not None:
+                del distance["centred_db"]
+
+
+def test_a_directory_of_version_0_2_is_judged_as_whole(copy: Path) -> None:
+    """It counted no agreement on its own and kept nothing of the centred logits; all the rest is asked of it."""
+    told = read(copy)
+    for stage in told["stages"]:
+        del stage["before"], stage["agreement"]
+    without_centred(told)
+    tensors = load_file(copy / ANSWERS)
+    kept = {name: values for name, values in tensors.items() if "centred_db." not in name}
+    assert len(kept) < len(tensors)
+    save_file(kept, copy / ANSWERS)
+    write(copy, {**told, "answers": workspace.sha256(copy / ANSWERS)})
+    reseal(copy)
+    checked = check.check(copy)
+    assert not failing(checked)
+    assert checked.report["verdict"] == "pass"
+    lacks = [sentence for sentence in checked.report["not_proven"] if "of a version that kept" in sentence]
+    assert lacks == [NOTHING_CENTRED]
+    judged = {stage["name"]: stage for stage in checked.report["stages"]}
+    assert judged["engine"]["before"] == {"sqnr_db": judged["int8"]["drift"]["sqnr_db"], "centred_db": None}
+    assert judged["engine"]["agreement"]["n"] == 900
+    row("int8", drift__sqnr_db=50.0)(copy, copy)
+    reseal(copy)
+    assert any("its drift.sqnr_db is 50 in the report" in finding.message for finding in failing(check.check(copy)))
+
+
+@pytest.mark.parametrize(
+    ("stage", "figure", "words"),
+    [
+        ("int8", {"drift__centred_db": 50.0}, "its drift.centred_db is 50 in the report"),
+        ("engine", {"before__sqnr_db": 12.0}, "its before.sqnr_db is 12 in the report"),
+        ("engine", {"agreement__same": 900, "agreement__n": 901}, "its agreement.n is 901 in the report"),
+    ],
+)
+def test_what_bounds_follow_from_is_derived_again(copy: Path, stage: str, figure: dict[str, float], words: str) -> None:
+    row(stage, **figure)(copy, copy)
+    reseal(copy)
+    found = [finding for finding in failing(check.check(copy)) if words in finding.message]
+    assert [(finding.stage, finding.rule) for finding in found] == [(stage, "P012")]
 
 
 def test_ci_is_told_by_name(copy: Path, worse: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from scipy.stats import beta, binom
 from pipeline.parity import paired, per_image
 from pipeline.parity.consistency import contradictions
 from pipeline.parity.drift import drift
-from pipeline.parity.figures import accuracy
+from pipeline.parity.figures import accuracy, agreement
 from pipeline.parity.judge import judge, overall
 from pipeline.parity.unconditional import lies_below, upper_bounds
 from pipeline.stage import Accuracy, Drift, Drop, StageRow, Tolerance
@@ -166,6 +166,7 @@ def judged(
     """The verdict on a row with these figures."""
     row = StageRow("engine", "engine", "int8", tolerance=tolerance, drift=near, step=step, drop=change)
     row.accuracy = Accuracy(0.9, 1.0, n)
+    row.agreement = agreement(round(n * near.top1_agreement), n, 0.95)
     row.refuted = refuted or []
     return judge(row)
 
