@@ -7,7 +7,7 @@ a zero that is added, a one that is multiplied with.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from exporters.compared_graph import ComparedGraph
+    from exporters.known_numbers import Constant
 
     Attributes = dict[str, Any]
 
@@ -27,6 +27,19 @@ if TYPE_CHECKING:
 NEUTRAL = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}
 # Of these it may be the first operand as well.
 EITHER_ORDER = {"Add", "Mul"}
+
+
+class Graph(Protocol):
+    """What is asked of the graph that the rows stand in, see :class:`exporters.compared_graph.ComparedGraph`."""
+
+    def constant(self, value: ir.Value | None) -> Constant | None:
+        """The constant behind ``value``; None where it is computed."""
+
+    def attributes(self, node: ir.Node) -> Attributes:
+        """What the attributes of ``node`` mean."""
+
+    def plain_source(self, value: ir.Value) -> ir.Value:
+        """The value behind all that hands ``value`` on unchanged."""
 
 
 class Row(NamedTuple):
@@ -37,12 +50,12 @@ class Row(NamedTuple):
     length: int = 1
 
 
-def row_ending_in(graph: ComparedGraph, node: ir.Node) -> Row | None:
+def row_ending_in(graph: Graph, node: ir.Node) -> Row | None:
     """The longest row that ends in ``node``; None where its operator makes none, or what it does is computed."""
     return _row(graph, node, graph.plain_source)
 
 
-def handed_on(graph: ComparedGraph, node: ir.Node) -> ir.Value | None:
+def handed_on(graph: Graph, node: ir.Node) -> ir.Value | None:
     """What ``node``, or the row that ends in it, answers as it reads it; None where it does something."""
     if node.op_type in NEUTRAL:
         return _unchanged_operand(graph, node)
@@ -53,7 +66,7 @@ def handed_on(graph: ComparedGraph, node: ir.Node) -> ir.Value | None:
     return None
 
 
-def _row(graph: ComparedGraph, node: ir.Node, behind: Callable[[ir.Value], ir.Value]) -> Row | None:
+def _row(graph: Graph, node: ir.Node, behind: Callable[[ir.Value], ir.Value]) -> Row | None:
     """The row that ends in ``node``; ``behind`` gives the value behind what only hands it on."""
     row = _alone(graph, node)
     if row is None:
@@ -77,7 +90,7 @@ def filled_in(pad: Attributes) -> float:
     return 0.0 if value is None else float(np.asarray(value).ravel()[0])
 
 
-def _unchanged_operand(graph: ComparedGraph, node: ir.Node) -> ir.Value | None:
+def _unchanged_operand(graph: Graph, node: ir.Node) -> ir.Value | None:
     """The operand next to a neutral number that does not widen it."""
     places = (0, 1) if node.op_type in EITHER_ORDER else (1,)
     for place in places:
@@ -91,7 +104,7 @@ def _unchanged_operand(graph: ComparedGraph, node: ir.Node) -> ir.Value | None:
     return None
 
 
-def _alone(graph: ComparedGraph, node: ir.Node) -> Row | None:
+def _alone(graph: Graph, node: ir.Node) -> Row | None:
     kind = KINDS.get(node.op_type)
     if kind is None or node.domain != "" or node.inputs[0] is None:
         return None
@@ -102,7 +115,7 @@ def _alone(graph: ComparedGraph, node: ir.Node) -> Row | None:
 # --- Pads -------------------------------------------------------------------------------------------------------------
 
 
-def _read_pad(graph: ComparedGraph, node: ir.Node) -> Attributes | None:
+def _read_pad(graph: Graph, node: ir.Node) -> Attributes | None:
     """Its attributes with the pads of all axes."""
     settings = graph.attributes(node)
     pads = settings.get("pads")
@@ -126,8 +139,8 @@ def _pads_nothing(does: Attributes) -> bool:
 # --- Slices -----------------------------------------------------------------------------------------------------------
 
 
-def _read_slice(graph: ComparedGraph, node: ir.Node) -> Attributes | None:
-    """By axis its size and the places that are taken of it, but for axes of which all are."""
+def _read_slice(graph: Graph, node: ir.Node) -> Attributes | None:
+    """By axis the places that are taken of it, but for axes of which all are."""
     settings = graph.attributes(node)
     shape = given_shape(node.inputs[0])
     parts = [settings.get(name) for name in ("axes", "starts", "ends", "steps")]
@@ -136,23 +149,34 @@ def _read_slice(graph: ComparedGraph, node: ir.Node) -> Attributes | None:
     taken: Attributes = {}
     for axis, start, end, step in zip(*parts, strict=True):
         size = shape[axis]
-        if not isinstance(size, int):
+        if not isinstance(size, int) or step == 0:
             return None
-        taken[f"axis {axis}"] = [size, *range(size)[start:end:step]]
+        taken[f"axis {axis}"] = _places(size, range(size)[start:end:step])
     return _without_whole_axes(taken)
+
+
+def _places(size: int, taken: range) -> list[int]:
+    """``[size, first, step, count]``, alike for ranges of the same numbers. A range is never listed: it may be huge."""
+    count = len(taken)
+    if count == 0:
+        return [size, 0, 1, 0]
+    return [size, taken[0], taken.step if count > 1 else 1, count]
 
 
 def _merge_slices(inner: Attributes, outer: Attributes) -> Attributes:
     """Both on axes of their own; on the same axis the outer one counts the places that the inner one took."""
     taken = {**inner, **outer}
     for axis in inner.keys() & outer.keys():
-        size, *places = inner[axis]
-        taken[axis] = [size, *(places[place] for place in outer[axis][1:])]
+        size, first, step, _ = inner[axis]
+        _, outer_first, outer_step, count = outer[axis]
+        start = first + step * outer_first
+        both_steps = step * outer_step
+        taken[axis] = _places(size, range(start, start + both_steps * count, both_steps))
     return _without_whole_axes(taken)
 
 
 def _without_whole_axes(taken: Attributes) -> Attributes:
-    return {axis: [size, *places] for axis, (size, *places) in taken.items() if places != list(range(size))}
+    return {axis: places for axis, places in taken.items() if places != _places(places[0], range(places[0]))}
 
 
 def _slices_nothing(does: Attributes) -> bool:
@@ -162,7 +186,7 @@ def _slices_nothing(does: Attributes) -> bool:
 # --- Transposes -------------------------------------------------------------------------------------------------------
 
 
-def _read_transpose(graph: ComparedGraph, node: ir.Node) -> Attributes | None:
+def _read_transpose(graph: Graph, node: ir.Node) -> Attributes | None:
     perm = graph.attributes(node).get("perm")
     shape = given_shape(node.inputs[0])
     if perm is None and shape is not None:
@@ -185,7 +209,7 @@ class Kind(NamedTuple):
     where no one node could.
     """
 
-    read: Callable[[ComparedGraph, ir.Node], Attributes | None]
+    read: Callable[[Graph, ir.Node], Attributes | None]
     merge: Callable[[Attributes, Attributes], Attributes | None]
     does_nothing: Callable[[Attributes], bool]
 

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters import reference
 from exporters.certify import certify
+from exporters.node_rows import KINDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,3 +165,31 @@ def test_a_row_of_a_hundred_pads_is_one(tmp_path: Path) -> None:
     before, after, expected, answers = both([pad(*[0, 0, 0, 1] * 2)] * 100, [pad(*[0, 0, 0, 100] * 2)], tmp_path)
     np.testing.assert_array_equal(answers, expected)
     assert certify(before, after, stage="simplify").proven
+
+
+def test_two_slices_take_the_places_that_one_would() -> None:
+    """By arithmetic on first place, step and count alone: the axis of a foreign file may be of any length."""
+    merge = KINDS["Slice"].merge
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        size = int(rng.integers(1, 12))
+        inner = range(size)[some_slice(rng)]
+        outer = range(len(inner))[some_slice(rng)]
+        found = merge({"axis 2": told(size, inner)}, {"axis 2": told(len(inner), outer)})
+        wanted = [inner[place] for place in outer]
+        assert found is not None
+        _, first, step, length = found.get("axis 2", [size, 0, 1, size])
+        assert [first + step * place for place in range(length)] == wanted
+
+    huge = 2**60
+    assert merge({"axis 0": [huge, 0, 2, huge // 2]}, {"axis 0": [huge // 2, 1, 3, 5]}) == {"axis 0": [huge, 2, 6, 5]}
+
+
+def some_slice(rng: np.random.Generator) -> slice:
+    start, end = (int(number) for number in rng.integers(-12, 12, 2))
+    return slice(start, end, int(rng.choice([-3, -2, -1, 1, 2, 3])))
+
+
+def told(size: int, places: range) -> list[int]:
+    """The axis, the first place that is taken of it, the step and how many are."""
+    return [size, places[0] if places else 0, places.step if len(places) > 1 else 1, len(places)]
