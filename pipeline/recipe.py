@@ -63,7 +63,8 @@ RECOVERIES = ("equalise", "mixed", "qat")
 AUTO = ("equalise", "mixed")
 # A deviation of pixels is below 0.5 in units of 0..1, and above 20 in those of 0..255. Some networks divide by 256, a
 # little more than 1.
-LARGEST_STD = 4.0
+LARGEST = {"mean": 1.0, "std": 4.0}
+UNITS = "--mean and --std are in 0..1 units, as torchvision prints them"
 # The data sets that are read from a folder of the user's.
 ROOTED = ("fashion-mnist", "cifar10")
 
@@ -309,8 +310,11 @@ class Recipe:
             object.__setattr__(self, name, values)
             if len(values) not in (1, 3):
                 raise BadRequest(f"--{name} takes one value or one per channel (1 or 3), not {len(values)}")
-            if not all(math.isfinite(value) for value in values):
-                raise BadRequest(f"--{name} takes numbers from 0 to 1, as torchvision prints them")
+            for value in values:
+                if not math.isfinite(value):
+                    raise BadRequest(f"--{name} {value:g} is no number that pixels can be normalised by; {UNITS}")
+                if value > LARGEST[name]:
+                    raise BadRequest(f"--{name} {value:g} is above {LARGEST[name]:g}; {UNITS}, so divide yours by 255")
 
         if self.mean is not None and min(self.mean) < 0:
             raise BadRequest(
@@ -319,8 +323,6 @@ class Recipe:
             )
         if self.std is not None and min(self.std) <= 0:
             raise BadRequest(f"--std must be above 0, not {min(self.std):g}: pixels are divided by it")
-        if max(self.mean or (0,)) > 1 or max(self.std or (0,)) > LARGEST_STD:
-            raise BadRequest("--mean and --std are in 0..1 units, as torchvision prints them; divide yours by 255")
 
     def _refuse_for_precision(self, row: Precision) -> None:
         """Raise BadRequest where a flag does not go with the precision."""
