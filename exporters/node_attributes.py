@@ -499,6 +499,3 @@ MEANS: dict[str, Callable[[Use], None]] = {
     "TopK": _top_k,
     "Unsqueeze": _unsqueeze,
 }
-
-# Attributes that are numbers of the tensor: with a tensor in float16 they are rounded to float16.
-OF_THE_TENSORS_TYPE = {"Clip": {"min", "max"}, "Pad": {"value"}}
